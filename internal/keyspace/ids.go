@@ -1,0 +1,105 @@
+// Package keyspace defines the identities of the store (namespaces, slots,
+// groups, replicas, revisions) and the codec of every key that is persisted.
+package keyspace
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/zeebo/xxh3"
+)
+
+// SlotCount is the number of arcs of the hash ring (DESIGN 2).
+const SlotCount = 4096
+
+// MaxKeyBytes is the longest user key (S3.7).
+const MaxKeyBytes = 1024
+
+// MaxValueBytes is the largest value (S3.8).
+const MaxValueBytes = 16 << 20
+
+type (
+	// GroupID names a Raft group. Group 0 is the meta group.
+	GroupID uint32
+	// SlotID is one of SlotCount arcs of the hash ring.
+	SlotID uint16
+	// NamespaceID is the number of a namespace; never reused.
+	NamespaceID uint32
+	// ReplicaID is a member of a group's Raft configuration; never reused in
+	// its group.
+	ReplicaID uint64
+	// InstanceID is one life of a replica's data on one disk; unique per node.
+	InstanceID uint64
+	// Index is a position in a group's log, from 1.
+	Index uint64
+	// Term is a Raft term.
+	Term uint64
+	// NodeID is the UUID of a node.
+	NodeID string
+)
+
+// MetaGroup holds the cluster's metadata as records of SystemNamespace.
+const MetaGroup GroupID = 0
+
+const (
+	// SystemNamespace is reserved ("_system") and routed to MetaGroup, never
+	// hashed.
+	SystemNamespace NamespaceID = 0
+	// DefaultNamespace is "default"; it exists from the start.
+	DefaultNamespace NamespaceID = 1
+	// FirstUserNamespace is the first id given to a created namespace.
+	FirstUserNamespace NamespaceID = 16
+)
+
+// Names of the namespaces that exist from the start.
+const (
+	SystemNamespaceName  = "_system"
+	DefaultNamespaceName = "default"
+)
+
+// Revision is a hybrid logical clock reading: 48 bits of Unix milliseconds,
+// then a 16-bit counter. It is the MVCC version of a write (DESIGN 2).
+type Revision uint64
+
+// MaxRevision is above every revision.
+const MaxRevision = Revision(1<<64 - 1)
+
+// RevisionAt returns the first revision of the given Unix millisecond.
+func RevisionAt(unixMilli int64) Revision {
+	if unixMilli < 0 {
+		return 0
+	}
+	return Revision(uint64(unixMilli) << 16)
+}
+
+// UnixMilli returns the physical part of r.
+func (r Revision) UnixMilli() int64 { return int64(r >> 16) }
+
+// Time returns the physical part of r.
+func (r Revision) Time() time.Time { return time.UnixMilli(r.UnixMilli()) }
+
+func (r Revision) String() string { return fmt.Sprintf("%d.%d", r>>16, r&0xffff) }
+
+// HashPart returns the part of key that decides its slot: the text inside the
+// first {braces} when there is one and it is not empty, else the whole key.
+func HashPart(key string) string {
+	open := strings.IndexByte(key, '{')
+	if open < 0 {
+		return key
+	}
+	length := strings.IndexByte(key[open+1:], '}')
+	if length <= 0 {
+		return key
+	}
+	return key[open+1 : open+1+length]
+}
+
+// SlotOf returns the slot of a user key (DESIGN 2).
+func SlotOf(ns NamespaceID, key string) SlotID {
+	part := HashPart(key)
+	var buf [4 + MaxKeyBytes]byte
+	b := append(buf[:0], byte(ns>>24), byte(ns>>16), byte(ns>>8), byte(ns))
+	b = append(b, part...)
+	return SlotID(xxh3.Hash(b) >> 52)
+}
