@@ -1272,7 +1272,11 @@ type Status struct {
 	Code    string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// What was wrong, the limit and the actual value.
-	Details       map[string]string `protobuf:"bytes,3,rep,name=details,proto3" json:"details,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Details map[string]string `protobuf:"bytes,3,rep,name=details,proto3" json:"details,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Set when retrying after this long is worth it.
+	RetryAfterMs int64 `protobuf:"varint,4,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
+	// Set on wrong-leader answers.
+	LeaderNode    string `protobuf:"bytes,5,opt,name=leader_node,json=leaderNode,proto3" json:"leader_node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1326,6 +1330,20 @@ func (x *Status) GetDetails() map[string]string {
 		return x.Details
 	}
 	return nil
+}
+
+func (x *Status) GetRetryAfterMs() int64 {
+	if x != nil {
+		return x.RetryAfterMs
+	}
+	return 0
+}
+
+func (x *Status) GetLeaderNode() string {
+	if x != nil {
+		return x.LeaderNode
+	}
+	return ""
 }
 
 type ListRequest struct {
@@ -3709,11 +3727,14 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x06status\x18\x01 \x01(\v2\x12.kvstore.v1.StatusR\x06status\x122\n" +
 	"\x06delete\x18\x02 \x01(\v2\x1a.kvstore.v1.DeleteResponseR\x06delete\"N\n" +
 	"\x13BatchDeleteResponse\x127\n" +
-	"\aresults\x18\x01 \x03(\v2\x1d.kvstore.v1.BatchDeleteResultR\aresults\"\xad\x01\n" +
+	"\aresults\x18\x01 \x03(\v2\x1d.kvstore.v1.BatchDeleteResultR\aresults\"\xf4\x01\n" +
 	"\x06Status\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x129\n" +
-	"\adetails\x18\x03 \x03(\v2\x1f.kvstore.v1.Status.DetailsEntryR\adetails\x1a:\n" +
+	"\adetails\x18\x03 \x03(\v2\x1f.kvstore.v1.Status.DetailsEntryR\adetails\x12$\n" +
+	"\x0eretry_after_ms\x18\x04 \x01(\x03R\fretryAfterMs\x12\x1f\n" +
+	"\vleader_node\x18\x05 \x01(\tR\n" +
+	"leaderNode\x1a:\n" +
 	"\fDetailsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf6\x02\n" +
