@@ -1,0 +1,38 @@
+// Package transport moves messages between nodes: raft messages and read
+// confirmations of all groups, snapshots, and clients for the other RPCs of
+// the Peer service. It holds no server of its own: HandleHello, HandleFrames
+// and HandleSnapshot are called by the Peer service (internal/server/peer).
+//
+// # Frames
+//
+// Each peer has one sender goroutine, one connection for frames and one
+// bounded queue. Send encodes a message at once into the open frame of its
+// peer, so nothing of the caller's is kept; what accumulates while the
+// previous frame is being written becomes the next frame, up to Options.
+// FrameBytes. The queue never blocks: when it is full, messages are dropped
+// and counted, which raft tolerates. Small messages (heartbeats, votes,
+// acknowledgements) keep a reserve of the queue that large ones cannot take.
+//
+// A sender dials, says Hello (cluster, node and format version are compared on
+// both sides), opens the stream and writes frames until it breaks, then starts
+// again after a jittered delay. What was queued for a peer that cannot be
+// reached is dropped after each failed attempt, so that a peer that returns is
+// not flooded with the past.
+//
+// The receiver accepts one stream of frames per sending node; a newer stream
+// ends the older one and waits for it, so frames of one sender are delivered
+// in order and never at the same time. Every frame is checked again: cluster,
+// sender, addressee, format version.
+//
+// # Snapshots
+//
+// A snapshot is a stream of its own on a connection of its own, limited in
+// number and in bytes per second, so that it never delays a heartbeat.
+//
+// # Dead peers
+//
+// Servers ping idle connections every second; clients let the kernel give up
+// unacknowledged data after two seconds (TCP_USER_TIMEOUT on Linux) and probe
+// idle connections each second. A peer that is cut off is noticed in about two
+// seconds on Linux, later elsewhere; raft's own timeouts do not depend on it.
+package transport

@@ -1,0 +1,111 @@
+package transport
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/grpc"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
+	"kvstore/internal/format"
+	"kvstore/internal/keyspace"
+)
+
+// negotiate returns the format version two nodes speak: the older of the
+// newest that each knows.
+func negotiate(theirs uint32) (uint32, error) {
+	version := min(theirs, format.Version)
+	if version < format.MinVersion {
+		return 0, fault.New(fault.FailedPrecondition, "peer speaks only format versions that are too old",
+			"oldest_supported", format.MinVersion, "actual", theirs)
+	}
+	return version, nil
+}
+
+// checkFormat judges the version a frame or snapshot is written in.
+func checkFormat(version uint32) error {
+	if version < format.MinVersion || version > format.Version {
+		return fault.New(fault.FailedPrecondition, "format version is not supported",
+			"oldest_supported", format.MinVersion, "newest_supported", format.Version, "actual", version)
+	}
+	return nil
+}
+
+// HandleHello serves Peer.Hello. Errors carry fault codes: Unavailable before
+// the cluster is known, FailedPrecondition for another cluster or an
+// unsupported format version.
+func (t *Transport) HandleHello(_ context.Context, req *api.HelloRequest) (*api.HelloResponse, error) {
+	if err := t.checkCluster(req.GetClusterId()); err != nil {
+		return nil, err
+	}
+	if req.GetNodeId() == "" {
+		return nil, fault.New(fault.InvalidArgument, "hello without a node id")
+	}
+	if _, err := negotiate(req.GetFormatVersion()); err != nil {
+		return nil, err
+	}
+	return &api.HelloResponse{
+		FormatVersion: format.Version,
+		ClusterId:     t.Cluster(),
+		NodeId:        string(t.o.Node),
+		Version:       t.o.Version,
+	}, nil
+}
+
+// checkCluster compares a peer's cluster id with ours.
+func (t *Transport) checkCluster(theirs string) error {
+	mine := t.Cluster()
+	if mine == "" {
+		return fault.New(fault.Unavailable, "this node is not part of a cluster yet")
+	}
+	if theirs != mine {
+		return fault.New(fault.FailedPrecondition, "peer belongs to another cluster", "cluster_id", mine, "actual", theirs)
+	}
+	return nil
+}
+
+// checkAddress judges the header of a frame or snapshot.
+func (t *Transport) checkAddress(cluster, from, to string, version uint32) error {
+	if err := t.checkCluster(cluster); err != nil {
+		return err
+	}
+	if to != string(t.o.Node) {
+		return fault.New(fault.FailedPrecondition, "message is addressed to another node", "node_id", t.o.Node, "actual", to)
+	}
+	if from == "" || from == to {
+		return fault.New(fault.InvalidArgument, "message has no valid sender", "from", from)
+	}
+	return checkFormat(version)
+}
+
+// greet says Hello on the connection of frames and checks the answer. It
+// returns the format version to write.
+func (p *peer) greet(ctx context.Context) (uint32, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.t.o.HelloTimeout)
+	defer cancel()
+	r, err := api.NewPeerClient(p.frames).Hello(ctx, &api.HelloRequest{
+		FormatVersion: format.Version,
+		ClusterId:     p.t.Cluster(),
+		NodeId:        string(p.t.o.Node),
+		Version:       p.t.o.Version,
+	}, grpc.WaitForReady(true))
+	if err != nil {
+		return 0, fmt.Errorf("hello: %w", err)
+	}
+	if err := p.t.checkCluster(r.GetClusterId()); err != nil {
+		return 0, err
+	}
+	if keyspace.NodeID(r.GetNodeId()) != p.id {
+		return 0, fault.New(fault.FailedPrecondition, "another node answers at the peer's address",
+			"addr", p.addr, "node_id", p.id, "actual", r.GetNodeId())
+	}
+	p.noteVersion(r.GetVersion())
+	return negotiate(r.GetFormatVersion())
+}
+
+func (p *peer) noteVersion(version string) {
+	p.mu.Lock()
+	p.status.Version = version
+	p.mu.Unlock()
+}

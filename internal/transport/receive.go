@@ -1,0 +1,182 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
+	"kvstore/internal/keyspace"
+)
+
+// streams knows the one stream of frames of each sending node.
+type streams struct {
+	mu sync.Mutex
+	// current by sender; mu must be held.
+	current map[keyspace.NodeID]*incoming
+
+	frames, messages, refused atomic.Int64
+}
+
+// incoming is one stream of frames being received.
+type incoming struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed when nothing of it is delivered any more
+}
+
+// claim makes in the stream of a sender. It ends the one before and waits
+// until nothing of it is delivered any more.
+func (s *streams) claim(from keyspace.NodeID, in *incoming) {
+	s.mu.Lock()
+	if s.current == nil {
+		s.current = make(map[keyspace.NodeID]*incoming)
+	}
+	old := s.current[from]
+	s.current[from] = in
+	s.mu.Unlock()
+	if old != nil {
+		old.cancel()
+		<-old.done
+	}
+}
+
+func (s *streams) leave(from keyspace.NodeID, in *incoming) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current[from] == in {
+		delete(s.current, from)
+	}
+}
+
+// enter counts a handler, unless the transport is not running.
+func (t *Transport) enter() (Inbound, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	in := t.inbound.Load()
+	if t.closed || in == nil || t.ctx.Err() != nil {
+		return nil, fault.New(fault.Unavailable, "this node does not take peer streams now")
+	}
+	t.wg.Add(1)
+	return *in, nil
+}
+
+// HandleFrames serves Peer.Frames: it delivers frames until the sender ends
+// the stream, a frame is refused, a newer stream of the same sender comes, or
+// the transport closes. Errors carry fault codes.
+func (t *Transport) HandleFrames(stream api.Peer_FramesServer) error {
+	in, err := t.enter()
+	if err != nil {
+		return err
+	}
+	defer t.wg.Done()
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer context.AfterFunc(t.ctx, cancel)()
+
+	r := &frameReader{t: t, in: in, ctx: ctx, frames: make(chan *api.Frame), err: make(chan error, 1)}
+	t.wg.Add(1)
+	go r.receive(stream)
+	if err := r.deliver(cancel); err != nil {
+		return err
+	}
+	return stream.SendAndClose(&api.FramesDone{})
+}
+
+// frameReader moves the frames of one stream from a receiving goroutine, which
+// decodes ahead by one frame, to the handler, which delivers them.
+type frameReader struct {
+	t   *Transport
+	in  Inbound
+	ctx context.Context
+
+	frames chan *api.Frame
+	err    chan error
+}
+
+// receive reads until the stream ends. The handler's return ends the stream,
+// so it cannot be waited for there; Close waits.
+func (r *frameReader) receive(stream api.Peer_FramesServer) {
+	defer r.t.wg.Done()
+	for {
+		f, err := stream.Recv()
+		if err != nil {
+			r.err <- err
+			return
+		}
+		select {
+		case r.frames <- f:
+		case <-r.ctx.Done():
+			return
+		}
+	}
+}
+
+func (r *frameReader) next() (*api.Frame, error) {
+	select {
+	case f := <-r.frames:
+		return f, nil
+	case err := <-r.err:
+		return nil, err
+	case <-r.ctx.Done():
+		return nil, fault.New(fault.Unavailable, "the stream of frames is replaced or this node stops")
+	}
+}
+
+// deliver is the handler's loop.
+func (r *frameReader) deliver(cancel context.CancelFunc) error {
+	f, err := r.next()
+	if err != nil {
+		return endOfFrames(err)
+	}
+	if err := r.check(f, ""); err != nil {
+		return err
+	}
+	from := keyspace.NodeID(f.GetFromNode())
+	in := &incoming{cancel: cancel, done: make(chan struct{})}
+	defer r.t.streams.leave(from, in)
+	defer close(in.done)
+	r.t.streams.claim(from, in)
+	r.t.heardFrom(from)
+	for {
+		r.t.streams.frames.Add(1)
+		r.t.streams.messages.Add(int64(len(f.GetMessages())))
+		r.in.Deliver(from, f.GetClockMs(), f.GetMessages())
+		if f, err = r.next(); err != nil {
+			return endOfFrames(err)
+		}
+		if err := r.check(f, from); err != nil {
+			return err
+		}
+	}
+}
+
+// check refuses a frame that is not for us, or not from the stream's sender.
+func (r *frameReader) check(f *api.Frame, from keyspace.NodeID) error {
+	err := r.t.checkAddress(f.GetClusterId(), f.GetFromNode(), f.GetToNode(), f.GetFormatVersion())
+	if err == nil && from != "" && string(from) != f.GetFromNode() {
+		err = fault.New(fault.InvalidArgument, "sender changes within a stream of frames", "from", from, "actual", f.GetFromNode())
+	}
+	if err != nil {
+		r.t.streams.refused.Add(1)
+		r.t.o.Logger.Warn("refused a frame", "from", f.GetFromNode(), "error", err)
+	}
+	return err
+}
+
+// endOfFrames turns the sender's normal end into success.
+func endOfFrames(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// heardFrom hastens our own connection to a node that has just connected.
+func (t *Transport) heardFrom(id keyspace.NodeID) {
+	if p := (*t.peers.Load())[id]; p != nil && !t.Up(id) {
+		p.wakeUp()
+	}
+}

@@ -1,0 +1,152 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/grpc"
+
+	api "kvstore/api/kvstore/v1"
+)
+
+const firstRedial = 20 * time.Millisecond
+
+// framesStream describes the stream of Peer.Frames for the raw codec.
+var framesStream = &grpc.StreamDesc{StreamName: "Frames", ClientStreams: true}
+
+// run is the sender: it keeps a session to the peer until it is stopped.
+func (p *peer) run() {
+	delay := firstRedial
+	for p.ctx.Err() == nil {
+		began := time.Now()
+		up, err := p.session(p.ctx)
+		p.queue.discard()
+		if p.ctx.Err() != nil {
+			return
+		}
+		p.ended(up, err)
+		if up && time.Since(began) > p.t.o.MaxRedial {
+			delay = firstRedial
+		}
+		p.pause(delay)
+		delay = min(2*delay, p.t.o.MaxRedial)
+	}
+}
+
+// pause waits for delay +- 50 %, a sign of life of the peer, or the end.
+func (p *peer) pause(delay time.Duration) {
+	timer := time.NewTimer(delay/2 + rand.N(delay)) // #nosec G404 -- jitter
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-p.kick:
+	case <-p.ctx.Done():
+	}
+}
+
+// session greets the peer and sends frames until the stream ends. up reports
+// whether the greeting succeeded.
+func (p *peer) session(ctx context.Context) (up bool, err error) {
+	version, err := p.greet(ctx)
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := p.frames.NewStream(ctx, framesStream, api.Peer_Frames_FullMethodName, grpc.ForceCodecV2(newFrameCodec()))
+	if err != nil {
+		return false, fmt.Errorf("opening the stream of frames: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- awaitEnd(stream) }()
+
+	p.began()
+	return true, p.sendFrames(stream, version, ended)
+}
+
+// awaitEnd returns why the receiver ended the stream.
+func awaitEnd(stream grpc.ClientStream) error {
+	err := stream.RecvMsg(new(api.FramesDone))
+	if err == nil {
+		return errors.New("the peer ended the stream")
+	}
+	return err
+}
+
+// sendFrames writes what is queued until the stream ends, and returns why it
+// did. ended receives exactly one value.
+func (p *peer) sendFrames(stream grpc.ClientStream, version uint32, ended <-chan error) error {
+	h := frameHeader{cluster: p.t.Cluster(), from: string(p.t.o.Node), to: string(p.id), version: version}
+	for {
+		for f := p.queue.pop(); f != nil; f = p.queue.pop() {
+			h.clockMS = p.t.o.Clock.Wall()
+			f.seal(&h)
+			if !p.sendFrame(stream, f) {
+				return <-ended
+			}
+		}
+		select {
+		case <-p.queue.wake:
+		case err := <-ended:
+			return err
+		}
+	}
+}
+
+// sendFrame writes one frame and reports whether the stream still stands.
+func (p *peer) sendFrame(stream grpc.ClientStream, f *frame) bool {
+	bytes, messages := f.size(), f.messages
+	err := stream.SendMsg(f)
+	f.release()
+	if err != nil {
+		p.queue.lost(messages)
+		return false
+	}
+	p.sent(bytes, messages)
+	return true
+}
+
+// ended notes why a session failed. Repeated failures are logged once per
+// reason.
+func (p *peer) ended(up bool, err error) {
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the stream was reset")
+	}
+	p.mu.Lock()
+	changed := up || p.status.LastError != err.Error()
+	p.status.Up = false
+	p.status.LastError = err.Error()
+	p.status.Since = time.Now()
+	p.mu.Unlock()
+	if changed {
+		p.t.o.Logger.Warn("peer is not connected", "peer", p.id, "addr", p.addr, "error", err)
+	}
+	if up && p.t.o.OnDown != nil {
+		p.t.o.OnDown(p.id, err)
+	}
+}
+
+func (p *peer) began() {
+	p.mu.Lock()
+	p.status.Up = true
+	p.status.LastError = ""
+	p.status.Since = time.Now()
+	p.status.Sessions++
+	p.mu.Unlock()
+	p.t.o.Logger.Info("peer is connected", "peer", p.id, "addr", p.addr)
+	if p.t.o.OnUp != nil {
+		p.t.o.OnUp(p.id)
+	}
+}
+
+func (p *peer) sent(bytes, messages int) {
+	p.mu.Lock()
+	p.status.Frames++
+	p.status.Bytes += int64(bytes)
+	p.status.Messages += int64(messages)
+	p.mu.Unlock()
+}
