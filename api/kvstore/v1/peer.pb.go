@@ -1361,8 +1361,11 @@ type ProbeResponse struct {
 	Life      string `protobuf:"bytes,3,opt,name=life,proto3" json:"life,omitempty"`
 	ClusterId string `protobuf:"bytes,4,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	// With empty false: name -> life of the first members it bootstrapped with.
-	FirstMembers  map[string]string `protobuf:"bytes,5,rep,name=first_members,json=firstMembers,proto3" json:"first_members,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	ConfigHash    string            `protobuf:"bytes,6,opt,name=config_hash,json=configHash,proto3" json:"config_hash,omitempty"`
+	FirstMembers map[string]string `protobuf:"bytes,5,rep,name=first_members,json=firstMembers,proto3" json:"first_members,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	ConfigHash   string            `protobuf:"bytes,6,opt,name=config_hash,json=configHash,proto3" json:"config_hash,omitempty"`
+	// With empty true: name -> life of all first members as this node saw them;
+	// empty until each has answered. A bootstrap needs every one to see the same.
+	SeenMembers   map[string]string `protobuf:"bytes,7,rep,name=seen_members,json=seenMembers,proto3" json:"seen_members,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1437,6 +1440,13 @@ func (x *ProbeResponse) GetConfigHash() string {
 		return x.ConfigHash
 	}
 	return ""
+}
+
+func (x *ProbeResponse) GetSeenMembers() map[string]string {
+	if x != nil {
+		return x.SeenMembers
+	}
+	return nil
 }
 
 type JoinRequest struct {
@@ -1781,7 +1791,7 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\x05count\x18\x04 \x01(\x04R\x05count\"N\n" +
 	"\fProbeRequest\x12!\n" +
 	"\fcluster_name\x18\x01 \x01(\tR\vclusterName\x12\x1b\n" +
-	"\tnode_name\x18\x02 \x01(\tR\bnodeName\"\xa9\x02\n" +
+	"\tnode_name\x18\x02 \x01(\tR\bnodeName\"\xb8\x03\n" +
 	"\rProbeResponse\x12\x14\n" +
 	"\x05empty\x18\x01 \x01(\bR\x05empty\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12\x12\n" +
@@ -1790,8 +1800,12 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"cluster_id\x18\x04 \x01(\tR\tclusterId\x12P\n" +
 	"\rfirst_members\x18\x05 \x03(\v2+.kvstore.v1.ProbeResponse.FirstMembersEntryR\ffirstMembers\x12\x1f\n" +
 	"\vconfig_hash\x18\x06 \x01(\tR\n" +
-	"configHash\x1a?\n" +
+	"configHash\x12M\n" +
+	"\fseen_members\x18\a \x03(\v2*.kvstore.v1.ProbeResponse.SeenMembersEntryR\vseenMembers\x1a?\n" +
 	"\x11FirstMembersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
+	"\x10SeenMembersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf5\x01\n" +
 	"\vJoinRequest\x12\x1b\n" +
@@ -1837,7 +1851,7 @@ func file_kvstore_v1_peer_proto_rawDescGZIP() []byte {
 	return file_kvstore_v1_peer_proto_rawDescData
 }
 
-var file_kvstore_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_kvstore_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_kvstore_v1_peer_proto_goTypes = []any{
 	(*HelloRequest)(nil),       // 0: kvstore.v1.HelloRequest
 	(*HelloResponse)(nil),      // 1: kvstore.v1.HelloResponse
@@ -1864,11 +1878,12 @@ var file_kvstore_v1_peer_proto_goTypes = []any{
 	(*JoinReplica)(nil),        // 22: kvstore.v1.JoinReplica
 	nil,                        // 23: kvstore.v1.GroupScanRequest.TagsEntry
 	nil,                        // 24: kvstore.v1.ProbeResponse.FirstMembersEntry
-	(*PipelineOp)(nil),         // 25: kvstore.v1.PipelineOp
-	(*ErrorDetail)(nil),        // 26: kvstore.v1.ErrorDetail
-	(*Record)(nil),             // 27: kvstore.v1.Record
-	(*NodeInfo)(nil),           // 28: kvstore.v1.NodeInfo
-	(*PipelineResponse)(nil),   // 29: kvstore.v1.PipelineResponse
+	nil,                        // 25: kvstore.v1.ProbeResponse.SeenMembersEntry
+	(*PipelineOp)(nil),         // 26: kvstore.v1.PipelineOp
+	(*ErrorDetail)(nil),        // 27: kvstore.v1.ErrorDetail
+	(*Record)(nil),             // 28: kvstore.v1.Record
+	(*NodeInfo)(nil),           // 29: kvstore.v1.NodeInfo
+	(*PipelineResponse)(nil),   // 30: kvstore.v1.PipelineResponse
 }
 var file_kvstore_v1_peer_proto_depIdxs = []int32{
 	3,  // 0: kvstore.v1.Frame.messages:type_name -> kvstore.v1.GroupMessage
@@ -1876,36 +1891,37 @@ var file_kvstore_v1_peer_proto_depIdxs = []int32{
 	5,  // 2: kvstore.v1.GroupMessage.read_index_reply:type_name -> kvstore.v1.ReadIndexReply
 	6,  // 3: kvstore.v1.GroupMessage.closed:type_name -> kvstore.v1.ClosedUpdate
 	9,  // 4: kvstore.v1.SnapshotChunk.header:type_name -> kvstore.v1.SnapshotHeader
-	25, // 5: kvstore.v1.ForwardFrame.ops:type_name -> kvstore.v1.PipelineOp
-	26, // 6: kvstore.v1.CallResponse.error:type_name -> kvstore.v1.ErrorDetail
+	26, // 5: kvstore.v1.ForwardFrame.ops:type_name -> kvstore.v1.PipelineOp
+	27, // 6: kvstore.v1.CallResponse.error:type_name -> kvstore.v1.ErrorDetail
 	23, // 7: kvstore.v1.GroupScanRequest.tags:type_name -> kvstore.v1.GroupScanRequest.TagsEntry
-	27, // 8: kvstore.v1.GroupScanResponse.records:type_name -> kvstore.v1.Record
+	28, // 8: kvstore.v1.GroupScanResponse.records:type_name -> kvstore.v1.Record
 	24, // 9: kvstore.v1.ProbeResponse.first_members:type_name -> kvstore.v1.ProbeResponse.FirstMembersEntry
-	22, // 10: kvstore.v1.JoinResponse.replicas:type_name -> kvstore.v1.JoinReplica
-	28, // 11: kvstore.v1.JoinResponse.nodes:type_name -> kvstore.v1.NodeInfo
-	0,  // 12: kvstore.v1.Peer.Hello:input_type -> kvstore.v1.HelloRequest
-	2,  // 13: kvstore.v1.Peer.Frames:input_type -> kvstore.v1.Frame
-	8,  // 14: kvstore.v1.Peer.Snapshot:input_type -> kvstore.v1.SnapshotChunk
-	11, // 15: kvstore.v1.Peer.Forward:input_type -> kvstore.v1.ForwardFrame
-	12, // 16: kvstore.v1.Peer.Call:input_type -> kvstore.v1.CallRequest
-	14, // 17: kvstore.v1.Peer.GroupClock:input_type -> kvstore.v1.GroupClockRequest
-	16, // 18: kvstore.v1.Peer.GroupScan:input_type -> kvstore.v1.GroupScanRequest
-	18, // 19: kvstore.v1.Peer.Probe:input_type -> kvstore.v1.ProbeRequest
-	20, // 20: kvstore.v1.Peer.Join:input_type -> kvstore.v1.JoinRequest
-	1,  // 21: kvstore.v1.Peer.Hello:output_type -> kvstore.v1.HelloResponse
-	7,  // 22: kvstore.v1.Peer.Frames:output_type -> kvstore.v1.FramesDone
-	10, // 23: kvstore.v1.Peer.Snapshot:output_type -> kvstore.v1.SnapshotDone
-	29, // 24: kvstore.v1.Peer.Forward:output_type -> kvstore.v1.PipelineResponse
-	13, // 25: kvstore.v1.Peer.Call:output_type -> kvstore.v1.CallResponse
-	15, // 26: kvstore.v1.Peer.GroupClock:output_type -> kvstore.v1.GroupClockResponse
-	17, // 27: kvstore.v1.Peer.GroupScan:output_type -> kvstore.v1.GroupScanResponse
-	19, // 28: kvstore.v1.Peer.Probe:output_type -> kvstore.v1.ProbeResponse
-	21, // 29: kvstore.v1.Peer.Join:output_type -> kvstore.v1.JoinResponse
-	21, // [21:30] is the sub-list for method output_type
-	12, // [12:21] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	25, // 10: kvstore.v1.ProbeResponse.seen_members:type_name -> kvstore.v1.ProbeResponse.SeenMembersEntry
+	22, // 11: kvstore.v1.JoinResponse.replicas:type_name -> kvstore.v1.JoinReplica
+	29, // 12: kvstore.v1.JoinResponse.nodes:type_name -> kvstore.v1.NodeInfo
+	0,  // 13: kvstore.v1.Peer.Hello:input_type -> kvstore.v1.HelloRequest
+	2,  // 14: kvstore.v1.Peer.Frames:input_type -> kvstore.v1.Frame
+	8,  // 15: kvstore.v1.Peer.Snapshot:input_type -> kvstore.v1.SnapshotChunk
+	11, // 16: kvstore.v1.Peer.Forward:input_type -> kvstore.v1.ForwardFrame
+	12, // 17: kvstore.v1.Peer.Call:input_type -> kvstore.v1.CallRequest
+	14, // 18: kvstore.v1.Peer.GroupClock:input_type -> kvstore.v1.GroupClockRequest
+	16, // 19: kvstore.v1.Peer.GroupScan:input_type -> kvstore.v1.GroupScanRequest
+	18, // 20: kvstore.v1.Peer.Probe:input_type -> kvstore.v1.ProbeRequest
+	20, // 21: kvstore.v1.Peer.Join:input_type -> kvstore.v1.JoinRequest
+	1,  // 22: kvstore.v1.Peer.Hello:output_type -> kvstore.v1.HelloResponse
+	7,  // 23: kvstore.v1.Peer.Frames:output_type -> kvstore.v1.FramesDone
+	10, // 24: kvstore.v1.Peer.Snapshot:output_type -> kvstore.v1.SnapshotDone
+	30, // 25: kvstore.v1.Peer.Forward:output_type -> kvstore.v1.PipelineResponse
+	13, // 26: kvstore.v1.Peer.Call:output_type -> kvstore.v1.CallResponse
+	15, // 27: kvstore.v1.Peer.GroupClock:output_type -> kvstore.v1.GroupClockResponse
+	17, // 28: kvstore.v1.Peer.GroupScan:output_type -> kvstore.v1.GroupScanResponse
+	19, // 29: kvstore.v1.Peer.Probe:output_type -> kvstore.v1.ProbeResponse
+	21, // 30: kvstore.v1.Peer.Join:output_type -> kvstore.v1.JoinResponse
+	22, // [22:31] is the sub-list for method output_type
+	13, // [13:22] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_kvstore_v1_peer_proto_init() }
@@ -1926,7 +1942,7 @@ func file_kvstore_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvstore_v1_peer_proto_rawDesc), len(file_kvstore_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
