@@ -1,0 +1,123 @@
+// Package config reads a node's configuration. One table of options
+// (options.go) is the only description: defaults, the YAML file, command-line
+// flags, KVSTORE_ environment variables, `config default` and
+// docs/configuration.md all come from it. Later sources win: defaults, file,
+// environment, flags. Every problem is reported at once, with its key and
+// what is allowed.
+package config
+
+import "time"
+
+// Config is the whole configuration of one node.
+type Config struct {
+	Cluster    Cluster
+	Node       Node
+	Listen     Listen
+	Advertise  Advertise
+	Membership []Member
+	TLS        TLS
+	Badger     Badger
+
+	Profile       string
+	MemoryBudget  Size
+	HistoryWindow time.Duration
+	Log           Log
+	Limits        Limits
+	Pprof         bool
+
+	// sources says where each given key came from; a key that is missing has
+	// its default value.
+	sources map[string]string
+}
+
+// Cluster names the cluster and its shape at bootstrap.
+type Cluster struct {
+	Name              string
+	Groups            int
+	ReplicationFactor int
+}
+
+// Node is this node's identity and place.
+type Node struct {
+	Name    string
+	Zone    string
+	DataDir string
+}
+
+// Listen holds the addresses this node binds, host:port each. Gossip is UDP.
+type Listen struct {
+	HTTP, GRPC, Peer, Gossip, Metrics string
+}
+
+// Advertise holds the addresses others use to reach this node; Load fills
+// what the user left empty.
+type Advertise struct {
+	HTTP, GRPC, Peer, Gossip string
+}
+
+// Member is one first member of the cluster (S3.12).
+type Member struct {
+	NodeID  string
+	Address string
+	Role    string
+	Zone    string
+}
+
+// TLS holds the keys of S3.19; internal/tlsconf gives them their meaning.
+type TLS struct {
+	CertFile, KeyFile, CAFile string
+	ClientAuth                string
+	MinVersion                string
+	CipherSuites              []string
+}
+
+// Enabled reports whether any file was named.
+func (t TLS) Enabled() bool { return t.CertFile != "" || t.KeyFile != "" || t.CAFile != "" }
+
+// Badger holds exactly the keys of S3.14.
+type Badger struct {
+	MemtableSize        Size
+	BlockCacheSize      Size
+	IndexCacheSize      Size
+	NumMemtables        int
+	NumLevelZeroTables  int
+	LevelSizeMultiplier int
+	ValueThreshold      Size
+	ValueLogFileSize    Size
+	SyncWrites          bool
+	NumCompactors       int
+	Compression         string
+}
+
+// Log configures the process's own log.
+type Log struct {
+	Level  string
+	Format string
+}
+
+// Limits bound what clients may ask of this node.
+type Limits struct {
+	MaxConcurrentRequests int
+	MaxRequestBytesQueued Size
+	MaxConnections        int
+	DefaultTimeout        time.Duration
+	MaxTimeout            time.Duration
+}
+
+// Source says where a key's value came from: "default", "memory budget",
+// "file <name>", "environment <variable>" or "flag --<name>".
+func (c *Config) Source(key string) string {
+	if s, ok := c.sources[key]; ok {
+		return s
+	}
+	return "default"
+}
+
+// Given reports whether the user set key himself.
+func (c *Config) Given(key string) bool {
+	s, ok := c.sources[key]
+	return ok && s != sourceBudget
+}
+
+// sourceBudget marks values that were derived from the memory budget.
+const sourceBudget = "memory budget"
