@@ -6,7 +6,11 @@
 // what is allowed.
 package config
 
-import "time"
+import (
+	"time"
+
+	"kvstore/internal/tlsconf"
+)
 
 // Config is the whole configuration of one node.
 type Config struct {
@@ -15,7 +19,7 @@ type Config struct {
 	Listen     Listen
 	Advertise  Advertise
 	Membership []Member
-	TLS        TLS
+	TLS        tlsconf.Config
 	Badger     Badger
 
 	Profile       string
@@ -62,17 +66,6 @@ type Member struct {
 	Role    string
 	Zone    string
 }
-
-// TLS holds the keys of S3.19; internal/tlsconf gives them their meaning.
-type TLS struct {
-	CertFile, KeyFile, CAFile string
-	ClientAuth                string
-	MinVersion                string
-	CipherSuites              []string
-}
-
-// Enabled reports whether any file was named.
-func (t TLS) Enabled() bool { return t.CertFile != "" || t.KeyFile != "" || t.CAFile != "" }
 
 // Badger holds exactly the keys of S3.14.
 type Badger struct {

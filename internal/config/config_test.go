@@ -81,7 +81,7 @@ cluster_membership:
     - {node_id: n1, address: "a:1", role: learner}
     - {node_id: n1, address: "a"}
   pending_config: {operation: add_node, target: {node_id: n4, address: "d:1"}}
-tls: {cert_file: x, min_version: 1.2, cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]}
+tls: {cert_file: x, min_version: 1.1, cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]}
 badger_config: {memtable_size: big, compression: lz4, sync_writes: true}
 log: {level: loud}
 history_window: 10

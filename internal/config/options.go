@@ -1,6 +1,10 @@
 package config
 
-import "time"
+import (
+	"time"
+
+	"kvstore/internal/tlsconf"
+)
 
 // option is one row of the table that describes the configuration.
 type option struct {
@@ -39,7 +43,9 @@ var options = []option{
 	{"node.name", "node-1", "Name of this node, unique in the cluster.",
 		func(c *Config) value { return textValue{&c.Node.Name, nameAllowed, checkName} }},
 	{"node.zone", "", "Failure domain of this node; copies are spread over zones.",
-		func(c *Config) value { return textValue{&c.Node.Zone, "empty, or " + nameAllowed, checkOptional(checkName)} }},
+		func(c *Config) value {
+			return textValue{&c.Node.Zone, "empty, or " + nameAllowed, checkOptional(checkName)}
+		}},
 	{"node.data_dir", "data", "Directory of all that this node stores.",
 		func(c *Config) value { return textValue{&c.Node.DataDir, "a path", checkPath} }},
 
@@ -65,12 +71,12 @@ var options = []option{
 		func(c *Config) value { return textValue{&c.TLS.KeyFile, "a path", nil} }},
 	{"tls.ca_file", "", "The authorities that sign nodes and clients, PEM.",
 		func(c *Config) value { return textValue{&c.TLS.CAFile, "a path", nil} }},
-	{"tls.client_auth", "require_and_verify_client_cert", "What clients must show. Nodes always show certificates to each other.",
+	{"tls.client_auth", tlsconf.DefaultClientAuth, "What clients must show. Nodes always show certificates to each other.",
 		func(c *Config) value { return choiceValue{&c.TLS.ClientAuth, clientAuthChoices} }},
-	{"tls.min_version", "1.3", "Lowest TLS version.",
-		func(c *Config) value { return choiceValue{&c.TLS.MinVersion, []string{"1.3"}} }},
+	{"tls.min_version", tlsconf.DefaultMinVersion, "Lowest TLS version.",
+		func(c *Config) value { return choiceValue{&c.TLS.MinVersion, []string{"1.2", "1.3"}} }},
 	{"tls.cipher_suites", []string{"TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"}, "Validated and reported. Go negotiates among all TLS 1.3 suites, which are all AEAD.",
-		func(c *Config) value { return listValue{&c.TLS.CipherSuites, "TLS 1.3 suites"} }},
+		func(c *Config) value { return listValue{&c.TLS.CipherSuites, "AEAD suites"} }},
 
 	{"badger_config.memtable_size", 64 * MB, "Size of one memtable.",
 		func(c *Config) value { return sizeValue{p: &c.Badger.MemtableSize, min: MB, max: GB} }},
@@ -109,7 +115,9 @@ var options = []option{
 	{"limits.max_connections", 10000, "Open client connections per listener; more wait to be accepted.",
 		func(c *Config) value { return intValue{&c.Limits.MaxConnections, 1, 1 << 20} }},
 	{"limits.default_timeout", 10 * time.Second, "Of a request that brings no deadline.",
-		func(c *Config) value { return durationValue{&c.Limits.DefaultTimeout, 10 * time.Millisecond, time.Minute} }},
+		func(c *Config) value {
+			return durationValue{&c.Limits.DefaultTimeout, 10 * time.Millisecond, time.Minute}
+		}},
 	{"limits.max_timeout", 60 * time.Second, "Longest deadline a request is given.",
 		func(c *Config) value { return durationValue{&c.Limits.MaxTimeout, 10 * time.Millisecond, time.Hour} }},
 

@@ -43,24 +43,9 @@ func (c *Config) validate() Problems {
 type addProblem func(key, message, allowed string)
 
 func (c *Config) validateTLS(add addProblem) {
-	if c.TLS.Enabled() {
-		for _, f := range []struct{ key, path string }{
-			{"tls.cert_file", c.TLS.CertFile}, {"tls.key_file", c.TLS.KeyFile}, {"tls.ca_file", c.TLS.CAFile},
-		} {
-			if f.path == "" {
-				add(f.key, "is missing while other tls files are given", "all three files, or none")
-			}
-		}
+	for _, p := range c.TLS.Problems() {
+		add("tls."+p.Key, p.Message, "")
 	}
-	for _, suite := range c.TLS.CipherSuites {
-		if !tls13Suites[suite] {
-			add("tls.cipher_suites", fmt.Sprintf("%s is not a TLS 1.3 suite", suite), "TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256")
-		}
-	}
-}
-
-var tls13Suites = map[string]bool{
-	"TLS_AES_128_GCM_SHA256": true, "TLS_AES_256_GCM_SHA384": true, "TLS_CHACHA20_POLY1305_SHA256": true,
 }
 
 func (c *Config) validateMembership(add addProblem) {
