@@ -1,0 +1,264 @@
+package client
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// BatchPut writes many keys. Each group's items are written all or not at all;
+// with Atomic the whole batch is. The results have the order of the items; the
+// error is nil when all succeeded and otherwise a *BatchError, unless the batch
+// was refused as a whole. The same key twice in a batch is refused by the server.
+func (c *Client) BatchPut(ctx context.Context, items []PutItem, opts ...BatchWriteOption) ([]PutResult, error) {
+	w := c.batchWrite(opts)
+	for i := range items {
+		if err := c.checkPut(&items[i]); err != nil {
+			return nil, err
+		}
+	}
+	results := make([]PutResult, len(items))
+	b := &batch{
+		kind: fieldOpBatchPut, write: true, namespace: w.namespace, whole: w.atomic, count: len(items),
+		key: func(i int) string { return items[i].Key },
+		encode: func(dst []byte, positions []int) []byte {
+			return appendBatchPut(dst, w.namespace, items, positions, w.atomic)
+		},
+		decode: func(i int, answer []byte) error { return decodePut(answer, &results[i]) },
+	}
+	errs := c.runBatch(ctx, b)
+	for i := range results {
+		results[i].Err = errs[i]
+	}
+	return results, batchError(errs)
+}
+
+// BatchDelete deletes many keys, as BatchPut writes them.
+func (c *Client) BatchDelete(ctx context.Context, items []DeleteItem, opts ...BatchWriteOption) ([]DeleteResult, error) {
+	w := c.batchWrite(opts)
+	for i := range items {
+		if err := c.checkKey(items[i].Key); err != nil {
+			return nil, err
+		}
+	}
+	results := make([]DeleteResult, len(items))
+	b := &batch{
+		kind: fieldOpBatchDelete, write: true, namespace: w.namespace, whole: w.atomic, count: len(items),
+		key: func(i int) string { return items[i].Key },
+		encode: func(dst []byte, positions []int) []byte {
+			return appendBatchDelete(dst, w.namespace, items, positions, w.atomic)
+		},
+		decode: func(i int, answer []byte) error { return decodeDelete(answer, &results[i]) },
+	}
+	errs := c.runBatch(ctx, b)
+	for i := range results {
+		results[i].Err = errs[i]
+	}
+	return results, batchError(errs)
+}
+
+// BatchGet reads many keys. The results have the order of the keys; a key that
+// is not there has ErrNotFound in its result and is no failure of the batch.
+// Keys of different groups are not read at one point in time.
+func (c *Client) BatchGet(ctx context.Context, keys []string, opts ...BatchGetOption) ([]GetResult, error) {
+	r := readCall{namespace: c.cfg.Namespace, from: c.cfg.Read}
+	for _, opt := range opts {
+		opt.applyBatchGet(&r)
+	}
+	for _, k := range keys {
+		if err := c.checkKey(k); err != nil {
+			return nil, err
+		}
+	}
+	results := make([]GetResult, len(keys))
+	b := &batch{
+		kind: fieldOpBatchGet, namespace: r.namespace, from: r.source(), count: len(keys),
+		key: func(i int) string { return keys[i] },
+		encode: func(dst []byte, positions []int) []byte {
+			return appendBatchGet(dst, r.namespace, keys, positions, &r)
+		},
+		decode: func(i int, answer []byte) error {
+			if err := decodeRecord(answer, keys[i], &results[i].Record); err != nil {
+				return err
+			}
+			return results[i].Record.verify(r.keysOnly)
+		},
+	}
+	errs := c.runBatch(ctx, b)
+	for i, err := range errs {
+		results[i].Err = err
+		if CodeOf(err) == CodeNotFound {
+			errs[i] = nil
+		}
+	}
+	return results, batchError(errs)
+}
+
+func (c *Client) batchWrite(opts []BatchWriteOption) *batchWriteCall {
+	w := &batchWriteCall{namespace: c.cfg.Namespace}
+	for _, opt := range opts {
+		opt.applyBatchWrite(w)
+	}
+	return w
+}
+
+// batchError is nil when all of errs are.
+func batchError(errs []error) error {
+	var e *BatchError
+	for i, err := range errs {
+		if err == nil {
+			continue
+		}
+		if e == nil {
+			e = &BatchError{Total: len(errs), Items: make(map[int]error)}
+		}
+		e.Items[i] = err
+	}
+	if e == nil {
+		return nil
+	}
+	return e
+}
+
+// batch is what the three kinds of batches differ in.
+type batch struct {
+	kind      protowire.Number
+	write     bool
+	namespace string
+	from      ReadFrom
+	// whole keeps all items in one message.
+	whole  bool
+	count  int
+	key    func(i int) string
+	encode func(dst []byte, positions []int) []byte
+	decode func(i int, answer []byte) error
+}
+
+// maxBatchRounds bounds how often items that were not executed are sent again.
+const maxBatchRounds = 8
+
+// runBatch sends the items, one message per node at a time, and sends those
+// again that the server says were not executed. It returns an error per item.
+func (c *Client) runBatch(ctx context.Context, b *batch) []error {
+	errs := make([]error, b.count)
+	open := make([]int, b.count)
+	for i := range open {
+		open[i] = i
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.cfg.Timeout)
+		defer cancel()
+	}
+	for round := 0; len(open) > 0; round++ {
+		c.runParts(ctx, b, c.split(b, open), errs)
+		open = c.again(errs, open)
+		if round == maxBatchRounds || len(open) == 0 {
+			break
+		}
+		if sleep(ctx, jitter(c.cfg.RetryBase, c.cfg.RetryMax, round)) != nil {
+			break
+		}
+	}
+	return errs
+}
+
+// again returns the positions whose item was certainly not executed.
+func (c *Client) again(errs []error, positions []int) []int {
+	var out []int
+	for _, i := range positions {
+		switch CodeOf(errs[i]) {
+		case CodeWrongLeader, CodeUnavailable, CodeOverloaded:
+			out = append(out, i)
+		default:
+		}
+	}
+	if len(out) > 0 {
+		c.wantRefresh()
+	}
+	return out
+}
+
+// split puts the items of groups that have the same leader together. A group
+// is never split, because it is the unit of atomicity.
+func (c *Client) split(b *batch, positions []int) [][]int {
+	if b.whole {
+		return [][]int{positions}
+	}
+	t := c.topology()
+	part := make(map[*node]int)
+	var parts [][]int
+	for _, i := range positions {
+		var leader *node
+		if g := t.groupOf(b.namespace, b.key(i)); g != nil {
+			leader = g.leader.Load()
+		}
+		p, ok := part[leader]
+		if !ok {
+			p = len(parts)
+			part[leader], parts = p, append(parts, nil)
+		}
+		parts[p] = append(parts[p], i)
+	}
+	return parts
+}
+
+// runParts runs the parts at the same time, at most one per node.
+func (c *Client) runParts(ctx context.Context, b *batch, parts [][]int, errs []error) {
+	var wg sync.WaitGroup
+	for _, positions := range parts[1:] {
+		wg.Go(func() { c.runPart(ctx, b, positions, errs) })
+	}
+	c.runPart(ctx, b, parts[0], errs)
+	wg.Wait()
+}
+
+func (c *Client) runPart(ctx context.Context, b *batch, positions []int, errs []error) {
+	o := newOperation(b.kind, b.write)
+	defer o.release()
+	o.namespace, o.key, o.from = b.namespace, b.key(positions[0]), b.from
+	o.body = b.encode(o.body[:0], positions)
+	err := c.checkMessage(len(o.body))
+	var answer []byte
+	if err == nil {
+		answer, err = c.do(ctx, o)
+	}
+	if err == nil {
+		err = b.decodeAnswer(answer, positions, errs)
+	}
+	if err != nil {
+		for _, i := range positions {
+			errs[i] = err
+		}
+	}
+}
+
+func (b *batch) decodeAnswer(answer []byte, positions []int, errs []error) error {
+	n, err := decodeItems(answer, func(n int, itemErr error, answer []byte) error {
+		if n >= len(positions) {
+			return nil
+		}
+		i := positions[n]
+		if errs[i] = itemErr; itemErr == nil {
+			errs[i] = b.decode(i, answer)
+		}
+		return nil
+	})
+	if err == nil && n != len(positions) {
+		err = malformed("batch with a wrong number of results")
+	}
+	if err != nil && b.write {
+		return unknownOutcome(err)
+	}
+	return err
+}
+
+// checkMessage refuses what the server's message limit would refuse.
+func (c *Client) checkMessage(bodyBytes int) error {
+	limit := c.topology().limits.messageBytes
+	if bodyBytes+opOverheadBytes <= limit {
+		return nil
+	}
+	return newError(CodeMessageTooLarge, "the batch is too large for one message", "limit_bytes", limit, "actual_bytes", bodyBytes+opOverheadBytes)
+}

@@ -1,0 +1,91 @@
+package client
+
+import (
+	"context"
+	"iter"
+
+	api "kvstore/api/kvstore/v1"
+)
+
+// List returns one page of keys in order (at most 1,000 unless WithLimit says
+// otherwise, at most about 4 MB). Page.Token continues on the same snapshot.
+func (c *Client) List(ctx context.Context, opts ...ListOption) (Page, error) {
+	return c.list(ctx, c.listCall(opts))
+}
+
+// Count counts keys without returning them.
+func (c *Client) Count(ctx context.Context, opts ...ListOption) (uint64, error) {
+	l := c.listCall(opts)
+	l.countOnly = true
+	var total uint64
+	for {
+		p, err := c.list(ctx, l)
+		if err != nil {
+			return 0, err
+		}
+		total += p.Count
+		if l.token = p.Token; l.token == "" {
+			return total, nil
+		}
+	}
+}
+
+// Scan yields all records in order, page by page, from one snapshot. An error
+// is yielded once and ends it. Config.Timeout bounds each page, ctx the whole.
+func (c *Client) Scan(ctx context.Context, opts ...ListOption) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		l := c.listCall(opts)
+		for {
+			p, err := c.list(ctx, l)
+			if err != nil {
+				yield(Record{}, err)
+				return
+			}
+			for i := range p.Records {
+				if !yield(p.Records[i], nil) {
+					return
+				}
+			}
+			if l.token = p.Token; l.token == "" {
+				return
+			}
+		}
+	}
+}
+
+func (c *Client) listCall(opts []ListOption) *listCall {
+	l := &listCall{namespace: c.cfg.Namespace}
+	for _, opt := range opts {
+		opt.applyList(l)
+	}
+	return l
+}
+
+func (c *Client) list(ctx context.Context, l *listCall) (Page, error) {
+	request := &api.ListRequest{
+		Namespace: l.namespace, Prefix: l.prefix, Start: l.start, End: l.end, Limit: l.limit,
+		KeysOnly: l.keysOnly, Reverse: l.reverse, ContinuationToken: l.token, Tags: l.tags, CountOnly: l.countOnly,
+	}
+	r, err := unary(ctx, c, readUnary, request, api.KVStoreClient.List)
+	if err != nil {
+		return Page{}, err
+	}
+	page := Page{Token: r.GetContinuationToken(), Revision: r.GetRevision(), Count: r.GetCount()}
+	page.Records = make([]Record, len(r.GetRecords()))
+	for i, m := range r.GetRecords() {
+		page.Records[i] = recordFromAPI(m)
+		if err := page.Records[i].verify(l.keysOnly); err != nil {
+			return Page{}, err
+		}
+	}
+	return page, nil
+}
+
+func recordFromAPI(m *api.Record) Record {
+	return Record{
+		Key: m.GetKey(), Value: m.GetValue(), ContentType: m.GetContentType(), Encoding: m.GetEncoding(),
+		Checksum: m.GetChecksum(), CreatedAt: milliTime(m.GetCreatedAtMs()), UpdatedAt: milliTime(m.GetUpdatedAtMs()),
+		ExpiresAt: milliTime(m.GetExpiresAtMs()), Version: m.GetVersion(), Revision: m.GetRevision(),
+		Tags: m.GetTags(), Metadata: m.GetMetadata(), Size: m.GetSize(),
+	}
+}

@@ -1,0 +1,239 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+
+	api "kvstore/api/kvstore/v1"
+)
+
+const (
+	// frameBytes and frameOps bound a frame. A larger operation goes alone.
+	frameBytes = 512 << 10
+	frameOps   = 4096
+)
+
+// streamOpener is the part of a connection that a pipe needs.
+type streamOpener interface {
+	NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error)
+}
+
+// pipeStream is one life of a pipe's stream.
+type pipeStream struct {
+	grpc.ClientStream
+	cancel context.CancelFunc
+	// ended is closed by the receiver, after err and received were set.
+	ended    chan struct{}
+	err      error
+	received uint64
+}
+
+// run is the sender. It returns when ctx ends, with every call ended.
+func (p *pipe) run(ctx context.Context) {
+	var st *pipeStream
+	defer func() {
+		p.closeStream(st)
+		p.failAll(func(sent bool) error { return &lostError{sent: sent, cause: errClientClosed()} }, true)
+	}()
+	for {
+		var ended chan struct{}
+		if st != nil {
+			ended = st.ended
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ended:
+			p.streamLost(st)
+			st = nil
+		case <-p.wake:
+			st = p.flush(ctx, st)
+		}
+	}
+}
+
+// flush sends until the queue is empty. It returns the stream, nil when it
+// was lost or could not be opened.
+func (p *pipe) flush(ctx context.Context, st *pipeStream) *pipeStream {
+	if p.nothingQueued() {
+		return st
+	}
+	if st == nil {
+		opened, err := p.open(ctx)
+		if err != nil {
+			p.node.failed(err)
+			p.failAll(func(bool) error { return &lostError{cause: err} }, false)
+			return nil
+		}
+		st = opened
+	}
+	// The goroutines that the last frame's answers woke run first: their next
+	// operations join this frame. This waits for nothing.
+	runtime.Gosched()
+	for {
+		batch := p.takeQueue()
+		if len(batch) == 0 {
+			return st
+		}
+		if err := p.sendBatch(st, batch); err != nil {
+			p.sendFailed(st, err)
+			return nil
+		}
+	}
+}
+
+// sendFailed ends the stream after SendMsg failed. io.EOF means that the
+// stream ended before and that the receiver gets the reason.
+func (p *pipe) sendFailed(st *pipeStream, err error) {
+	if errors.Is(err, io.EOF) {
+		<-st.ended
+	} else {
+		p.closeStream(st)
+		st.err = err
+	}
+	p.streamLost(st)
+}
+
+func (p *pipe) nothingQueued() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.queue) == 0
+}
+
+// takeQueue swaps the queue out.
+func (p *pipe) takeQueue() []entry {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	batch := p.queue
+	p.queue, p.spare = clearEntries(p.spare), batch
+	p.queueBytes = 0
+	return batch
+}
+
+// sendBatch sends everything in batch, in as many frames as the bounds need.
+func (p *pipe) sendBatch(st *pipeStream, batch []entry) error {
+	for len(batch) > 0 {
+		n, size := frameExtent(batch)
+		p.markTaken(batch[:n])
+		buf := mem.DefaultBufferPool().Get(size)
+		b := (*buf)[:0]
+		ops := 0
+		for _, e := range batch[:n] {
+			if e.c != nil {
+				b = appendOp(b, e.id, e.c.body, e.c.timeout)
+				ops++
+			}
+		}
+		*buf = b
+		batch = batch[n:]
+		if ops == 0 {
+			mem.DefaultBufferPool().Put(buf)
+			continue
+		}
+		p.node.client.counters.frames.Add(1)
+		p.sentFrame.Store(p.takenFrame)
+		if err := st.SendMsg(buf); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// frameExtent says how many entries fit into the next frame and how many bytes
+// that takes at most.
+func frameExtent(batch []entry) (n, size int) {
+	for n < len(batch) && n < frameOps {
+		more := len(batch[n].c.body) + opOverheadBytes
+		if n > 0 && size+more > frameBytes {
+			break
+		}
+		size += more
+		n++
+	}
+	return n, size
+}
+
+// markTaken gives the calls that are still wanted to the next frame and drops
+// the others from batch.
+func (p *pipe) markTaken(batch []entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.takenFrame++
+	for i := range batch {
+		if s := p.lookup(batch[i].id); s != nil {
+			s.frame = p.takenFrame
+		} else {
+			batch[i].c = nil
+		}
+	}
+}
+
+// pipelineDesc is the stream's description; the server's is generated.
+var pipelineDesc = grpc.StreamDesc{StreamName: "Pipeline", ServerStreams: true, ClientStreams: true}
+
+// open opens the stream; it fails within Config.ProbeTimeout.
+func (p *pipe) open(ctx context.Context) (*pipeStream, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	limit := time.AfterFunc(p.node.client.cfg.ProbeTimeout, cancel)
+	s, err := p.conn.NewStream(ctx, &pipelineDesc, api.KVStore_Pipeline_FullMethodName, grpc.ForceCodecV2(rawCodec{}))
+	if err == nil && !limit.Stop() {
+		err = status.Error(codes.Unavailable, "connecting took too long")
+	}
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	st := &pipeStream{ClientStream: s, cancel: cancel, ended: make(chan struct{})}
+	p.lastReceived.Store(int64(p.node.client.now()))
+	// The sender waits for the receiver before it ends.
+	go p.receive(st)
+	return st, nil
+}
+
+// closeStream ends the stream and its receiver.
+func (p *pipe) closeStream(st *pipeStream) {
+	if st == nil {
+		return
+	}
+	st.cancel()
+	<-st.ended
+}
+
+// streamLost ends every call of a stream whose receiver has ended.
+func (p *pipe) streamLost(st *pipeStream) {
+	st.cancel()
+	if refusal := st.refused(); refusal != nil {
+		p.failAll(func(bool) error { return refusal }, false)
+		return
+	}
+	if !errors.Is(st.err, io.EOF) {
+		p.node.failed(st.err)
+	}
+	p.failAll(func(sent bool) error { return &lostError{sent: sent, cause: st.err} }, false)
+}
+
+// refused returns the server's error when it turned the whole stream down
+// before it executed anything: it gave no answer, and says so itself.
+func (st *pipeStream) refused() *Error {
+	if st.received > 0 {
+		return nil
+	}
+	e, answered := errorFromGRPC(st.err)
+	switch e.Code {
+	case CodeUnauthenticated, CodePermissionDenied, CodeUnsupported:
+		return e
+	case CodeOverloaded, CodeUnavailable, CodeInvalidArgument:
+		if answered {
+			return e
+		}
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+)
+
+// do runs an operation: attempts on one node after the other, as long as it is
+// safe and the deadline allows, and returns the encoded answer, which is valid
+// until o.release.
+//
+// An attempt may be repeated when it certainly was not executed (it was never
+// sent, or the server says so) or when it is a read. A write whose answer was
+// lost is never repeated: it fails with ErrUnknownOutcome.
+func (c *Client) do(ctx context.Context, o *operation) ([]byte, error) {
+	now := c.now()
+	deadline, hasDeadline := ctx.Deadline()
+	if hasDeadline {
+		o.deadline = now + time.Until(deadline)
+	} else {
+		o.deadline = now + c.cfg.Timeout
+	}
+	var avoid *node
+	for attempt := 0; ; attempt++ {
+		g := c.topology().groupOf(o.namespace, o.key)
+		n := c.pick(g, o.from, avoid)
+		answer, err := c.attempt(ctx, n, o, now, !hasDeadline)
+		if err == nil {
+			return answer, nil
+		}
+		v := c.judge(ctx, o, g, err)
+		if !v.retry {
+			return nil, v.err
+		}
+		avoid = nil
+		if v.leaveNode {
+			avoid = n
+		}
+		c.counters.retries.Add(1)
+		if err := c.backoff(ctx, o, attempt, v); err != nil {
+			return nil, err
+		}
+		now = c.now()
+	}
+}
+
+// attempt sends the operation to one node and waits for its answer.
+func (c *Client) attempt(ctx context.Context, n *node, o *operation, now time.Duration, sweep bool) ([]byte, error) {
+	o.dropAnswer()
+	cl := o.prepareCall(now, sweep)
+	p := n.pipe(len(o.body))
+	id, err := p.enqueue(cl)
+	if err != nil {
+		return nil, err
+	}
+	c.counters.operations.Add(1)
+	select {
+	case <-cl.done:
+	case <-ctx.Done():
+		if sent, ok := p.withdraw(id); ok {
+			o.call, o.body = nil, nil // the sender may be reading them
+			return nil, &lostError{sent: sent, cause: ctx.Err()}
+		}
+		<-cl.done
+	}
+	if cl.torn {
+		o.call, o.body = nil, bytes.Clone(o.body) // as above
+	}
+	if cl.err != nil {
+		return nil, cl.err
+	}
+	return decodeResult(cl.answer, o.kind)
+}
+
+// verdict says what follows from a failed attempt.
+type verdict struct {
+	retry bool
+	// err is the failure as the caller gets it.
+	err *Error
+	// now skips the backoff the first times: there is somewhere else to go.
+	now bool
+	// leaveNode asks for another node.
+	leaveNode bool
+}
+
+func (c *Client) judge(ctx context.Context, o *operation, g *group, err error) verdict {
+	var lost *lostError
+	if errors.As(err, &lost) {
+		return c.judgeLost(ctx, o, lost)
+	}
+	var e *Error
+	if !errors.As(err, &e) {
+		return verdict{err: wrapError(CodeInternal, err, "unexpected failure")}
+	}
+	switch e.Code {
+	case CodeWrongLeader:
+		known := c.follow(g, e)
+		return verdict{retry: true, err: e, now: known, leaveNode: !known}
+	case CodeUnavailable:
+		c.wantRefresh()
+		return verdict{retry: true, err: e, leaveNode: true}
+	case CodeOverloaded:
+		return verdict{retry: true, err: e}
+	default:
+		return verdict{err: e}
+	}
+}
+
+// judgeLost is about attempts without an answer.
+func (c *Client) judgeLost(ctx context.Context, o *operation, lost *lostError) verdict {
+	if o.write && lost.sent {
+		c.counters.unknown.Add(1)
+		return verdict{err: unknownOutcome(lost.cause)}
+	}
+	var own *Error
+	if errors.As(lost.cause, &own) && own.Code == CodeClosed && c.isClosed() {
+		return verdict{err: errClientClosed()}
+	}
+	if ctx.Err() != nil {
+		return verdict{err: contextError(ctx.Err())}
+	}
+	if errors.Is(lost.cause, context.DeadlineExceeded) && c.now() >= o.deadline {
+		return verdict{err: contextError(context.DeadlineExceeded)}
+	}
+	return verdict{retry: true, now: true, leaveNode: true, err: wrapError(CodeUnavailable, lost.cause, "no node answered")}
+}
+
+// immediateRetries is how many attempts follow without a pause when there is
+// somewhere else to go.
+const immediateRetries = 2
+
+// backoff waits before the next attempt: exponentially longer with full
+// jitter, at least as long as the server asks for, never past the deadline.
+func (c *Client) backoff(ctx context.Context, o *operation, attempt int, v verdict) error {
+	var wait time.Duration
+	if !v.now || attempt >= immediateRetries {
+		wait = jitter(c.cfg.RetryBase, c.cfg.RetryMax, attempt)
+	}
+	if v.err.RetryAfter > 0 {
+		wait += v.err.RetryAfter
+	}
+	if c.now()+wait >= o.deadline {
+		return gaveUp(v.err, context.DeadlineExceeded)
+	}
+	if wait == 0 {
+		return nil
+	}
+	if err := sleep(ctx, wait); err != nil {
+		return gaveUp(v.err, err)
+	}
+	return nil
+}
+
+// gaveUp is the last failure of an operation whose time is over.
+func gaveUp(last *Error, cause error) *Error {
+	e := *last
+	e.cause = errors.Join(cause, last.cause)
+	return &e
+}
+
+// jitter draws from (0, base<<attempt], at most (0, limit].
+func jitter(base, limit time.Duration, attempt int) time.Duration {
+	ceiling := limit
+	if attempt < 20 {
+		ceiling = min(base<<attempt, limit)
+	}
+	return 1 + time.Duration(rand.Int64N(int64(max(ceiling, 1))))
+}
+
+// sleep waits for d or until ctx ends, and then returns its error.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,270 @@
+package client
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/keyspace"
+)
+
+// topology is one view of the cluster. It is replaced as a whole; only the
+// leaders inside change, as hints come.
+type topology struct {
+	epoch      uint64
+	clusterID  string
+	slots      []*group
+	groups     map[keyspace.GroupID]*group
+	nodes      []*node
+	byID       map[string]*node
+	namespaces map[string]keyspace.NamespaceID
+	limits     limits
+}
+
+// limits are the server's, so that what it would refuse is refused here.
+type limits struct {
+	valueBytes   uint64
+	keyBytes     int
+	messageBytes int
+}
+
+// messageOverhead is what a gRPC message may hold beside the value.
+const messageOverhead = 4 << 20
+
+var defaultLimits = limits{
+	valueBytes: keyspace.MaxValueBytes, keyBytes: keyspace.MaxKeyBytes,
+	messageBytes: keyspace.MaxValueBytes + messageOverhead,
+}
+
+// group is a Raft group as far as a client cares.
+type group struct {
+	id       keyspace.GroupID
+	leader   atomic.Pointer[node]
+	replicas []*node
+}
+
+// newTopology reads a response; find gives the node of an address.
+func newTopology(r *api.TopologyResponse, find func(*api.NodeInfo) *node) *topology {
+	t := &topology{
+		epoch: r.GetEpoch(), clusterID: r.GetClusterId(),
+		groups:     make(map[keyspace.GroupID]*group),
+		byID:       make(map[string]*node),
+		namespaces: make(map[string]keyspace.NamespaceID),
+		limits:     newLimits(r),
+	}
+	for name, id := range r.GetNamespaces() {
+		t.namespaces[name] = keyspace.NamespaceID(id)
+	}
+	for _, info := range r.GetNodes() {
+		if n := find(info); n != nil {
+			t.nodes = append(t.nodes, n)
+			t.byID[info.GetId()] = n
+		}
+	}
+	for _, g := range r.GetGroups() {
+		t.addGroup(g)
+	}
+	if len(r.GetSlotGroups()) == keyspace.SlotCount {
+		t.slots = make([]*group, keyspace.SlotCount)
+		for i, id := range r.GetSlotGroups() {
+			t.slots[i] = t.groups[keyspace.GroupID(id)]
+		}
+	}
+	return t
+}
+
+func (t *topology) addGroup(info *api.GroupInfo) {
+	g := &group{id: keyspace.GroupID(info.GetGroup())}
+	for _, r := range info.GetReplicas() {
+		if n := t.byID[r.GetNodeId()]; n != nil && r.GetRole() != "learner" {
+			g.replicas = append(g.replicas, n)
+		}
+	}
+	if n := t.byID[info.GetLeaderNode()]; n != nil {
+		g.leader.Store(n)
+	}
+	t.groups[g.id] = g
+}
+
+func newLimits(r *api.TopologyResponse) limits {
+	l := defaultLimits
+	if v := r.GetMaxValueBytes(); v > 0 {
+		l.valueBytes = v
+	}
+	if v := r.GetMaxKeyBytes(); v > 0 {
+		l.keyBytes = int(v)
+	}
+	if v := r.GetMaxMessageBytes(); v > 0 && v < 1<<31 {
+		l.messageBytes = int(v)
+	}
+	return l
+}
+
+// groupOf returns the group that owns a key, nil when that is not known.
+func (t *topology) groupOf(namespace, key string) *group {
+	if namespace == keyspace.SystemNamespaceName {
+		return t.groups[keyspace.MetaGroup]
+	}
+	id, ok := t.namespaces[namespace]
+	if !ok || t.slots == nil {
+		return nil
+	}
+	return t.slots[keyspace.SlotOf(id, key)]
+}
+
+func (c *Client) topology() *topology { return c.topo.Load() }
+
+// wantRefresh makes the refresher look soon.
+func (c *Client) wantRefresh() {
+	select {
+	case c.refresh <- struct{}{}:
+	default:
+	}
+}
+
+// minRefreshGap bounds how often hints can make the client ask.
+const minRefreshGap = 20 * time.Millisecond
+
+// watchTopology refreshes the topology until ctx ends.
+func (c *Client) watchTopology(ctx context.Context) {
+	timer := time.NewTimer(c.cfg.RefreshInterval)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-c.refresh:
+			if sleep(ctx, minRefreshGap) != nil {
+				return
+			}
+		}
+		if err := c.loadTopology(ctx); err != nil && ctx.Err() == nil {
+			c.cfg.Logger.Debug("topology not refreshed", "error", err)
+		}
+		timer.Reset(c.cfg.RefreshInterval)
+	}
+}
+
+// loadTopology asks nodes, healthy ones first, until one answers.
+func (c *Client) loadTopology(ctx context.Context) error {
+	err := error(newError(CodeUnavailable, "no node is known"))
+	for _, n := range c.candidates() {
+		if ctx.Err() != nil {
+			return contextError(ctx.Err())
+		}
+		var r *api.TopologyResponse
+		if r, err = c.fetchTopology(ctx, n); err == nil {
+			n.alive()
+			c.applyTopology(r)
+			return nil
+		}
+	}
+	return err
+}
+
+func (c *Client) fetchTopology(ctx context.Context, n *node) (*api.TopologyResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.ProbeTimeout)
+	defer cancel()
+	r, err := n.rpc().Topology(ctx, &api.TopologyRequest{}, grpc.WaitForReady(false))
+	if err != nil {
+		e, _ := errorFromGRPC(err)
+		return nil, e
+	}
+	return r, nil
+}
+
+// candidates returns all nodes in random order, healthy ones first.
+func (c *Client) candidates() []*node {
+	all := c.allNodes()
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	up := make([]*node, 0, len(all))
+	var down []*node
+	for _, n := range all {
+		if n.down.Load() {
+			down = append(down, n)
+		} else {
+			up = append(up, n)
+		}
+	}
+	return append(up, down...)
+}
+
+// applyTopology replaces the view and retires nodes that left the cluster.
+func (c *Client) applyTopology(r *api.TopologyResponse) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	t := newTopology(r, c.nodeOf)
+	c.topo.Store(t)
+	for addr, n := range c.nodes {
+		if !containsNode(t.nodes, n) && !containsNode(c.seeds, n) {
+			delete(c.nodes, addr)
+			c.retired = append(c.retired, n)
+		}
+	}
+}
+
+// nodeOf returns the node at an advertised address, nil when it cannot be
+// used. mu must be held.
+func (c *Client) nodeOf(info *api.NodeInfo) *node {
+	addr := info.GetGrpc()
+	if addr == "" {
+		return nil
+	}
+	n := c.nodes[addr]
+	if n == nil && !c.cfg.Gateway {
+		var err error
+		if n, err = newNode(c, addr); err != nil {
+			c.cfg.Logger.Warn("node skipped", "error", err)
+			return nil
+		}
+		c.nodes[addr] = n
+	}
+	if n != nil {
+		n.info.Store(info)
+	}
+	return n
+}
+
+func containsNode(nodes []*node, n *node) bool {
+	for _, m := range nodes {
+		if m == n {
+			return true
+		}
+	}
+	return false
+}
+
+// allNodes returns every node in use, also the retired ones.
+func (c *Client) allNodes() []*node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make([]*node, 0, len(c.nodes)+len(c.retired))
+	for _, n := range c.nodes {
+		all = append(all, n)
+	}
+	return append(all, c.retired...)
+}
+
+// closeRetired closes retired nodes that owe no answer.
+func (c *Client) closeRetired() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	kept := c.retired[:0]
+	for _, n := range c.retired {
+		if n.outstanding.Load() > 0 {
+			kept = append(kept, n)
+			continue
+		}
+		n.closeConns()
+	}
+	clear(c.retired[len(kept):])
+	c.retired = kept
+}
