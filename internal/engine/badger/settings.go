@@ -1,0 +1,58 @@
+package badger
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+
+	badgerdb "github.com/dgraph-io/badger/v4"
+	badgeroptions "github.com/dgraph-io/badger/v4/options"
+)
+
+var compressions = map[string]badgeroptions.CompressionType{
+	CompressionNone:   badgeroptions.None,
+	CompressionSnappy: badgeroptions.Snappy,
+	CompressionZstd:   badgeroptions.ZSTD,
+}
+
+// badgerOptions translates o, which is valid.
+func badgerOptions(dir string, o Options) badgerdb.Options {
+	b := badgerdb.DefaultOptions(dir)
+	b.MemTableSize = o.MemtableSize
+	b.BlockCacheSize = o.BlockCacheSize
+	b.IndexCacheSize = o.IndexCacheSize
+	b.NumMemtables = o.NumMemtables
+	b.NumLevelZeroTables = o.NumLevelZeroTables
+	b.NumLevelZeroTablesStall = max(b.NumLevelZeroTablesStall, 3*o.NumLevelZeroTables)
+	b.LevelSizeMultiplier = o.LevelSizeMultiplier
+	b.ValueThreshold = o.ValueThreshold
+	// Badger maps twice this size and wants the product below 2 GB.
+	b.ValueLogFileSize = min(o.ValueLogFileSize, maxValueLogFileSize-1)
+	b.SyncWrites = o.SyncWrites
+	b.NumCompactors = o.NumCompactors
+	b.Compression = compressions[o.Compression]
+
+	// One version at or below the discard timestamp survives, which is the
+	// contract of SetFloor; versions above it are all kept.
+	b.NumVersionsToKeep = 1
+	b.DetectConflicts = false
+	// Drops deletion markers from the last level.
+	b.LmaxCompaction = true
+	// gc.go reads the counter of running compactions.
+	b.MetricsEnabled = true
+	b.Logger = logger{o.Logger}
+	return b
+}
+
+// logger passes Badger's messages on. Badger is chatty at info level about
+// what is routine here.
+type logger struct{ log *slog.Logger }
+
+func (l logger) Errorf(format string, args ...any)   { l.log.Error(message(format, args)) }
+func (l logger) Warningf(format string, args ...any) { l.log.Warn(message(format, args)) }
+func (l logger) Infof(format string, args ...any)    { l.log.Debug(message(format, args)) }
+func (l logger) Debugf(string, ...any)               {}
+
+func message(format string, args []any) string {
+	return "badger: " + strings.TrimSpace(fmt.Sprintf(format, args...))
+}

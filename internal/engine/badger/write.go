@@ -1,0 +1,91 @@
+package badger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4/pb"
+
+	"kvstore/internal/engine"
+	"kvstore/internal/fault"
+	"kvstore/internal/keyspace"
+)
+
+const (
+	// pendingBatches bounds Badger batches in flight in one Write. A batch is
+	// at most 15 % of a memtable.
+	pendingBatches = 2
+	// checkEvery is how many writes pass between looks at the context.
+	checkEvery = 512
+	// deleteMeta is Badger's mark of a deletion in an entry; its backup format
+	// fixes the value.
+	deleteMeta = 1
+)
+
+// Write hands writes to Badger and waits for them. It waits when Badger's
+// memtables or level 0 are full.
+//
+// The loader is Badger's path for restoring backups: like the managed
+// WriteBatch it sets each entry's version, splits into batches by itself and
+// has no atomicity, but it keeps the order of the writes and builds no map of
+// them.
+func (e *Engine) Write(ctx context.Context, writes []engine.Write) error {
+	if err := e.admit(writes); err != nil {
+		return err
+	}
+	loader := e.db.NewKVLoader(pendingBatches)
+	err := load(ctx, writes, loader.Set)
+	// Finish waits for what is in flight, also after an error.
+	if err := errors.Join(err, loader.Finish()); err != nil {
+		return fmt.Errorf("write to badger: %w", err)
+	}
+	return nil
+}
+
+func load(ctx context.Context, writes []engine.Write, set func(*pb.KV) error) error {
+	mark := []byte{deleteMeta}
+	var kv pb.KV // Set takes what it needs out of it
+	for i := range writes {
+		w := &writes[i]
+		if i%checkEvery == 0 && ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if len(w.Key) == 0 || w.Revision == 0 || w.Revision == keyspace.MaxRevision {
+			panic(fmt.Sprintf("badger: write of key %x at revision %d", w.Key, uint64(w.Revision)))
+		}
+		kv.Key, kv.Value, kv.Version, kv.Meta = w.Key, w.Value, uint64(w.Revision), nil
+		if w.Delete {
+			kv.Value, kv.Meta = nil, mark
+		}
+		if err := set(&kv); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// admit refuses writes when the disk is so full that Badger could fail in the
+// middle: it writes through mappings of sparse files, where a full disk is not
+// an error but a fault that ends the process.
+func (e *Engine) admit(writes []engine.Write) error {
+	need := e.reserve()
+	for i := range writes {
+		need += int64(len(writes[i].Key) + len(writes[i].Value))
+	}
+	free, err := freeBytes(e.dir)
+	if err != nil {
+		return fmt.Errorf("free space of badger directory: %w", err)
+	}
+	if free < uint64(need) {
+		return fault.New(fault.Overloaded, "disk is nearly full",
+			"limit_free_bytes", need, "actual_free_bytes", free).WithRetry(diskFullRetry)
+	}
+	return nil
+}
+
+// reserve is what Badger may need at once beside the writes themselves: the
+// log and the table of every memtable, and the output of a compaction.
+func (e *Engine) reserve() int64 {
+	return e.options.MemtableSize * int64(e.options.NumMemtables+2)
+}

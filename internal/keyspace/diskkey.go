@@ -1,0 +1,169 @@
+package keyspace
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"kvstore/internal/fault"
+)
+
+// Kind is the first byte of a disk key after its instance prefix. Kinds are
+// persisted: a number is never reused.
+type Kind byte
+
+const (
+	// KindData holds the records of user keys.
+	KindData Kind = 1
+	// KindChunk holds the chunks of large values.
+	KindChunk Kind = 2
+	// KindTTL is reserved for the index of deadlines.
+	KindTTL Kind = 3
+)
+
+// A disk key is
+//
+//	[instance 8][kind 1][namespace 4][escaped user key][terminator 2]   KindData
+//	[instance 8][kind 1][upload 8][chunk number 4]                      KindChunk
+//
+// with all numbers big endian. In the escaped key every 0x00 is followed by
+// 0xff, and the terminator is 0x00 0x01. So disk keys sort as user keys do, no
+// disk key is a prefix of another one, and the escaped form of a prefix is a
+// prefix of exactly the keys that begin with it.
+const (
+	// InstanceBytes is the length of an instance prefix.
+	InstanceBytes = 8
+	// MaxDiskKeyBytes is the longest disk key with its instance prefix.
+	MaxDiskKeyBytes = InstanceBytes + dataHeaderBytes + 2*MaxKeyBytes + terminatorBytes
+
+	dataHeaderBytes = 1 + 4
+	chunkKeyBytes   = 1 + 8 + 4
+	terminatorBytes = 2
+
+	escape     = 0x00
+	escapedNul = 0xff
+	terminator = 0x01
+)
+
+// AppendInstance appends the prefix of every disk key of i.
+func AppendInstance(dst []byte, i InstanceID) []byte {
+	return binary.BigEndian.AppendUint64(dst, uint64(i))
+}
+
+// DecodeInstance splits a disk key into its instance and the rest.
+func DecodeInstance(b []byte) (i InstanceID, rest []byte, err error) {
+	if len(b) < InstanceBytes {
+		return 0, nil, damagedKey(b, "shorter than an instance prefix")
+	}
+	return InstanceID(binary.BigEndian.Uint64(b)), b[InstanceBytes:], nil
+}
+
+// AppendDataKey appends the disk key of a user key, without instance.
+func AppendDataKey(dst []byte, ns NamespaceID, key []byte) []byte {
+	dst = AppendDataPrefix(dst, ns, key)
+	return append(dst, escape, terminator)
+}
+
+// AppendDataPrefix appends the prefix of the disk keys of all user keys of ns
+// that begin with prefix, without instance.
+func AppendDataPrefix(dst []byte, ns NamespaceID, prefix []byte) []byte {
+	dst = append(dst, byte(KindData))
+	dst = binary.BigEndian.AppendUint32(dst, uint32(ns))
+	for {
+		nul := bytes.IndexByte(prefix, 0)
+		if nul < 0 {
+			return append(dst, prefix...)
+		}
+		dst = append(dst, prefix[:nul]...)
+		dst = append(dst, escape, escapedNul)
+		prefix = prefix[nul+1:]
+	}
+}
+
+// DecodeDataKey reverses AppendDataKey; b is without instance. The key is a
+// part of b when it holds no NUL, else a copy. It returns fault.Corruption
+// when b is not exactly one data key.
+func DecodeDataKey(b []byte) (ns NamespaceID, key []byte, err error) {
+	if len(b) < dataHeaderBytes+terminatorBytes || Kind(b[0]) != KindData {
+		return 0, nil, damagedKey(b, "not a data key")
+	}
+	ns = NamespaceID(binary.BigEndian.Uint32(b[1:]))
+	escaped := b[dataHeaderBytes : len(b)-terminatorBytes]
+	if b[len(b)-2] != escape || b[len(b)-1] != terminator {
+		return 0, nil, damagedKey(b, "no terminator")
+	}
+	nul := bytes.IndexByte(escaped, escape)
+	if nul < 0 {
+		return ns, escaped, nil
+	}
+	key, ok := unescape(escaped, nul)
+	if !ok {
+		return 0, nil, damagedKey(b, "bad escape")
+	}
+	return ns, key, nil
+}
+
+// unescape returns a copy of escaped, whose first NUL is at position nul.
+func unescape(escaped []byte, nul int) ([]byte, bool) {
+	key := make([]byte, 0, len(escaped))
+	for nul >= 0 {
+		if nul+1 >= len(escaped) || escaped[nul+1] != escapedNul {
+			return nil, false
+		}
+		key = append(key, escaped[:nul+1]...)
+		escaped = escaped[nul+2:]
+		nul = bytes.IndexByte(escaped, escape)
+	}
+	return append(key, escaped...), true
+}
+
+// AppendChunkKey appends the disk key of chunk n of an upload, without
+// instance.
+func AppendChunkKey(dst []byte, upload Revision, n uint32) []byte {
+	dst = append(dst, byte(KindChunk))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(upload))
+	return binary.BigEndian.AppendUint32(dst, n)
+}
+
+// DecodeChunkKey reverses AppendChunkKey; b is without instance.
+func DecodeChunkKey(b []byte) (upload Revision, n uint32, err error) {
+	if len(b) != chunkKeyBytes || Kind(b[0]) != KindChunk {
+		return 0, 0, damagedKey(b, "not a chunk key")
+	}
+	return Revision(binary.BigEndian.Uint64(b[1:])), binary.BigEndian.Uint32(b[9:]), nil
+}
+
+// KindOf returns the kind of a disk key without instance; 0 for an empty one.
+func KindOf(b []byte) Kind {
+	if len(b) == 0 {
+		return 0
+	}
+	return Kind(b[0])
+}
+
+// PrefixEnd returns the smallest key above all keys that begin with b: nil,
+// which means to the end, when there is none.
+func PrefixEnd(b []byte) []byte {
+	for i := len(b) - 1; i >= 0; i-- {
+		if b[i] != 0xff {
+			end := bytes.Clone(b[:i+1])
+			end[i]++
+			return end
+		}
+	}
+	return nil
+}
+
+func damagedKey(b []byte, reason string) error {
+	const shown = 32
+	return fault.New(fault.Corruption, "disk key is damaged",
+		"reason", reason, "length", len(b), "key", hex(b[:min(len(b), shown)]))
+}
+
+func hex(b []byte) string {
+	const digits = "0123456789abcdef"
+	out := make([]byte, 0, 2*len(b))
+	for _, c := range b {
+		out = append(out, digits[c>>4], digits[c&15])
+	}
+	return string(out)
+}

@@ -1,0 +1,185 @@
+// Package mvcc keeps the versions of all keys of a node: an ordered in-memory
+// delta over an engine (DESIGN 4).
+//
+// New versions go into the active delta, which is sealed from time to time;
+// sealed deltas are flushed to the engine in order, made durable there, and
+// only then dropped. Readers take a View, which holds the deltas of its moment
+// and opens the engine after them: whatever a flush moves meanwhile is in one
+// of both, mostly in both. Atomicity comes from above: readers ask at or below
+// the revision their group has published, so they meet whole entries only.
+package mvcc
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"kvstore/internal/engine"
+	"kvstore/internal/keyspace"
+)
+
+// DeltaID numbers deltas from 1 in the order they were begun.
+type DeltaID uint64
+
+// Defaults of Options.
+const (
+	DefaultSealBytes = 64 << 20
+	DefaultMaxSealed = 3
+	// DefaultFlushBatchBytes is the size of one engine write of a flush.
+	DefaultFlushBatchBytes = 4 << 20
+)
+
+// Options bound a Store's memory: about (MaxSealed+1) * SealBytes, and one
+// entry per delta more.
+type Options struct {
+	// SealBytes is the size at which the active delta wants to be sealed.
+	SealBytes int64
+	// MaxSealed is the number of sealed deltas at which the Store is full.
+	MaxSealed int
+	// FlushBatchBytes bounds one engine write of a flush.
+	FlushBatchBytes int
+}
+
+func (o Options) withDefaults() Options {
+	if o.SealBytes <= 0 {
+		o.SealBytes = DefaultSealBytes
+	}
+	if o.MaxSealed <= 0 {
+		o.MaxSealed = DefaultMaxSealed
+	}
+	if o.FlushBatchBytes <= 0 {
+		o.FlushBatchBytes = DefaultFlushBatchBytes
+	}
+	return o
+}
+
+// delta is one layer of versions. Only the writer inserts, and only while it
+// is the active one.
+type delta struct {
+	id    DeltaID
+	list  *skiplist
+	bytes atomic.Int64
+}
+
+// layers are the deltas in memory, newest first; the first one is active.
+// Never changed once published.
+type layers []*delta
+
+func (l layers) active() *delta { return l[0] }
+func (l layers) oldest() *delta { return l[len(l)-1] }
+
+// Store is an ordered multi-version store. Insert and Seal belong to one
+// goroutine, the writer; FlushOldest to any one at a time; the rest to all.
+type Store struct {
+	engine  engine.Engine
+	options Options
+
+	// mu orders the replacement of current by Seal and FlushOldest. Readers
+	// only load it.
+	mu      sync.Mutex
+	current atomic.Pointer[layers]
+
+	flushing sync.Mutex // held during a flush
+}
+
+// New returns a Store over eng with an empty active delta. It starts nothing.
+func New(eng engine.Engine, o Options) *Store {
+	s := &Store{engine: eng, options: o.withDefaults()}
+	s.current.Store(&layers{newDelta(1)})
+	return s
+}
+
+func newDelta(id DeltaID) *delta { return &delta{id: id, list: newSkiplist()} }
+
+func (s *Store) layers() layers { return *s.current.Load() }
+
+// Insert adds a version; key is without instance. Readers whose revision
+// covers rev see it at once. key and value are kept, not copied, and must
+// never change. The same key and revision replace what was inserted before.
+// A deletion (del) hides older versions in the engine as well.
+func (s *Store) Insert(inst keyspace.InstanceID, key []byte, rev keyspace.Revision, value []byte, del bool) {
+	d := s.layers().active()
+	d.list.insert(inst, key, rev, value, del)
+	d.bytes.Add(int64(len(key) + len(value) + nodeBytes))
+}
+
+// Active returns the id of the active delta.
+func (s *Store) Active() DeltaID { return s.layers().active().id }
+
+// Oldest returns the id of the oldest delta in memory: everything inserted
+// into older ones is durable in the engine.
+func (s *Store) Oldest() DeltaID { return s.layers().oldest().id }
+
+// ActiveBytes returns the size of the active delta.
+func (s *Store) ActiveBytes() int64 { return s.layers().active().bytes.Load() }
+
+// Bytes returns the size of all deltas.
+func (s *Store) Bytes() int64 {
+	var sum int64
+	for _, d := range s.layers() {
+		sum += d.bytes.Load()
+	}
+	return sum
+}
+
+// Sealed returns the number of sealed deltas.
+func (s *Store) Sealed() int { return len(s.layers()) - 1 }
+
+// NeedSeal reports whether the active delta is large enough to be sealed and
+// there is room for one more sealed delta.
+func (s *Store) NeedSeal() bool {
+	l := s.layers()
+	return l.active().bytes.Load() >= s.options.SealBytes && len(l)-1 < s.options.MaxSealed
+}
+
+// Full reports whether the writer has to stop until a flush has dropped a
+// delta.
+func (s *Store) Full() bool {
+	l := s.layers()
+	return l.active().bytes.Load() >= s.options.SealBytes && len(l)-1 >= s.options.MaxSealed
+}
+
+// Seal closes the active delta, even an empty one, begins a new one, and
+// returns the id of the closed one. Only the writer calls it, between entries.
+func (s *Store) Seal() DeltaID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.layers()
+	sealed := old.active().id
+	next := make(layers, 0, len(old)+1)
+	next = append(append(next, newDelta(sealed+1)), old...)
+	s.current.Store(&next)
+	return sealed
+}
+
+// drop removes the oldest delta, which must be id.
+func (s *Store) drop(d *delta) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.layers()
+	if old.oldest() != d {
+		panic("mvcc: the oldest delta changed during its flush")
+	}
+	next := append(layers(nil), old[:len(old)-1]...)
+	s.current.Store(&next)
+}
+
+// Latest returns the newest version of key that is in a delta; ok is false
+// when none is, which says nothing about the engine.
+func (s *Store) Latest(inst keyspace.InstanceID, key []byte) (value []byte, rev keyspace.Revision, del, ok bool) {
+	n := s.layers().get(inst, key, keyspace.MaxRevision)
+	if n == nil {
+		return nil, 0, false, false
+	}
+	return n.value, n.rev, n.del, true
+}
+
+// get returns the newest version of key at or below at. The versions of a key
+// are inserted in order, so the newest delta that has one decides.
+func (l layers) get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) *node {
+	for _, d := range l {
+		if n := d.list.get(inst, key, at); n != nil {
+			return n
+		}
+	}
+	return nil
+}

@@ -1,0 +1,52 @@
+package mvcc
+
+import (
+	"kvstore/internal/engine"
+	"kvstore/internal/keyspace"
+)
+
+// View reads a Store from one moment on. It serves one goroutine and must be
+// closed. It keeps the memory of its deltas, so it should not live long.
+type View struct {
+	store  *Store
+	layers layers
+	reader engine.Reader // opened when first needed, after the deltas were taken
+	buf    []byte        // the engine key being asked for
+}
+
+// View takes the deltas of this moment.
+func (s *Store) View() *View { return &View{store: s, layers: s.layers()} }
+
+// Active returns the delta that was active when the view was taken: the view
+// may hold data of instances that were dropped since.
+func (v *View) Active() DeltaID { return v.layers.active().id }
+
+// Get returns the newest version of key (without instance) at or below at. ok
+// is false when there is none or it is an engine deletion; tombstone records
+// are returned as records. value is valid until Close and must not be changed.
+func (v *View) Get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) (value []byte, rev keyspace.Revision, ok bool, err error) {
+	if n := v.layers.get(inst, key, at); n != nil {
+		if n.del {
+			return nil, 0, false, nil
+		}
+		return n.value, n.rev, true, nil
+	}
+	v.buf = append(keyspace.AppendInstance(v.buf[:0], inst), key...)
+	return v.open().Get(v.buf, at)
+}
+
+func (v *View) open() engine.Reader {
+	if v.reader == nil {
+		v.reader = v.store.engine.Reader()
+	}
+	return v.reader
+}
+
+// Close ends the view. Scanners must be closed before.
+func (v *View) Close() {
+	if v.reader != nil {
+		v.reader.Close()
+		v.reader = nil
+	}
+	v.layers = nil
+}
