@@ -367,9 +367,11 @@ func (*GroupMessage_ReadIndexReply) isGroupMessage_Body() {}
 func (*GroupMessage_Closed) isGroupMessage_Body() {}
 
 type ReadIndexRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	FromReplica   uint64                 `protobuf:"varint,2,opt,name=from_replica,json=fromReplica,proto3" json:"from_replica,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Id          uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	FromReplica uint64                 `protobuf:"varint,2,opt,name=from_replica,json=fromReplica,proto3" json:"from_replica,omitempty"`
+	// The answer's clock must reach this revision.
+	AtLeast       uint64 `protobuf:"varint,3,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -414,6 +416,13 @@ func (x *ReadIndexRequest) GetId() uint64 {
 func (x *ReadIndexRequest) GetFromReplica() uint64 {
 	if x != nil {
 		return x.FromReplica
+	}
+	return 0
+}
+
+func (x *ReadIndexRequest) GetAtLeast() uint64 {
+	if x != nil {
+		return x.AtLeast
 	}
 	return 0
 }
@@ -1712,10 +1721,11 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"read_index\x18\x03 \x01(\v2\x1c.kvstore.v1.ReadIndexRequestH\x00R\treadIndex\x12F\n" +
 	"\x10read_index_reply\x18\x04 \x01(\v2\x1a.kvstore.v1.ReadIndexReplyH\x00R\x0ereadIndexReply\x122\n" +
 	"\x06closed\x18\x05 \x01(\v2\x18.kvstore.v1.ClosedUpdateH\x00R\x06closedB\x06\n" +
-	"\x04body\"E\n" +
+	"\x04body\"`\n" +
 	"\x10ReadIndexRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12!\n" +
-	"\ffrom_replica\x18\x02 \x01(\x04R\vfromReplica\"\x82\x01\n" +
+	"\ffrom_replica\x18\x02 \x01(\x04R\vfromReplica\x12\x19\n" +
+	"\bat_least\x18\x03 \x01(\x04R\aatLeast\"\x82\x01\n" +
 	"\x0eReadIndexReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +

@@ -1,0 +1,126 @@
+package host
+
+import (
+	"time"
+
+	"kvstore/internal/format"
+	"kvstore/internal/keyspace"
+)
+
+// Level is the consistency a read was served at.
+type Level uint8
+
+const (
+	// Linearizable reads see every write acknowledged before they began.
+	Linearizable Level = iota
+	// BoundedStaleness reads are at most ReadPoint.Age old.
+	BoundedStaleness
+)
+
+// ReadPoint is the permission to read one group here: what to read and how to
+// judge expiry.
+type ReadPoint struct {
+	Group keyspace.GroupID
+	// Index is the applied index the read waited for.
+	Index keyspace.Index
+	// Rev is the revision to read at.
+	Rev keyspace.Revision
+	// Clock judges expiry; never beyond an applied ceiling.
+	Clock keyspace.Revision
+	// Physical is the leader's physical time in Unix milliseconds, 0 when no
+	// quorum of clocks agrees.
+	Physical int64
+	Level    Level
+	// Age bounds how old the answer may be; 0 for Linearizable.
+	Age time.Duration
+}
+
+// ScanRequest asks for one byte-bounded page of a group at a revision.
+type ScanRequest struct {
+	Namespace keyspace.NamespaceID
+	Revision  keyspace.Revision
+	// Start is inclusive, End exclusive; an empty End means to the end.
+	Start, End []byte
+	Reverse    bool
+	KeysOnly   bool
+	CountOnly  bool
+	Limit      int
+	MaxBytes   int
+	Tags       map[string]string
+}
+
+// ScanItem is a record with its key.
+type ScanItem struct {
+	Key    string
+	Record format.Record
+}
+
+// ScanPage is the answer to a ScanRequest.
+type ScanPage struct {
+	Items []ScanItem
+	// Next is where the following page starts (its End, when reverse).
+	Next  []byte
+	More  bool
+	Count uint64
+}
+
+// GroupStatus describes a replica hosted here.
+type GroupStatus struct {
+	Group      keyspace.GroupID
+	Replica    keyspace.ReplicaID
+	Instance   keyspace.InstanceID
+	Leader     keyspace.ReplicaID
+	LeaderNode keyspace.NodeID
+	Term       keyspace.Term
+	Commit     keyspace.Index
+	Applied    keyspace.Index
+	// Role is leader, follower, candidate or learner.
+	Role    string
+	Clock   keyspace.Revision
+	Ceiling keyspace.Revision
+	Closed  keyspace.Revision
+	ReadRev keyspace.Revision
+	Floor   keyspace.Revision
+	// Serving tells whether a leader has applied an entry of its own term.
+	Serving bool
+	// Quarantined names why this replica does not run, empty otherwise.
+	Quarantined string
+	Digest      Digest
+	Members     []format.Member
+	// Progress is filled on leaders only, by replica.
+	Progress map[keyspace.ReplicaID]Progress
+}
+
+// Progress is what a leader knows of a member.
+type Progress struct {
+	Match  keyspace.Index
+	Active bool
+}
+
+// Digest is a hash over all user records of a replica at one log index.
+type Digest struct {
+	Index keyspace.Index
+	Hash  uint64
+	Keys  uint64
+}
+
+// MemberChange is one step of a membership change; exactly one field is set.
+type MemberChange struct {
+	// AddLearner names the node that gets a new replica.
+	AddLearner keyspace.NodeID
+	// Promote makes a learner a voter and, in the same joint change, removes
+	// Replace when it is not 0.
+	Promote keyspace.ReplicaID
+	Replace keyspace.ReplicaID
+	// Remove takes a replica out of the group.
+	Remove keyspace.ReplicaID
+}
+
+// GroupSeed is a group at bootstrap.
+type GroupSeed struct {
+	Group keyspace.GroupID
+	// Members in order; the first is the preferred leader. Replica ids from 1.
+	Members []format.Member
+	// Self is this node's replica, 0 when it has none.
+	Self keyspace.ReplicaID
+}

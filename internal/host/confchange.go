@@ -1,0 +1,232 @@
+package host
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"kvstore/internal/fault"
+	"kvstore/internal/format"
+	"kvstore/internal/keyspace"
+	"kvstore/internal/raftlog"
+)
+
+// confContext travels in a membership change, so that every replica learns
+// where the members are from the group's own log.
+type confContext struct {
+	Replica keyspace.ReplicaID `json:"replica,omitempty"`
+	Node    keyspace.NodeID    `json:"node,omitempty"`
+	// Replaces: Replica takes the place of this one in the order of members.
+	Replaces keyspace.ReplicaID `json:"replaces,omitempty"`
+}
+
+// confWaiter is the one membership change under way.
+type confWaiter struct {
+	done  func(error)
+	index keyspace.Index
+	id    keyspace.ReplicaID
+}
+
+// ChangeMembers performs one step of a membership change on the leader and
+// waits until it is applied. It returns the id of the replica concerned.
+func (h *Host) ChangeMembers(ctx context.Context, id keyspace.GroupID, c MemberChange) (keyspace.ReplicaID, error) {
+	type result struct {
+		id  keyspace.ReplicaID
+		err error
+	}
+	out := make(chan result, 1)
+	h.control(func() {
+		h.proposeConf(id, c, func(r keyspace.ReplicaID, err error) { out <- result{r, err} })
+	})
+	select {
+	case r := <-out:
+		return r.id, r.err
+	case <-ctx.Done():
+		return 0, fault.Wrap(fault.UnknownOutcome, ctx.Err(), "the membership change did not finish in time", "group", id)
+	case <-h.done:
+		return 0, fault.New(fault.UnknownOutcome, "this node stopped during the membership change", "group", id)
+	}
+}
+
+func (h *Host) proposeConf(id keyspace.GroupID, c MemberChange, done func(keyspace.ReplicaID, error)) {
+	g := h.groups[id]
+	if g == nil || g.core == nil {
+		done(0, errNotHosted(id))
+		return
+	}
+	if !g.core.Serving(h.now(g)) {
+		done(0, wrongLeader(id, g.published.Load()))
+		return
+	}
+	if g.conf != nil {
+		done(0, fault.New(fault.FailedPrecondition, "another membership change of the group is under way", "group", id))
+		return
+	}
+	cc, target, err := confChange(g.core.State(), c)
+	if err != nil {
+		done(0, err)
+		return
+	}
+	if err := g.rn.ProposeConfChange(cc); err != nil {
+		done(0, fault.Wrap(fault.Unavailable, err, "raft refused the membership change", "group", id))
+		return
+	}
+	g.conf = &confWaiter{id: target, done: func(err error) { done(target, err) }}
+}
+
+// confChange translates a step into raft's terms.
+func confChange(s *format.State, c MemberChange) (*raftpb.ConfChangeV2, keyspace.ReplicaID, error) {
+	find := func(id keyspace.ReplicaID) bool {
+		return slices.ContainsFunc(s.Members, func(m format.Member) bool { return m.Replica == id })
+	}
+	single := func(t raftpb.ConfChangeType, id keyspace.ReplicaID) *raftpb.ConfChangeSingle {
+		return &raftpb.ConfChangeSingle{Type: t.Enum(), NodeId: new(uint64(id))}
+	}
+	cc := &raftpb.ConfChangeV2{}
+	var cx confContext
+	switch {
+	case c.AddLearner != "":
+		if slices.ContainsFunc(s.Members, func(m format.Member) bool { return m.Node == c.AddLearner }) {
+			return nil, 0, fault.New(fault.FailedPrecondition, "the node already has a replica of the group", "node", c.AddLearner)
+		}
+		cx = confContext{Replica: s.NextID, Node: c.AddLearner}
+		cc.Changes = append(cc.Changes, single(raftpb.ConfChangeAddLearnerNode, s.NextID))
+	case c.Promote != 0 && find(c.Promote):
+		cx = confContext{Replica: c.Promote, Replaces: c.Replace}
+		cc.Changes = append(cc.Changes, single(raftpb.ConfChangeAddNode, c.Promote))
+		if c.Replace != 0 {
+			cc.Changes = append(cc.Changes, single(raftpb.ConfChangeRemoveNode, c.Replace))
+		}
+	case c.Remove != 0 && find(c.Remove):
+		cx = confContext{Replica: c.Remove}
+		cc.Changes = append(cc.Changes, single(raftpb.ConfChangeRemoveNode, c.Remove))
+	default:
+		return nil, 0, fault.New(fault.InvalidArgument, "the change names no member of the group")
+	}
+	b, err := json.Marshal(cx)
+	cc.Context = b
+	return cc, cx.Replica, err
+}
+
+// applyConfChange adopts a membership change. It is never rejected here.
+func (h *Host) applyConfChange(g *group, e *raftpb.Entry) error {
+	cc, err := decodeConf(e)
+	if err != nil {
+		return fault.Wrap(fault.Corruption, err, "undecodable membership change", "group", g.id, "index", e.GetIndex())
+	}
+	cs := g.rn.ApplyConfChange(cc)
+	var cx confContext
+	if raw := cc.GetContext(); len(raw) > 0 {
+		if err := json.Unmarshal(raw, &cx); err != nil {
+			return fault.Wrap(fault.Corruption, err, "undecodable context of a membership change", "group", g.id)
+		}
+	}
+	s := g.core.State()
+	if cx.Node != "" {
+		g.nodes[cx.Replica] = cx.Node
+	}
+	members := membersOf(s.Members, cs, cx, g.nodes)
+	g.core.ApplyConf(keyspace.Index(e.GetIndex()), keyspace.Term(e.GetTerm()), members, cx.Replica+1, mustMarshal(cs))
+	g.learnNodes(members)
+	if g.conf != nil && g.conf.id == cx.Replica {
+		g.conf.done(nil)
+		g.conf = nil
+	}
+	h.opt.Logger.Info("membership changed", "group", g.id, "members", members)
+	return nil
+}
+
+func decodeConf(e *raftpb.Entry) (*raftpb.ConfChangeV2, error) {
+	if e.GetType() == raftpb.EntryConfChange {
+		cc := &raftpb.ConfChange{}
+		err := proto.Unmarshal(e.GetData(), cc)
+		return cc.AsV2(), err
+	}
+	cc := &raftpb.ConfChangeV2{}
+	return cc, proto.Unmarshal(e.GetData(), cc)
+}
+
+// membersOf derives the descriptor from raft's configuration. Members keep
+// their order, in which the first voter is the preferred leader.
+func membersOf(old []format.Member, cs *raftpb.ConfState, cx confContext, nodes map[keyspace.ReplicaID]keyspace.NodeID) []format.Member {
+	order := make([]keyspace.ReplicaID, 0, len(old)+1)
+	for _, m := range old {
+		switch {
+		case cx.Replaces != 0 && m.Replica == cx.Replaces:
+			order = append(order, cx.Replica, m.Replica)
+		case m.Replica != cx.Replica || cx.Replaces == 0:
+			order = append(order, m.Replica)
+		}
+	}
+	if cx.Replica != 0 && !slices.Contains(order, cx.Replica) {
+		order = append(order, cx.Replica)
+	}
+	var members []format.Member
+	for _, id := range order {
+		voter := slices.Contains(cs.GetVoters(), uint64(id)) || slices.Contains(cs.GetVotersOutgoing(), uint64(id))
+		learner := slices.Contains(cs.GetLearners(), uint64(id)) || slices.Contains(cs.GetLearnersNext(), uint64(id))
+		if voter || learner {
+			members = append(members, format.Member{Replica: id, Node: nodes[id], Learner: !voter})
+		}
+	}
+	return members
+}
+
+// createReplica adds an empty replica that a leader speaks to. Ids at or below
+// one that was removed here are refused by the log.
+func (h *Host) createReplica(id keyspace.GroupID, r keyspace.ReplicaID, from keyspace.NodeID) *group {
+	if r == 0 || r <= h.log.HighestRemoved(id) {
+		return nil
+	}
+	if old := h.groups[id]; old != nil {
+		h.retire(old)
+	}
+	h.batch.Create(id, r, h.newCheckpoint(format.State{Group: id, Format: format.Version}, &raftpb.ConfState{}))
+	if err := h.commitBatch(true); err != nil {
+		h.fail(err)
+		return nil
+	}
+	var info raftlog.GroupInfo
+	for _, i := range h.log.Groups() {
+		if i.Group == id {
+			info = i
+		}
+	}
+	if err := h.openGroup(info); err != nil {
+		h.fail(err)
+		return nil
+	}
+	h.shareDirectory()
+	h.opt.Logger.Info("replica created", "group", id, "replica", r, "asked_by", from)
+	return h.groups[id]
+}
+
+// dropRemoved ends replicas that a membership change took out of their group.
+func (h *Host) dropRemoved() {
+	for _, g := range slices.Clone(h.order) {
+		s := g.core.State()
+		if len(s.Members) == 0 || slices.ContainsFunc(s.Members, func(m format.Member) bool { return m.Replica == g.replica }) {
+			continue
+		}
+		h.opt.Logger.Info("replica removed", "group", g.id, "replica", g.replica)
+		h.retire(g)
+		h.batch.Remove(g.id)
+		h.sync = true
+		h.shareDirectory()
+	}
+}
+
+// retire stops a replica and gives its data up.
+func (h *Host) retire(g *group) {
+	if g.core != nil {
+		g.core.StepDown(errNotHosted(g.id))
+		g.reads.failAll(errNotHosted(g.id))
+	}
+	delete(h.groups, g.id)
+	h.order = slices.DeleteFunc(h.order, func(o *group) bool { return o == g })
+	h.appends = slices.DeleteFunc(h.appends, func(t appendTask) bool { return t.g == g })
+	h.retireInstance(g.instance)
+}

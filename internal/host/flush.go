@@ -1,0 +1,208 @@
+package host
+
+import (
+	"context"
+	"encoding/binary"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"kvstore/internal/format"
+	"kvstore/internal/invariant"
+	"kvstore/internal/keyspace"
+	"kvstore/internal/mvcc"
+	"kvstore/internal/raftlog"
+)
+
+// flushState is the background flush of sealed deltas. Checkpoints are taken at
+// the seal and written once the delta is durable in the engine, so that what a
+// restart replays always covers what the engine may have lost (DESIGN 5).
+type flushState struct {
+	checkpoints map[uint64][]checkpointOf // by sealed delta
+	running     bool
+	lastSeal    time.Duration
+}
+
+type checkpointOf struct {
+	group keyspace.GroupID
+	inst  keyspace.InstanceID
+	cp    raftlog.Checkpoint
+	rev   keyspace.Revision
+}
+
+// sealInterval seals a delta that is not full, so that quiet groups do not pin
+// the log.
+const sealInterval = 30 * time.Second
+
+func (h *Host) maybeSeal() {
+	if h.opt.Store.NeedSeal() {
+		h.seal()
+	}
+}
+
+func (h *Host) flushTick(mono time.Duration) {
+	if mono-h.flush.lastSeal > sealInterval {
+		h.flush.lastSeal = mono
+		h.seal()
+	}
+	h.flushSoon()
+}
+
+// seal ends the active delta between entries and remembers every group's
+// applied state.
+func (h *Host) seal() {
+	var cps []checkpointOf
+	for _, g := range h.order {
+		if s := g.core.State(); s.Index > g.saved {
+			cps = append(cps, h.checkpointOf(g))
+		}
+	}
+	if len(cps) == 0 {
+		return
+	}
+	id := h.opt.Store.Seal()
+	h.flush.checkpoints[uint64(id)] = cps
+	h.flushSoon()
+}
+
+func (h *Host) checkpointOf(g *group) checkpointOf {
+	s := g.core.State()
+	cs := &raftpb.ConfState{}
+	invariant.Assert(proto.Unmarshal(s.ConfState, cs) == nil, "group %d: own configuration does not decode", g.id)
+	return checkpointOf{group: g.id, inst: g.instance.id, rev: s.LastRev, cp: raftlog.Checkpoint{
+		Instance: g.instance.id, State: format.AppendState(nil, s), Index: s.Index, Term: s.Term, ConfState: cs}}
+}
+
+// flushSoon starts the background flush unless one runs or nothing is sealed.
+func (h *Host) flushSoon() {
+	if h.flush.running || len(h.flush.checkpoints) == 0 || h.closing {
+		return
+	}
+	h.flush.running = true
+	h.opt.Go(h.flushOne)
+}
+
+// flushOne writes the oldest sealed delta and tells the loop.
+func (h *Host) flushOne(ctx context.Context) {
+	start, bytes := h.opt.Clock.Mono(), h.opt.Store.Bytes()
+	id, ok, err := h.opt.Store.FlushOldest(ctx, h.alive)
+	if f := h.opt.Hooks.Flush; f != nil && ok {
+		f(h.opt.Clock.Mono()-start, bytes-h.opt.Store.Bytes())
+	}
+	h.control(func() {
+		h.flush.running = false
+		switch {
+		case err != nil && ctx.Err() == nil:
+			h.fail(err)
+		case ok && err == nil:
+			h.flushed(id)
+		}
+		h.flushSoon()
+	})
+}
+
+// alive reports whether an instance still has a replica; deltas of dead ones
+// are skipped.
+func (h *Host) alive(id keyspace.InstanceID) bool {
+	for _, g := range *h.dir.Load() {
+		if p := g.published.Load(); p != nil && p.instance.id == id {
+			return true
+		}
+	}
+	return false
+}
+
+// flushed records the checkpoints of a durable delta and lets the log go.
+func (h *Host) flushed(id mvcc.DeltaID) {
+	cps := h.flush.checkpoints[uint64(id)]
+	delete(h.flush.checkpoints, uint64(id))
+	for i := range cps {
+		g := h.groups[cps[i].group]
+		if g == nil || g.core == nil || g.instance.id != cps[i].inst {
+			continue // void: the instance is no longer current
+		}
+		h.batch.Checkpoint(g.id, cps[i].cp)
+		g.saved, g.savedRev = cps[i].cp.Index, cps[i].rev
+	}
+	h.raiseFloor()
+	h.sync = true
+	h.compact()
+}
+
+// logTail is how many entries behind its checkpoint a replica keeps for
+// followers while the log has room.
+const logTail = 10000
+
+func (h *Host) compact() {
+	tail := keyspace.Index(logTail)
+	if h.log.Stats().Bytes > h.opt.LogBytes {
+		tail = 0
+	}
+	for _, g := range h.order {
+		if g.saved > tail {
+			h.log.Compact(g.id, g.saved-tail+1)
+		}
+	}
+}
+
+// finalFlush makes everything durable in the engine after the loop ended.
+func (h *Host) finalFlush() error {
+	h.seal()
+	for {
+		id, ok, err := h.opt.Store.FlushOldest(context.Background(), h.alive)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		h.flushed(id)
+	}
+	return h.commitBatch(true)
+}
+
+const floorMeta = "floor"
+
+// raiseFloor moves the history floor up: below every hosted group's closed
+// revision minus the window, and below what a restart replays. It is written
+// to the log before the engine may forget anything, and stands still while a
+// snapshot is received (DESIGN 10).
+func (h *Host) raiseFloor() {
+	if h.receiving.Load() > 0 || len(h.order) == 0 {
+		return
+	}
+	window := keyspace.RevisionAt(h.opt.Window.Milliseconds())
+	var newest keyspace.Revision
+	for _, g := range h.order {
+		newest = max(newest, g.core.Closed())
+	}
+	floor := keyspace.MaxRevision
+	for _, g := range h.order {
+		closed := g.core.Closed()
+		if closed+2*window < newest {
+			continue // no quorum for a whole window: it stops pinning
+		}
+		floor = min(floor, closed-min(closed, window))
+		if g.core.State().Index > g.saved {
+			floor = min(floor, g.savedRev)
+		}
+	}
+	if floor == keyspace.MaxRevision || floor <= keyspace.Revision(h.floor.Load()) {
+		return
+	}
+	h.batch.SetMeta(floorMeta, binary.BigEndian.AppendUint64(nil, uint64(floor)))
+	if err := h.commitBatch(true); err != nil {
+		h.fail(err)
+		return
+	}
+	h.floor.Store(uint64(floor))
+	h.opt.Engine.SetFloor(floor)
+}
+
+func (h *Host) loadFloor() {
+	if b, ok := h.log.Meta(floorMeta); ok && len(b) == 8 {
+		h.floor.Store(binary.BigEndian.Uint64(b))
+	}
+}

@@ -1,0 +1,172 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"kvstore/internal/fault"
+	"kvstore/internal/format"
+	"kvstore/internal/keyspace"
+	"kvstore/internal/mvcc"
+)
+
+// Get reads one key with the permission p. It answers not_found for absent,
+// deleted and expired keys, and corruption when a checksum does not match.
+// With keysOnly large values are not joined.
+func (h *Host) Get(ctx context.Context, p ReadPoint, ns keyspace.NamespaceID, key string, keysOnly bool) (*format.Record, error) {
+	g := h.lookup(p.Group)
+	if g == nil {
+		return nil, errNotHosted(p.Group)
+	}
+	for {
+		rec, err := h.getAt(g, p, ns, key, keysOnly)
+		if err != nil {
+			return nil, err
+		}
+		if rec == nil || rec.Flags&format.FlagTombstone != 0 {
+			return nil, notFound(key)
+		}
+		if rec.Expires == 0 || rec.Expires > max(p.Physical, p.Clock.UnixMilli()) {
+			return rec, nil
+		}
+		if rec.Expires <= p.Clock.UnixMilli() {
+			return nil, notFound(key)
+		}
+		if p.Level != Linearizable {
+			return rec, nil
+		}
+		// Physical time says expired, the applied ceiling does not reach that
+		// far: an entry raises it first (DESIGN 6).
+		if p, err = h.ReadIndexWait(ctx, p.Group, keyspace.RevisionAt(p.Physical)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func notFound(key string) error {
+	return fault.New(fault.NotFound, "the key does not exist", "key", key)
+}
+
+// ReadIndexWait is ReadIndex that blocks; the answer's clock is at least atLeast.
+func (h *Host) ReadIndexWait(ctx context.Context, id keyspace.GroupID, atLeast keyspace.Revision) (ReadPoint, error) {
+	type answer struct {
+		p   ReadPoint
+		err error
+	}
+	out := make(chan answer, 1)
+	h.readIndex(ctx, id, atLeast, func(p ReadPoint, err error) { out <- answer{p, err} })
+	select {
+	case a := <-out:
+		return a.p, a.err
+	case <-ctx.Done():
+		return ReadPoint{}, fault.Wrap(fault.DeadlineExceeded, ctx.Err(), "the read was not confirmed in time", "group", id)
+	}
+}
+
+func (h *Host) getAt(g *group, p ReadPoint, ns keyspace.NamespaceID, key string, keysOnly bool) (*format.Record, error) {
+	pub, err := g.acquire(h)
+	if err != nil {
+		return nil, err
+	}
+	defer pub.instance.release(h)
+	view := h.opt.Store.View()
+	defer view.Close()
+	var buf [64]byte
+	value, rev, ok, err := view.Get(pub.instance.id, keyspace.AppendDataKey(buf[:0], ns, []byte(key)), p.Rev)
+	if err != nil || !ok {
+		return nil, err
+	}
+	rec, err := format.DecodeRecord(value, rev)
+	if err != nil {
+		return nil, fmt.Errorf("key %q in group %d: %w", key, g.id, err)
+	}
+	if keysOnly {
+		rec.Value = nil
+		return &rec, nil
+	}
+	if err := joinChunks(view, pub.instance.id, &rec); err != nil {
+		return nil, fmt.Errorf("key %q in group %d: %w", key, g.id, err)
+	}
+	if rec.Flags&format.FlagChunked == 0 {
+		rec.Value = slices.Clone(rec.Value)
+	}
+	return &rec, nil
+}
+
+// joinChunks loads a large value and verifies its checksum. Chunks are read at
+// the record's own revision, where no later write has deleted them.
+func joinChunks(view *mvcc.View, inst keyspace.InstanceID, rec *format.Record) error {
+	if rec.Flags&format.FlagChunked == 0 || rec.Flags&format.FlagTombstone != 0 {
+		return nil
+	}
+	value := make([]byte, 0, rec.Size)
+	for n := range rec.Chunks.Count {
+		b, _, ok, err := view.Get(inst, keyspace.AppendChunkKey(nil, rec.Chunks.Upload, n), rec.Revision)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fault.New(fault.Corruption, "a chunk of the value is missing", "chunk", n, "of", rec.Chunks.Count)
+		}
+		value = append(value, b...)
+	}
+	if uint64(len(value)) != rec.Size || format.CRC32C(value) != rec.Checksum {
+		return fault.New(fault.Corruption, "the value does not match its checksum", "size", len(value), "want_size", rec.Size)
+	}
+	rec.Value = value
+	return nil
+}
+
+// StaleRead gives permission to read what this replica has, if that is at most
+// maxAge old.
+func (h *Host) StaleRead(id keyspace.GroupID, maxAge time.Duration) (ReadPoint, error) {
+	g := h.lookup(id)
+	if g == nil {
+		return ReadPoint{}, errNotHosted(id)
+	}
+	p := g.published.Load()
+	if p == nil {
+		return ReadPoint{}, errNotHosted(id)
+	}
+	age := time.Duration(max(0, h.opt.Clock.Wall()-p.closed.UnixMilli())) * time.Millisecond
+	if age > maxAge {
+		return ReadPoint{}, fault.New(fault.Unavailable, "the replica on this node is too far behind for the asked staleness",
+			"age", age, "limit", maxAge)
+	}
+	return ReadPoint{Group: id, Index: p.index, Rev: p.closed, Clock: p.closed, Level: BoundedStaleness, Age: age}, nil
+}
+
+// PointAt gives permission to read a group as of rev: out_of_range below the
+// history floor, failed_precondition when rev is not closed here yet.
+func (h *Host) PointAt(id keyspace.GroupID, rev keyspace.Revision) (ReadPoint, error) {
+	g := h.lookup(id)
+	if g == nil {
+		return ReadPoint{}, errNotHosted(id)
+	}
+	p := g.published.Load()
+	if p == nil {
+		return ReadPoint{}, errNotHosted(id)
+	}
+	if floor := keyspace.Revision(h.floor.Load()); rev < floor {
+		return ReadPoint{}, fault.New(fault.OutOfRange, "the revision is older than the history that is kept",
+			"revision", uint64(rev), "floor", uint64(floor))
+	}
+	if rev > p.closed {
+		return ReadPoint{}, fault.New(fault.FailedPrecondition, "the revision is not closed on this replica",
+			"revision", uint64(rev), "closed", uint64(p.closed))
+	}
+	return ReadPoint{Group: id, Index: p.index, Rev: rev, Clock: rev}, nil
+}
+
+// Clock confirms leadership, waits until all that was stamped is applied, and
+// moves the group's clock to at least atLeast: nothing is ever written at or
+// below the answer afterwards. Leader only.
+func (h *Host) Clock(ctx context.Context, id keyspace.GroupID, atLeast keyspace.Revision) (keyspace.Revision, error) {
+	limit := keyspace.RevisionAt(h.opt.Clock.Wall() + 10*h.opt.electionTimeout().Milliseconds())
+	if g := h.lookup(id); g != nil && g.published.Load() != nil {
+		limit = max(limit, g.published.Load().ceiling)
+	}
+	return h.clock(ctx, id, atLeast, limit)
+}

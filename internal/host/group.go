@@ -1,0 +1,108 @@
+package host
+
+import (
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"kvstore/internal/format"
+	"kvstore/internal/keyspace"
+	"kvstore/internal/raftlog"
+	"kvstore/internal/replica"
+)
+
+// group is one replica hosted here. Only the loop touches it, except for the
+// atomic fields.
+type group struct {
+	id      keyspace.GroupID
+	replica keyspace.ReplicaID
+	core    *replica.Core
+	rn      *raft.RawNode
+	storage *raftlog.GroupStorage
+
+	// published is what readers on other goroutines may use.
+	published atomic.Pointer[published]
+	status    atomic.Pointer[GroupStatus]
+
+	leader   keyspace.ReplicaID
+	raftRole raft.StateType
+	term     keyspace.Term
+	hard     hardState
+	nodes    map[keyspace.ReplicaID]keyspace.NodeID
+
+	applying []*raftpb.Message // MsgStorageApply that wait for room in the delta
+	dirty    bool
+	dropped  bool // raft refused a proposal; wait for progress or a tick
+	reads    readState
+	conf     *confWaiter
+
+	snapState    *format.State // state at the last Snapshot()
+	snapRev      keyspace.Revision
+	snapshots    int
+	incoming     *incoming
+	saved        keyspace.Index // index of the last checkpoint
+	savedRev     keyspace.Revision
+	instance     *instance
+	transferAt   time.Duration // when a running transfer is given up
+	transferring bool
+	transferNext time.Duration
+	planned      bool
+	raisedAt     time.Duration
+	digest       atomic.Pointer[Digest]
+	quarantined  string
+}
+
+// hardState is what was last written of raft's HardState.
+type hardState struct{ term, vote, commit uint64 }
+
+// published is one consistent picture of a replica for readers. ReadRev moves
+// only after the whole entry that stamped it is in the delta.
+type published struct {
+	instance   *instance
+	index      keyspace.Index
+	term       keyspace.Term
+	readRev    keyspace.Revision
+	closed     keyspace.Revision
+	ceiling    keyspace.Revision
+	leader     keyspace.ReplicaID
+	leaderNode keyspace.NodeID
+	leading    bool
+	serving    bool
+	removed    bool
+}
+
+// instance is one life of a replica's data. It is deleted when its last reader
+// ends after it was retired.
+type instance struct {
+	id      keyspace.InstanceID
+	readers atomic.Int64
+	retired atomic.Bool
+	// deleting makes the deletion happen once.
+	deleting atomic.Bool
+}
+
+func (g *group) node(id keyspace.ReplicaID) keyspace.NodeID { return g.nodes[id] }
+
+// learnNodes takes the replica -> node mapping of a descriptor.
+func (g *group) learnNodes(members []format.Member) {
+	for _, m := range members {
+		g.nodes[m.Replica] = m.Node
+	}
+}
+
+// publish makes the applied state visible to readers.
+func (h *Host) publish(g *group) {
+	s := g.core.State()
+	_, leading := g.core.Leading()
+	p := &published{
+		instance: g.instance, index: s.Index, term: s.Term, readRev: s.LastRev,
+		closed: g.core.Closed(), ceiling: s.Ceiling, leader: g.leader, leaderNode: g.nodes[g.leader],
+		leading: leading, serving: leading && g.core.Serving(h.now(g)),
+	}
+	if old := g.published.Load(); old != nil && *old == *p {
+		return
+	}
+	g.published.Store(p)
+}

@@ -1,0 +1,288 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"kvstore/internal/fault"
+	"kvstore/internal/keyspace"
+	"kvstore/internal/raftlog"
+)
+
+// Host runs the replicas of one node.
+//
+// One loop owns all of them. An iteration takes the whole inbox, steps raft,
+// evaluates what waits into at most one entry per group, collects every dirty
+// group's Ready, sends messages at once (so that a leader's fsync runs beside
+// replication), applies and answers what is committed, writes all groups'
+// entries and hard states with one fdatasync, and then delivers the responses
+// that waited for durability. What arrives meanwhile is the next batch, so
+// batching adapts by itself. One lane, one sync per loop: more lanes make
+// smaller batches and pay more syncs.
+type Host struct {
+	opt    Options
+	log    *raftlog.Log
+	inbox  *inbox
+	groups map[keyspace.GroupID]*group
+	order  []*group
+	dir    atomic.Pointer[map[keyspace.GroupID]*group] // copy on write, for readers
+
+	mail    mail
+	batch   *raftlog.Batch
+	sync    bool
+	appends []appendTask
+	peers   map[keyspace.NodeID]clockSample
+	flush   flushState
+	snaps   int      // snapshots being sent
+	offered []*group // snapshots offered to raft in this loop
+
+	nextRead     uint64
+	nextInstance atomic.Uint64
+	receiving    atomic.Int64 // snapshots being received: the floor stands still
+	floor        atomic.Uint64
+	ticks        uint64
+
+	started bool
+	closing bool
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	failed  atomic.Pointer[error]
+	done    chan struct{}
+}
+
+// New opens the replicas that the log knows. Nothing runs before Start.
+func New(o Options) (*Host, error) {
+	o.setDefaults()
+	h := &Host{opt: o, log: o.Log, inbox: newInbox(), groups: make(map[keyspace.GroupID]*group),
+		batch: o.Log.NewBatch(), peers: make(map[keyspace.NodeID]clockSample), done: make(chan struct{})}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	h.flush.checkpoints = make(map[uint64][]checkpointOf)
+	if h.opt.Go == nil {
+		h.opt.Go = h.spawn
+	}
+	if err := h.scanInstances(); err != nil {
+		return nil, err
+	}
+	for _, info := range o.Log.Groups() {
+		if info.Removed {
+			continue
+		}
+		if err := h.openGroup(info); err != nil {
+			return nil, fmt.Errorf("opening group %d: %w", info.Group, err)
+		}
+	}
+	h.loadFloor()
+	h.shareDirectory()
+	return h, nil
+}
+
+// spawn runs a job on a goroutine that Close waits for.
+func (h *Host) spawn(job func(context.Context)) {
+	h.wg.Add(1)
+	go func() {
+		defer h.wg.Done()
+		job(h.ctx)
+	}()
+}
+
+// Start runs the loop until Close or a fatal error (see Err).
+func (h *Host) Start(context.Context) {
+	h.started = true
+	h.deleteOrphans()
+	go h.run()
+}
+
+func (h *Host) run() {
+	defer close(h.done)
+	ticker := time.NewTicker(h.opt.TickInterval)
+	defer ticker.Stop()
+	for {
+		if !h.busy() {
+			select {
+			case <-h.inbox.wake:
+			case <-ticker.C:
+				h.Tick()
+			case <-h.ctx.Done():
+				return
+			}
+		} else {
+			select {
+			case <-ticker.C:
+				h.Tick()
+			case <-h.ctx.Done():
+				return
+			default:
+			}
+		}
+		if err := h.Step(); err != nil {
+			h.fail(err)
+			return
+		}
+	}
+}
+
+// Tick lets time pass by one TickInterval at the next Step.
+func (h *Host) Tick() {
+	h.inbox.mu.Lock()
+	h.inbox.in.ticks++
+	h.inbox.mu.Unlock()
+}
+
+// busy reports whether a Step would find work without new mail.
+func (h *Host) busy() bool {
+	for _, g := range h.order {
+		if g.dirty || g.rn.HasReady() {
+			return true
+		}
+	}
+	return false
+}
+
+// Busy reports whether Step has work to do.
+func (h *Host) Busy() bool {
+	if h.busy() {
+		return true
+	}
+	h.inbox.mu.Lock()
+	defer h.inbox.mu.Unlock()
+	return !h.inbox.in.empty()
+}
+
+// Step runs one iteration of the loop. An error is fatal: the disk failed or a
+// replica met an entry it must not skip.
+func (h *Host) Step() error {
+	start := h.opt.Clock.Mono()
+	h.mail = h.inbox.take(h.mail)
+	h.receive()
+	h.mail.reset()
+	for _, g := range h.order {
+		if g.dirty {
+			g.dirty = false
+			h.propose(g)
+			h.confirmReads(g)
+		}
+	}
+	for _, g := range h.order {
+		if g.rn.HasReady() {
+			h.ready(g)
+		}
+	}
+	h.opt.Out.Flush()
+	if err := h.applyAll(); err != nil {
+		return err
+	}
+	if err := h.commit(); err != nil {
+		return err
+	}
+	h.refuseOffered()
+	h.opt.Out.Flush()
+	h.maybeSeal()
+	if f := h.opt.Hooks.LoopLatency; f != nil {
+		f(h.opt.Clock.Mono() - start)
+	}
+	return nil
+}
+
+// receive distributes the mail to the groups.
+func (h *Host) receive() {
+	for i := range h.mail.messages {
+		h.step(&h.mail.messages[i])
+	}
+	for _, f := range h.mail.controls {
+		f()
+	}
+	for range h.mail.ticks {
+		h.tick()
+	}
+	for _, r := range h.mail.requests {
+		h.admit(r)
+	}
+	for _, w := range h.mail.reads {
+		h.admitRead(w)
+	}
+}
+
+// fail stops the host for good; everything that waits ends with the error.
+func (h *Host) fail(err error) {
+	h.failed.CompareAndSwap(nil, &err)
+	h.opt.Logger.Error("the host stopped", "error", err)
+	h.stopWaiters(fault.Wrap(fault.Unavailable, err, "this node's storage failed"))
+	h.cancel()
+}
+
+// Err returns why the host stopped by itself, nil while it runs.
+func (h *Host) Err() error {
+	if p := h.failed.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Done is closed when the loop has ended.
+func (h *Host) Done() <-chan struct{} { return h.done }
+
+// Close hands leadership on where it can, flushes the deltas, writes the last
+// checkpoints and stops. The log and the engine stay open; their owner closes
+// them afterwards.
+func (h *Host) Close() error {
+	if h.started && h.Err() == nil {
+		h.handOver()
+	}
+	h.cancel()
+	if h.started {
+		<-h.done
+	}
+	h.wg.Wait()
+	h.closing = true
+	h.receiveLast()
+	h.stopWaiters(fault.New(fault.Unavailable, "this node is shutting down"))
+	if h.Err() != nil {
+		return h.Err()
+	}
+	return h.finalFlush()
+}
+
+// receiveLast ends requests that arrived after the loop.
+func (h *Host) receiveLast() {
+	m := h.inbox.take(mail{})
+	down := fault.New(fault.Unavailable, "this node is shutting down")
+	for _, r := range m.requests {
+		r.Fail(down)
+	}
+	for _, w := range m.reads {
+		w.done(ReadPoint{}, down)
+	}
+}
+
+func (h *Host) stopWaiters(err error) {
+	for _, g := range h.order {
+		g.core.StepDown(err)
+		g.reads.failAll(err)
+		if g.conf != nil {
+			g.conf.done(err)
+			g.conf = nil
+		}
+	}
+}
+
+// shareDirectory publishes the set of groups to readers.
+func (h *Host) shareDirectory() {
+	m := make(map[keyspace.GroupID]*group, len(h.groups))
+	for id, g := range h.groups {
+		m[id] = g
+	}
+	h.dir.Store(&m)
+}
+
+func (h *Host) lookup(id keyspace.GroupID) *group {
+	return (*h.dir.Load())[id]
+}
+
+// control runs f on the loop.
+func (h *Host) control(f func()) {
+	h.inbox.put(func(m *mail) { m.controls = append(m.controls, f) })
+}

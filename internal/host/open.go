@@ -1,0 +1,191 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"kvstore/internal/fault"
+	"kvstore/internal/format"
+	"kvstore/internal/invariant"
+	"kvstore/internal/keyspace"
+	"kvstore/internal/raftlog"
+	"kvstore/internal/replica"
+)
+
+// bootstrapIndex and bootstrapTerm are the position at which every first
+// member starts, as if all had received the same empty snapshot.
+const (
+	bootstrapIndex = 1
+	bootstrapTerm  = 1
+)
+
+// Bootstrap creates the first replicas of a new cluster on this node, durably.
+// All first members call it with the same seeds; it comes before Start.
+func (h *Host) Bootstrap(seeds []GroupSeed) error {
+	for _, seed := range seeds {
+		if seed.Self == 0 {
+			continue
+		}
+		cs := &raftpb.ConfState{}
+		next := keyspace.ReplicaID(1)
+		for _, m := range seed.Members {
+			cs.Voters = append(cs.Voters, uint64(m.Replica))
+			next = max(next, m.Replica+1)
+		}
+		cp := h.newCheckpoint(format.State{Group: seed.Group, Index: bootstrapIndex, Term: bootstrapTerm,
+			Format: format.Version, Members: seed.Members, NextID: next}, cs)
+		h.batch.Create(seed.Group, seed.Self, cp)
+		h.batch.HardState(seed.Group, &raftpb.HardState{Term: new(uint64(bootstrapTerm)), Commit: new(uint64(bootstrapIndex))})
+	}
+	if err := h.commitBatch(true); err != nil {
+		return err
+	}
+	for _, info := range h.log.Groups() {
+		if _, open := h.groups[info.Group]; open || info.Removed {
+			continue
+		}
+		if err := h.openGroup(info); err != nil {
+			return err
+		}
+	}
+	h.shareDirectory()
+	return nil
+}
+
+// newCheckpoint describes a replica that starts with an empty instance.
+func (h *Host) newCheckpoint(s format.State, cs *raftpb.ConfState) raftlog.Checkpoint {
+	s.ConfState = mustMarshal(cs)
+	return raftlog.Checkpoint{Instance: keyspace.InstanceID(h.nextInstance.Add(1)),
+		State: format.AppendState(nil, &s), Index: s.Index, Term: s.Term, ConfState: cs}
+}
+
+func mustMarshal(m proto.Message) []byte {
+	b, err := proto.Marshal(m)
+	invariant.Assert(err == nil, "marshalling %T: %v", m, err)
+	return b
+}
+
+// openGroup starts a replica from its checkpoint. raft replays everything
+// after it (DESIGN 5): the engine holds no applied index.
+func (h *Host) openGroup(info raftlog.GroupInfo) error {
+	s, err := format.DecodeState(info.Checkpoint.State)
+	if err != nil {
+		return err
+	}
+	g := &group{id: info.Group, replica: info.Replica, storage: h.log.Storage(info.Group),
+		nodes: make(map[keyspace.ReplicaID]keyspace.NodeID), saved: s.Index, savedRev: s.LastRev,
+		instance: &instance{id: info.Checkpoint.Instance}}
+	if info.Damaged {
+		g.quarantined = "the raft log is damaged before its end"
+		h.opt.Logger.Error("replica does not start", "group", g.id, "replica", g.replica, "reason", g.quarantined)
+		h.groups[g.id] = g
+		return nil
+	}
+	g.learnNodes(s.Members)
+	g.core = replica.New(h.coreConfig(g), h.opt.Store, g.instance.id, s)
+	g.storage.SetSnapshotFunc(func() (*raftpb.Snapshot, error) { return h.snapshotAt(g) })
+	applied := uint64(s.Index)
+	if h.opt.Bugs.Has(invariant.BugReplaySkipped) {
+		applied = h.skipReplay(g, info)
+	}
+	g.rn, err = raft.NewRawNode(h.raftConfig(g, applied))
+	if err != nil {
+		return fmt.Errorf("starting raft: %w", err)
+	}
+	if info.HardState != nil {
+		g.hard = hardState{info.HardState.GetTerm(), info.HardState.GetVote(), info.HardState.GetCommit()}
+		g.term = keyspace.Term(info.HardState.GetTerm())
+	}
+	g.dirty = true
+	h.groups[g.id] = g
+	h.order = append(h.order, g)
+	slices.SortFunc(h.order, func(a, b *group) int { return int(a.id) - int(b.id) })
+	h.publish(g)
+	h.updateStatus(g)
+	return nil
+}
+
+// skipReplay is BugReplaySkipped: trusting the engine with what was applied.
+func (h *Host) skipReplay(g *group, info raftlog.GroupInfo) uint64 {
+	commit := info.HardState.GetCommit()
+	s := g.core.State()
+	for s.Index < keyspace.Index(commit) {
+		ents, err := g.storage.Entries(uint64(s.Index)+1, uint64(s.Index)+2, 1<<20)
+		if err != nil || len(ents) == 0 || ents[0].GetType() != raftpb.EntryNormal {
+			return uint64(s.Index)
+		}
+		var e format.Entry
+		if data := ents[0].GetData(); len(data) > 0 && format.DecodeEntry(data, &e) == nil {
+			s.Chain, s.LastRev = format.ChainHash(s.Chain, data), max(s.LastRev, e.Stamp)
+			s.Ceiling, s.Closed = e.Ceiling, e.Closed
+		}
+		s.Index, s.Term = s.Index+1, keyspace.Term(ents[0].GetTerm())
+	}
+	return uint64(s.Index)
+}
+
+func (h *Host) coreConfig(g *group) replica.Config {
+	return replica.Config{Group: g.id, Replica: g.replica, ElectionTimeout: h.opt.electionTimeout(),
+		MaxEntryBytes: h.opt.MaxEntryBytes, MaxEntryOps: h.opt.MaxEntryOps, ChunkBytes: h.opt.ChunkBytes,
+		MaxQueueOps: h.opt.MaxQueueOps, MaxQueueBytes: h.opt.MaxQueueBytes, Bugs: h.opt.Bugs}
+}
+
+// raftConfig holds the settings of DESIGN 7.
+func (h *Host) raftConfig(g *group, applied uint64) *raft.Config {
+	return &raft.Config{
+		ID: uint64(g.replica), ElectionTick: h.opt.ElectionTicks, HeartbeatTick: 1,
+		Storage: g.storage, Applied: applied, AsyncStorageWrites: true,
+		MaxSizePerMsg: 1 << 20, MaxCommittedSizePerReady: 8 << 20,
+		MaxUncommittedEntriesSize: h.opt.MaxUncommittedBytes,
+		MaxInflightMsgs:           256, MaxInflightBytes: h.opt.MaxInflightBytes,
+		CheckQuorum: true, PreVote: true, ReadOnlyOption: raft.ReadOnlySafe,
+		Logger:                    raftLogger{h.opt.Logger.With("group", g.id, "replica", g.replica)},
+		DisableProposalForwarding: true, StepDownOnRemoval: true,
+	}
+}
+
+// scanInstances finds the highest instance ever used here.
+func (h *Host) scanInstances() error {
+	ids, err := h.opt.Engine.Instances(context.Background())
+	if err != nil {
+		return fmt.Errorf("listing instances: %w", err)
+	}
+	top := keyspace.InstanceID(0)
+	for _, id := range ids {
+		top = max(top, id)
+	}
+	for _, info := range h.log.Groups() {
+		top = max(top, info.Checkpoint.Instance)
+	}
+	h.nextInstance.Store(uint64(top))
+	return nil
+}
+
+// deleteOrphans removes instances that no replica owns: snapshots that were
+// not finished and replaced lives.
+func (h *Host) deleteOrphans() {
+	ids, err := h.opt.Engine.Instances(context.Background())
+	if err != nil {
+		h.opt.Logger.Error("orphans stay", "error", err)
+		return
+	}
+	owned := make(map[keyspace.InstanceID]bool)
+	for _, g := range h.groups {
+		owned[g.instance.id] = true
+	}
+	for _, id := range ids {
+		if !owned[id] {
+			h.deleteInstance(&instance{id: id})
+		}
+	}
+}
+
+// errNotHosted answers for a group that has no replica here.
+func errNotHosted(id keyspace.GroupID) error {
+	return fault.New(fault.WrongLeader, "this node has no replica of the group", "group", id)
+}

@@ -1,0 +1,201 @@
+package host
+
+import (
+	"context"
+
+	"kvstore/internal/fault"
+	"kvstore/internal/format"
+	"kvstore/internal/keyspace"
+	"kvstore/internal/mvcc"
+	"kvstore/internal/replica"
+)
+
+// Submit evaluates a request on the leader of its group and replicates what
+// comes out; see replica.Request for how it ends. The keys it needs are
+// fetched here, on the caller's goroutine, so that a cold key never blocks the
+// loop.
+func (h *Host) Submit(ctx context.Context, r *replica.Request) {
+	h.SubmitAll(ctx, []*replica.Request{r})
+}
+
+// SubmitAll submits independent requests together.
+func (h *Host) SubmitAll(ctx context.Context, requests []*replica.Request) {
+	ready := make([]*replica.Request, 0, len(requests))
+	for _, r := range requests {
+		g := h.lookup(r.Group)
+		if err := h.admissible(g, r.Group); err != nil {
+			r.Fail(err)
+			continue
+		}
+		if err := h.prefetch(ctx, g, r); err != nil {
+			r.Fail(err)
+			continue
+		}
+		ready = append(ready, r)
+	}
+	if len(ready) > 0 {
+		h.inbox.put(func(m *mail) { m.requests = append(m.requests, ready...) })
+	}
+}
+
+// admissible refuses early what the loop would refuse.
+func (h *Host) admissible(g *group, id keyspace.GroupID) error {
+	if err := h.Err(); err != nil {
+		return fault.Wrap(fault.Unavailable, err, "this node's storage failed")
+	}
+	if g == nil {
+		return errNotHosted(id)
+	}
+	p := g.published.Load()
+	if p == nil || !p.leading {
+		return wrongLeader(id, p)
+	}
+	return nil
+}
+
+func wrongLeader(id keyspace.GroupID, p *published) error {
+	e := fault.New(fault.WrongLeader, "this node does not lead the group", "group", id)
+	if p != nil {
+		e.Leader = string(p.leaderNode)
+	}
+	return e
+}
+
+// prefetch reads the newest stored header of every key, and compares values
+// where a condition asks for it.
+func (h *Host) prefetch(ctx context.Context, g *group, r *replica.Request) error {
+	if len(r.Ops) == 0 {
+		return nil
+	}
+	p, err := g.acquire(h)
+	if err != nil {
+		return err
+	}
+	defer p.instance.release(h)
+	view := h.opt.Store.View()
+	defer view.Close()
+	for i := range r.Ops {
+		if err := ctx.Err(); err != nil {
+			return fault.Wrap(fault.DeadlineExceeded, err, "the request ended before it was executed")
+		}
+		if err := h.prefetchOp(view, p.instance.id, &r.Ops[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *Host) prefetchOp(view *mvcc.View, inst keyspace.InstanceID, op *replica.Op) error {
+	key := op.DiskKey()
+	f := replica.Fetched{Delta: view.Active(), Instance: inst, Valid: true}
+	value, rev, ok, err := view.Get(inst, key, keyspace.MaxRevision)
+	if err != nil {
+		return err
+	}
+	if ok {
+		if f.Header, err = format.DecodeHeader(value, rev); err != nil {
+			return err
+		}
+		if op.Condition.HasValueEquals {
+			if f.Equal, err = h.sameValue(view, inst, value, &f.Header, op.Condition.ValueEquals); err != nil {
+				return err
+			}
+		}
+	}
+	op.SetFetched(f)
+	return nil
+}
+
+// sameValue compares a stored value with want.
+func (h *Host) sameValue(view *mvcc.View, inst keyspace.InstanceID, value []byte, hd *format.Header, want []byte) (bool, error) {
+	if hd.Size != uint64(len(want)) {
+		return false, nil
+	}
+	rec, err := format.DecodeRecord(value, hd.Revision)
+	if err != nil {
+		return false, err
+	}
+	if err := joinChunks(view, inst, &rec); err != nil {
+		return false, err
+	}
+	return string(rec.Value) == string(want), nil
+}
+
+// refetch repeats prefetches that a write overtook, off the loop.
+func (h *Host) refetch(g *group, requests []*replica.Request) {
+	h.opt.Go(func(ctx context.Context) {
+		for _, r := range requests {
+			if err := h.prefetch(ctx, g, r); err != nil {
+				r.Fail(err)
+			}
+		}
+		h.inbox.put(func(m *mail) { m.requests = append(m.requests, requests...) })
+	})
+}
+
+// admit queues a request at its group's core.
+func (h *Host) admit(r *replica.Request) {
+	g := h.groups[r.Group]
+	switch {
+	case g == nil || g.core == nil:
+		r.Fail(errNotHosted(r.Group))
+	case h.opt.Store.Full():
+		if f := h.opt.Hooks.Overloaded; f != nil {
+			f()
+		}
+		r.Fail(fault.New(fault.Overloaded, "the memory for recent writes is full until it is flushed",
+			"bytes", h.opt.Store.Bytes()).WithRetry(h.opt.TickInterval))
+	default:
+		if _, leading := g.core.Leading(); !leading {
+			r.Fail(wrongLeader(r.Group, g.published.Load()))
+			return
+		}
+		g.core.Enqueue(r)
+		g.dirty = true
+	}
+}
+
+// propose evaluates what waits in a group and hands the entries to raft.
+func (h *Host) propose(g *group) {
+	if _, leading := g.core.Leading(); !leading || g.dropped || !g.core.HasWork() {
+		return
+	}
+	if !h.log.HasSpace(int64(h.opt.MaxEntryBytes) * 4) {
+		g.core.Shed(fault.New(fault.Overloaded, "the disk of the raft log is full").WithRetry(10 * h.opt.TickInterval))
+		return
+	}
+	now := h.now(g)
+	out := g.core.Evaluate(now)
+	progress := out.Payload != nil && h.offer(g, out.Payload)
+	for range maxChunksPerLoop {
+		chunk := g.core.NextChunk(now)
+		if chunk == nil || !h.offer(g, chunk) {
+			break
+		}
+		progress = true
+	}
+	if len(out.Refetch) > 0 {
+		h.refetch(g, out.Refetch)
+	}
+	g.reads.evaluation = max(g.reads.evaluation, out.Confirm)
+	// What is left waits for the next loop; without progress it waits for an
+	// entry to be applied or for a tick.
+	g.dirty = g.dirty || (progress && g.core.HasWork())
+}
+
+// maxChunksPerLoop bounds how much of large values one loop proposes, so that
+// small writes are not held up.
+const maxChunksPerLoop = 4
+
+func (h *Host) offer(g *group, payload []byte) bool {
+	if err := g.rn.Propose(payload); err != nil {
+		g.core.Dropped()
+		g.dropped = true
+		return false
+	}
+	if f := h.opt.Hooks.Batch; f != nil {
+		f(g.core.LastBatch())
+	}
+	g.core.Proposed()
+	return true
+}

@@ -1,0 +1,333 @@
+package host
+
+import (
+	"context"
+	"encoding/binary"
+	"maps"
+	"slices"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
+	"kvstore/internal/invariant"
+	"kvstore/internal/keyspace"
+)
+
+// readWaiter is somebody who waits for permission to read: a caller here, or
+// (remote) a follower that asked this leader.
+type readWaiter struct {
+	group    keyspace.GroupID
+	done     func(ReadPoint, error)
+	deadline time.Duration
+	// atLeast is the clock the reader needs; its ceiling must be applied.
+	atLeast keyspace.Revision
+}
+
+// readBatch is one ReadIndex under way for all readers that waited.
+type readBatch struct {
+	waiters    []*readWaiter
+	evaluation uint64
+	term       keyspace.Term
+	at         time.Duration
+	remote     bool // asked of the leader on another node
+	point      ReadPoint
+}
+
+// readState is a group's reads, by stage. A read goes from waiting, into a
+// batch that one ReadIndex confirms, to applied, where it waits until the
+// confirmed index is applied here. Batches that raft loses silently are asked
+// again under a fresh id.
+type readState struct {
+	waiting    []*readWaiter
+	batches    map[uint64]*readBatch
+	applied    []*readBatch
+	evaluation uint64 // refusals up to it wait for a ReadIndex
+}
+
+func (s *readState) failAll(err error) {
+	fail := func(b *readBatch) {
+		for _, w := range b.waiters {
+			w.done(ReadPoint{}, err)
+		}
+	}
+	fail(&readBatch{waiters: s.waiting})
+	for _, id := range slices.Sorted(maps.Keys(s.batches)) {
+		fail(s.batches[id])
+	}
+	for _, b := range s.applied {
+		fail(b)
+	}
+	*s = readState{}
+}
+
+// ReadIndex asks for a linearizable ReadPoint of a group hosted here, leader
+// or follower. done is called once, on the loop or here, and must not block.
+func (h *Host) ReadIndex(ctx context.Context, id keyspace.GroupID, done func(ReadPoint, error)) {
+	h.readIndex(ctx, id, 0, done)
+}
+
+func (h *Host) readIndex(ctx context.Context, id keyspace.GroupID, atLeast keyspace.Revision, done func(ReadPoint, error)) {
+	if h.Err() != nil {
+		done(ReadPoint{}, fault.New(fault.Unavailable, "this node's storage failed"))
+		return
+	}
+	if g := h.lookup(id); g == nil {
+		done(ReadPoint{}, errNotHosted(id))
+		return
+	}
+	w := &readWaiter{group: id, done: done, deadline: h.deadline(ctx), atLeast: atLeast}
+	h.inbox.put(func(m *mail) { m.reads = append(m.reads, w) })
+}
+
+// deadline converts a context's deadline to the monotonic clock; 0 for none.
+func (h *Host) deadline(ctx context.Context) time.Duration {
+	at, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	return h.opt.Clock.Mono() + time.Until(at)
+}
+
+func (h *Host) admitRead(w *readWaiter) {
+	g := h.groups[w.group]
+	if g == nil || g.core == nil {
+		w.done(ReadPoint{}, errNotHosted(w.group))
+		return
+	}
+	if len(g.reads.waiting) >= h.opt.MaxWaitingReads {
+		w.done(ReadPoint{}, fault.New(fault.Overloaded, "too many reads wait for this group",
+			"group", g.id, "limit", h.opt.MaxWaitingReads).WithRetry(h.opt.TickInterval))
+		return
+	}
+	g.reads.waiting = append(g.reads.waiting, w)
+	g.dirty = true
+}
+
+// confirmReads starts one ReadIndex for everything that waits: raft's own on
+// the leader, a message to the leader on a follower.
+func (h *Host) confirmReads(g *group) {
+	s := &g.reads
+	if len(s.waiting) == 0 && s.evaluation == 0 {
+		return
+	}
+	term, leading := g.core.Leading()
+	switch {
+	case leading && g.core.Serving(h.now(g)):
+		ready, early := splitByCeiling(s.waiting, g.core.State().Ceiling)
+		if len(early) > 0 {
+			g.core.RaiseCeiling(latest(early))
+			g.dirty = g.core.HasWork()
+		}
+		if s.waiting = early; len(ready) == 0 && s.evaluation == 0 {
+			return
+		}
+		id := h.newBatch(g, &readBatch{waiters: ready, evaluation: s.evaluation, term: term})
+		s.evaluation = 0
+		g.rn.ReadIndex(binary.BigEndian.AppendUint64(nil, id))
+	case !leading && g.leader != 0 && g.nodes[g.leader] != "" && len(s.waiting) > 0:
+		b := &readBatch{waiters: s.waiting, remote: true}
+		s.waiting = nil
+		id := h.newBatch(g, b)
+		h.opt.Out.Send(g.nodes[g.leader], &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_ReadIndex{
+			ReadIndex: &api.ReadIndexRequest{Id: id, FromReplica: uint64(g.replica), AtLeast: uint64(latest(b.waiters))}}})
+	}
+}
+
+// splitByCeiling sets those apart who need a clock beyond the applied ceiling:
+// an entry has to raise it first (DESIGN 6).
+func splitByCeiling(waiters []*readWaiter, ceiling keyspace.Revision) (ready, early []*readWaiter) {
+	if latest(waiters) <= ceiling {
+		return waiters, nil
+	}
+	for _, w := range waiters {
+		if w.atLeast > ceiling {
+			early = append(early, w)
+		} else {
+			ready = append(ready, w)
+		}
+	}
+	return ready, early
+}
+
+func latest(waiters []*readWaiter) (t keyspace.Revision) {
+	for _, w := range waiters {
+		t = max(t, w.atLeast)
+	}
+	return t
+}
+
+func (h *Host) newBatch(g *group, b *readBatch) uint64 {
+	h.nextRead++
+	b.at = h.opt.Clock.Mono()
+	if f := h.opt.Hooks.ReadBatch; f != nil {
+		f(len(b.waiters))
+	}
+	if g.reads.batches == nil {
+		g.reads.batches = make(map[uint64]*readBatch)
+	}
+	g.reads.batches[h.nextRead] = b
+	return h.nextRead
+}
+
+// readConfirmed takes raft's confirmation on the leader.
+func (h *Host) readConfirmed(g *group, rs *raft.ReadState) {
+	if len(rs.RequestCtx) != 8 {
+		return
+	}
+	id := binary.BigEndian.Uint64(rs.RequestCtx)
+	b := g.reads.batches[id]
+	if b == nil {
+		return
+	}
+	delete(g.reads.batches, id)
+	if term, leading := g.core.Leading(); !leading || term != b.term {
+		g.reads.waiting = append(g.reads.waiting, b.waiters...)
+		g.dirty = true
+		return
+	}
+	if b.evaluation > 0 {
+		g.core.Confirmed(b.term, b.evaluation)
+	}
+	now := h.now(g)
+	b.point = ReadPoint{Group: g.id, Index: keyspace.Index(rs.Index), Clock: g.core.ReadClock(now), Physical: now.Physical}
+	g.reads.applied = append(g.reads.applied, b)
+}
+
+// completeReads answers batches whose index is applied and published.
+func (h *Host) completeReads(g *group) {
+	if len(g.reads.applied) == 0 {
+		return
+	}
+	s := g.core.State()
+	kept := g.reads.applied[:0]
+	for _, b := range g.reads.applied {
+		if b.point.Index > s.Index && !(b.remote && h.opt.Bugs.Has(invariant.BugFollowerReadEarly)) {
+			kept = append(kept, b)
+			continue
+		}
+		b.point.Rev = s.LastRev
+		for _, w := range b.waiters {
+			w.done(b.point, nil)
+		}
+	}
+	clear(g.reads.applied[len(kept):])
+	g.reads.applied = kept
+}
+
+// requeueReads asks again after a change of leader.
+func (h *Host) requeueReads(g *group) {
+	s := &g.reads
+	for _, id := range slices.Sorted(maps.Keys(s.batches)) {
+		s.waiting = append(s.waiting, s.batches[id].waiters...)
+		delete(s.batches, id)
+	}
+	s.evaluation = g.core.Unconfirmed()
+}
+
+// retryReads ends reads that are too late and repeats confirmations that were
+// lost; raft drops ReadIndex requests silently.
+func (h *Host) retryReads(g *group, mono time.Duration) {
+	s := &g.reads
+	for _, id := range slices.Sorted(maps.Keys(s.batches)) {
+		b := s.batches[id]
+		if mono-b.at > h.opt.electionTimeout()/2 {
+			s.waiting = append(s.waiting, b.waiters...)
+			s.evaluation = max(s.evaluation, g.core.Unconfirmed())
+			delete(s.batches, id)
+		}
+	}
+	s.waiting = lateReads(s.waiting, mono, g.id)
+	for _, b := range s.applied {
+		b.waiters = lateReads(b.waiters, mono, g.id)
+	}
+}
+
+func lateReads(waiters []*readWaiter, mono time.Duration, id keyspace.GroupID) []*readWaiter {
+	kept := waiters[:0]
+	for _, w := range waiters {
+		if w.deadline != 0 && mono > w.deadline {
+			w.done(ReadPoint{}, fault.New(fault.DeadlineExceeded, "the deadline passed before the read was confirmed", "group", id))
+			continue
+		}
+		kept = append(kept, w)
+	}
+	clear(waiters[len(kept):])
+	return kept
+}
+
+// serveReadIndex answers a follower that asks this leader.
+func (h *Host) serveReadIndex(g *group, from keyspace.NodeID, r *api.ReadIndexRequest) {
+	reply := func(p ReadPoint, err error) {
+		h.opt.Out.Send(from, &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_ReadIndexReply{
+			ReadIndexReply: &api.ReadIndexReply{Id: r.GetId(), Index: uint64(p.Index), Clock: uint64(p.Clock),
+				Refused: err != nil, Physical: uint64(p.Physical)}}})
+	}
+	if _, leading := g.core.Leading(); !leading {
+		reply(ReadPoint{}, errNotHosted(g.id))
+		return
+	}
+	h.admitRead(&readWaiter{group: g.id, done: reply, atLeast: keyspace.Revision(r.GetAtLeast()),
+		deadline: h.opt.Clock.Mono() + h.opt.electionTimeout()})
+}
+
+// readReplied takes the leader's answer on a follower.
+func (h *Host) readReplied(g *group, r *api.ReadIndexReply) {
+	b := g.reads.batches[r.GetId()]
+	if b == nil || !b.remote {
+		return
+	}
+	if r.GetRefused() {
+		b.at = h.opt.Clock.Mono() - h.opt.electionTimeout() // asked again at the next tick
+		return
+	}
+	delete(g.reads.batches, r.GetId())
+	b.point = ReadPoint{Group: g.id, Index: keyspace.Index(r.GetIndex()), Clock: keyspace.Revision(r.GetClock()),
+		Physical: int64(r.GetPhysical())}
+	g.reads.applied = append(g.reads.applied, b)
+}
+
+// step takes one message of a peer.
+func (h *Host) step(m *inMessage) {
+	if m.first {
+		h.observeClock(m.from, m.clockMS)
+	}
+	g := h.groups[m.group]
+	if m.raft != nil {
+		if g = h.groupFor(g, m); g != nil {
+			g.nodes[keyspace.ReplicaID(m.raft.GetFrom())] = m.from
+			h.stepRaft(g, m.raft)
+		}
+		return
+	}
+	if g == nil || g.core == nil {
+		return
+	}
+	switch b := m.other.GetBody().(type) {
+	case *api.GroupMessage_ReadIndex:
+		h.serveReadIndex(g, m.from, b.ReadIndex)
+	case *api.GroupMessage_ReadIndexReply:
+		h.readReplied(g, b.ReadIndexReply)
+	case *api.GroupMessage_Closed:
+		g.core.ObserveClosed(keyspace.Term(b.Closed.GetTerm()), keyspace.Index(b.Closed.GetIndex()), keyspace.Revision(b.Closed.GetClosed()))
+	}
+}
+
+// groupFor returns the replica a raft message is for. One that is not known
+// here is created empty: its id was never used on this node, it has no votes
+// and no log, and takes part as a new member (DESIGN 5).
+func (h *Host) groupFor(g *group, m *inMessage) *group {
+	to := keyspace.ReplicaID(m.raft.GetTo())
+	if g != nil && g.replica == to {
+		if g.rn == nil {
+			return nil
+		}
+		return g
+	}
+	if g != nil && g.replica > to || m.raft.GetType() == raftpb.MsgVote || m.raft.GetType() == raftpb.MsgPreVote {
+		return nil
+	}
+	return h.createReplica(m.group, to, m.from)
+}

@@ -1,0 +1,375 @@
+package replica
+
+import (
+	"bytes"
+
+	"kvstore/internal/fault"
+	"kvstore/internal/format"
+	"kvstore/internal/invariant"
+	"kvstore/internal/keyspace"
+)
+
+// Outcome is what an evaluation asks of the host.
+type Outcome struct {
+	// Payload, when not nil, must be proposed at once, followed by Proposed or
+	// Dropped.
+	Payload []byte
+	// Refetch are requests whose prefetch is missing or was overtaken; the
+	// host fetches again and enqueues them again.
+	Refetch []*Request
+	// Confirm, when not 0: refusals wait for a ReadIndex that starts now; the
+	// host calls Confirmed with it once leadership is confirmed.
+	Confirm uint64
+}
+
+// building collects one entry.
+type building struct {
+	entry format.Entry
+	p     *proposal
+	bytes int
+	now   Now
+}
+
+// Evaluate takes waiting requests in order and builds at most one entry from
+// them. It evaluates nothing before Serving and nothing during a transfer.
+func (c *Core) Evaluate(now Now) Outcome {
+	var out Outcome
+	l := c.lead
+	if l == nil || !l.appliedOwn || (!c.Serving(now) && !c.cfg.Bugs.Has(invariant.BugEvaluateEarly)) {
+		return out
+	}
+	if l.transferTo != 0 {
+		out.Payload = c.buildLowering(now)
+		return out
+	}
+	b := building{now: now, p: &proposal{first: keyspace.MaxRevision, chain: l.chain, closed: l.closed, ceiling: l.ceiling}}
+	taken, refused := c.evaluateQueue(&b, &out)
+	c.queue.take(taken)
+	c.dropGarbage(&b)
+	if len(b.entry.Writes) > 0 || l.digest || c.mustRaise(now) {
+		out.Payload = c.seal(&b)
+	}
+	c.park(refused, &b, &out)
+	return out
+}
+
+// evaluateQueue evaluates requests until the entry is full.
+func (c *Core) evaluateQueue(b *building, out *Outcome) (taken int, refused []*Request) {
+	for _, r := range c.queue.items {
+		if b.bytes >= c.cfg.MaxEntryBytes || len(b.entry.Writes) >= c.cfg.MaxEntryOps {
+			break
+		}
+		taken++
+		if r.finished {
+			c.abandon(r)
+			continue
+		}
+		switch c.evaluate(r, b) {
+		case verdictWrite:
+			b.p.requests = append(b.p.requests, r)
+		case verdictRefused:
+			r.refused = true
+			refused = append(refused, r)
+		case verdictRefetch:
+			out.Refetch = append(out.Refetch, r)
+		case verdictUpload:
+		}
+	}
+	return taken, refused
+}
+
+// park makes refusals wait. One answered by this or a later entry of the term
+// is confirmed by it; without an entry it takes a ReadIndex, and in both cases
+// everything the evaluation saw must be applied first (DESIGN 4).
+func (c *Core) park(refused []*Request, b *building, out *Outcome) {
+	if len(refused) == 0 {
+		return
+	}
+	l := c.lead
+	if c.cfg.Bugs.Has(invariant.BugRefusalInFlight) || (c.cfg.Bugs.Has(invariant.BugRefusalUnconfirmed) && len(l.inflight) == 0) {
+		for _, r := range refused {
+			r.finish(nil)
+		}
+		return
+	}
+	if out.Payload != nil {
+		b.p.requests = append(b.p.requests, refused...)
+		return
+	}
+	l.evaluations++
+	for _, r := range refused {
+		r.seq, r.evaluation = l.proposed, l.evaluations
+	}
+	l.refusals = append(l.refusals, refused...)
+	out.Confirm = l.evaluations
+}
+
+// Confirmed tells that leadership in term was confirmed by a ReadIndex that
+// began after the evaluations up to the given one.
+func (c *Core) Confirmed(term keyspace.Term, evaluation uint64) {
+	l := c.lead
+	if l == nil || l.term != term {
+		return
+	}
+	for _, r := range l.refusals {
+		r.confirmed = r.confirmed || r.evaluation <= evaluation
+	}
+	c.settleRefusals()
+}
+
+// Unconfirmed is the last evaluation that has refusals to confirm, 0 if none.
+func (c *Core) Unconfirmed() uint64 {
+	if c.lead == nil || len(c.lead.refusals) == 0 {
+		return 0
+	}
+	return c.lead.evaluations
+}
+
+// settleRefusals answers refusals that are confirmed and whose view is applied.
+func (c *Core) settleRefusals() {
+	l := c.lead
+	kept := l.refusals[:0]
+	for _, r := range l.refusals {
+		switch {
+		case l.applied > r.seq, r.confirmed && l.applied >= r.seq:
+			c.settle(r)
+		case r.finished:
+		default:
+			kept = append(kept, r)
+		}
+	}
+	clear(l.refusals[len(kept):])
+	l.refusals = kept
+}
+
+type verdict uint8
+
+const (
+	verdictWrite verdict = iota
+	verdictRefused
+	verdictRefetch
+	verdictUpload
+)
+
+// current is the newest version of a key in log order.
+type current struct {
+	header format.Header
+	// value is the encoded record when it is in memory.
+	value []byte
+	fetch *Fetched
+}
+
+// look finds the newest version: overlay, then deltas, then the prefetch if no
+// later write can have been missed. ok is false when it must be fetched again.
+func (c *Core) look(op *Op) (cur current, ok bool) {
+	if w, found := c.lead.overlay[string(op.diskKey)]; found {
+		return c.decodeCurrent(w.value, w.rev, op)
+	}
+	if value, rev, del, found := c.mem.Latest(c.instance, op.diskKey); found {
+		if del {
+			return current{}, true
+		}
+		return c.decodeCurrent(value, rev, op)
+	}
+	f := &op.fetch
+	if !f.Valid || f.Instance != c.instance || f.Delta < c.mem.Oldest() {
+		return current{}, false
+	}
+	return current{header: f.Header, fetch: f}, true
+}
+
+func (c *Core) decodeCurrent(value []byte, rev keyspace.Revision, op *Op) (current, bool) {
+	h, err := format.DecodeHeader(value, rev)
+	invariant.Assert(err == nil, "group %d: own record at %v does not decode: %v", c.cfg.Group, rev, err)
+	return current{header: h, value: value, fetch: &op.fetch}, true
+}
+
+// evaluate judges one request and, when it may happen, adds its writes.
+func (c *Core) evaluate(r *Request, b *building) verdict {
+	if r.Clock != nil {
+		c.evaluateClock(r, b)
+		return verdictRefused
+	}
+	curs := make([]current, len(r.Ops))
+	for i := range r.Ops {
+		cur, ok := c.look(&r.Ops[i])
+		if !ok {
+			return verdictRefetch
+		}
+		curs[i] = cur
+	}
+	judged := max(keyspace.RevisionAt(b.now.Physical), c.lead.clock+1)
+	failed := false
+	for i := range r.Ops {
+		err, known := c.judge(&r.Ops[i], &curs[i], judged.UnixMilli())
+		if !known {
+			return verdictRefetch
+		}
+		r.Ops[i].Result = OpResult{Err: err}
+		failed = failed || err != nil
+	}
+	if failed {
+		c.abandon(r)
+		abortOthers(r)
+		return verdictRefused
+	}
+	if c.startUpload(r, b.now) {
+		return verdictUpload
+	}
+	return c.commit(r, curs, b, judged.UnixMilli())
+}
+
+// abortOthers marks the operations that would have succeeded.
+func abortOthers(r *Request) {
+	if len(r.Ops) == 1 {
+		return
+	}
+	for i := range r.Ops {
+		if r.Ops[i].Result.Err == nil {
+			r.Ops[i].Result.Err = fault.New(fault.BatchAborted, "another operation of the same atomic set failed")
+		}
+	}
+}
+
+// commit adds the finished records of a request under one stamp.
+func (c *Core) commit(r *Request, curs []current, b *building, nowMilli int64) verdict {
+	l := c.lead
+	before := len(b.entry.Writes)
+	for i := range r.Ops {
+		op, h := &r.Ops[i], &curs[i].header
+		if op.Delete && !h.Exists(nowMilli) {
+			op.Result = OpResult{}
+			continue
+		}
+		if len(b.entry.Writes) == before {
+			stamp := l.stamp(b.now)
+			b.p.first = min(b.p.first, stamp)
+		}
+		c.write(op, h, l.clock, b)
+	}
+	c.releaseUploads(r, b)
+	if len(b.entry.Writes) == before {
+		return verdictRefused // deletes of absent keys: an answer without a write
+	}
+	return verdictWrite
+}
+
+func (c *Core) write(op *Op, old *format.Header, stamp keyspace.Revision, b *building) {
+	rec := newRecord(op, old, stamp)
+	value := format.AppendRecord(make([]byte, 0, len(rec.Value)+len(rec.ContentType)+64), &rec)
+	b.add(format.Write{Key: op.diskKey, Revision: stamp, Value: value})
+	if old.Flags&format.FlagChunked != 0 && old.Flags&format.FlagTombstone == 0 {
+		b.deleteChunks(old.Chunks.Upload, old.Chunks.Count, stamp)
+	}
+	c.remember(string(op.diskKey), pendingWrite{value: value, rev: stamp, seq: c.lead.proposed + 1}, b.p)
+	op.Result = OpResult{Existed: old.Exists(stamp.UnixMilli()), Version: rec.Version, Revision: stamp,
+		Created: rec.Created, Expires: rec.Expires}
+}
+
+// remember puts a version into the overlay, with what undoes it.
+func (c *Core) remember(key string, w pendingWrite, p *proposal) {
+	old, had := c.lead.overlay[key]
+	p.undo = append(p.undo, undo{key: key, old: old, had: had})
+	p.keys = append(p.keys, key)
+	c.lead.overlay[key] = w
+}
+
+func newRecord(op *Op, old *format.Header, stamp keyspace.Revision) format.Record {
+	rec := format.Record{Header: format.Header{Version: 1, Revision: stamp, Created: stamp}}
+	if old.Exists(stamp.UnixMilli()) {
+		rec.Version, rec.Created = old.Version+1, old.Created
+	}
+	if op.Delete {
+		rec.Flags = format.FlagTombstone
+		return rec
+	}
+	rec.ContentType, rec.Encoding, rec.Tags, rec.Metadata = op.ContentType, op.Encoding, op.Tags, op.Metadata
+	rec.Size, rec.Checksum = uint64(len(op.Value)), op.Checksum
+	switch {
+	case op.TTL > 0:
+		rec.Expires = stamp.UnixMilli() + op.TTL.Milliseconds()
+	case op.ExpiresAt > 0:
+		rec.Expires = op.ExpiresAt
+	}
+	if op.upload != nil {
+		rec.Flags |= format.FlagChunked
+		rec.Chunks = format.ChunkRef{Upload: op.upload.stamp, Count: op.upload.count}
+		return rec
+	}
+	rec.Value = op.Value
+	return rec
+}
+
+func (b *building) add(w format.Write) {
+	b.entry.Writes = append(b.entry.Writes, w)
+	b.bytes += len(w.Key) + len(w.Value) + 16
+}
+
+func (b *building) deleteChunks(upload keyspace.Revision, count uint32, at keyspace.Revision) {
+	for n := range count {
+		b.add(format.Write{Key: keyspace.AppendChunkKey(nil, upload, n), Revision: at, Delete: true})
+	}
+}
+
+// judge checks an operation's conditions. known is false when the value must
+// be fetched to compare it.
+func (c *Core) judge(op *Op, cur *current, nowMilli int64) (err error, known bool) {
+	cond, h := &op.Condition, &cur.header
+	exists := h.Exists(nowMilli)
+	switch {
+	case cond.MustExist && !exists:
+		return conditionFailed(op, "must_exist", "present", "absent"), true
+	case cond.MustNotExist && exists:
+		return conditionFailed(op, "must_not_exist", "absent", "present"), true
+	}
+	if cond.Version != nil {
+		var actual uint64
+		if exists {
+			actual = h.Version
+		}
+		if actual != *cond.Version {
+			return conditionFailed(op, "version_match", *cond.Version, actual), true
+		}
+	}
+	if cond.Revision != nil {
+		var actual uint64
+		if exists {
+			actual = uint64(h.Revision)
+		}
+		if actual != *cond.Revision {
+			return conditionFailed(op, "revision_match", *cond.Revision, actual), true
+		}
+	}
+	if cond.HasValueEquals {
+		return judgeValue(op, cur, exists)
+	}
+	return nil, true
+}
+
+func judgeValue(op *Op, cur *current, exists bool) (err error, known bool) {
+	want := op.Condition.ValueEquals
+	h := &cur.header
+	if !exists || h.Size != uint64(len(want)) {
+		return conditionFailed(op, "value_equals", len(want), h.Size), true
+	}
+	equal := false
+	switch {
+	case cur.value != nil && h.Flags&format.FlagChunked == 0:
+		rec, err := format.DecodeRecord(cur.value, h.Revision)
+		invariant.Assert(err == nil, "own record at %v does not decode: %v", h.Revision, err)
+		equal = bytes.Equal(rec.Value, want)
+	case cur.fetch.Valid && cur.fetch.Header.Revision == h.Revision:
+		equal = cur.fetch.Equal
+	default:
+		return nil, false
+	}
+	if !equal {
+		return conditionFailed(op, "value_equals", "given value", "another value of the same size"), true
+	}
+	return nil, true
+}
+
+func conditionFailed(op *Op, condition string, want, actual any) error {
+	return fault.New(fault.ConditionFailed, "a condition of the write does not hold",
+		"key", op.Key, "condition", condition, "want", want, "actual", actual)
+}

@@ -1,0 +1,184 @@
+package replica
+
+import (
+	"time"
+
+	"kvstore/internal/fault"
+	"kvstore/internal/invariant"
+	"kvstore/internal/keyspace"
+)
+
+// leadership is all that a leader knows beyond the applied state. It belongs
+// to one term and dies with it.
+type leadership struct {
+	term keyspace.Term
+	// appliedOwn: an entry of this term was applied; before that neither
+	// writes are evaluated nor reads served (DESIGN 4).
+	appliedOwn bool
+	// catchUntil is when a new leader stops waiting for physical time to reach
+	// the ceiling it inherited.
+	catchUntil time.Duration
+	catching   bool
+
+	// clock is the last stamp given or time read; ceiling the highest proposed.
+	clock, ceiling, closed keyspace.Revision
+	// floor is the ceiling inherited from earlier leaders.
+	floor keyspace.Revision
+	// bound caps read clocks once a transfer lowered the ceiling; MaxRevision
+	// otherwise.
+	bound keyspace.Revision
+	// raise is a ceiling somebody waits for.
+	raise keyspace.Revision
+	chain uint64
+
+	overlay  map[string]pendingWrite
+	inflight []*proposal
+	// proposed and applied count this term's own payloads in log order.
+	proposed, applied uint64
+	// evaluations counts those that left refusals to confirm.
+	evaluations uint64
+	refusals    []*Request
+	uploads     []*upload
+	garbage     []*upload
+	// done are requests whose entry is applied and not yet published.
+	done []*Request
+
+	transferTo keyspace.ReplicaID
+	lowering   bool // the lowering entry is in flight
+	lowered    bool // it was applied: raft may transfer
+	digest     bool
+}
+
+// pendingWrite is an evaluated but unapplied version of a key.
+type pendingWrite struct {
+	value []byte // encoded record
+	rev   keyspace.Revision
+	seq   uint64
+}
+
+// proposal is a payload on its way through the log.
+type proposal struct {
+	seq      uint64
+	first    keyspace.Revision // its lowest stamp
+	payload  []byte
+	requests []*Request
+	keys     []string
+	undo     []undo
+	chain    uint64 // before it
+	closed   keyspace.Revision
+	ceiling  keyspace.Revision
+	lower    bool
+	upload   *upload
+	chunks   uint32
+	garbage  []*upload
+}
+
+type undo struct {
+	key string
+	old pendingWrite
+	had bool
+}
+
+// BecomeLeader starts a term as leader.
+func (c *Core) BecomeLeader(term keyspace.Term) {
+	c.StepDown(fault.New(fault.Unavailable, "leadership changed"))
+	c.lead = &leadership{term: term, bound: keyspace.MaxRevision, overlay: make(map[string]pendingWrite)}
+	if c.cfg.Bugs.Has(invariant.BugEvaluateEarly) {
+		c.lead.start(c)
+	}
+}
+
+// start begins evaluation above everything earlier leaders may have promised.
+func (l *leadership) start(c *Core) {
+	l.appliedOwn = true
+	l.clock = max(l.clock, c.state.Ceiling, c.state.LastRev)
+	l.floor = l.clock
+	l.ceiling = c.state.Ceiling
+	l.closed = c.closed
+	l.chain = c.state.Chain
+	l.catching = true
+}
+
+// StepDown ends the leadership. Proposed requests end with unknown_outcome;
+// those that were only waiting, and refusals, end with err: nothing of them
+// was executed.
+func (c *Core) StepDown(err error) {
+	l := c.lead
+	c.lead = nil
+	c.queue.failAll(err)
+	if l == nil {
+		return
+	}
+	for _, r := range l.refusals {
+		r.finish(err)
+	}
+	for _, u := range l.uploads {
+		u.req.finish(err)
+	}
+	for _, r := range l.done {
+		r.finish(nil)
+	}
+	for _, p := range l.inflight {
+		for _, r := range p.requests {
+			if r.refused {
+				r.finish(err)
+				continue
+			}
+			r.finish(fault.Wrap(fault.UnknownOutcome, err, "leadership was lost while the write was being replicated",
+				"group", c.cfg.Group))
+		}
+	}
+}
+
+// Leading reports whether this replica leads, and in which term.
+func (c *Core) Leading() (keyspace.Term, bool) {
+	if c.lead == nil {
+		return 0, false
+	}
+	return c.lead.term, true
+}
+
+// Serving reports whether a leader may evaluate and serve reads: an entry of
+// its own term is applied and time has caught up with the inherited ceiling
+// (for at most one election timeout; that wait is for the precision of TTLs).
+func (c *Core) Serving(now Now) bool {
+	l := c.lead
+	if l == nil || !l.appliedOwn {
+		return false
+	}
+	if !l.catching {
+		return true
+	}
+	if l.catchUntil == 0 {
+		l.catchUntil = now.Mono + c.cfg.ElectionTimeout
+	}
+	if keyspace.RevisionAt(now.Physical) >= l.floor || now.Mono >= l.catchUntil {
+		l.catching = false
+	}
+	return !l.catching
+}
+
+// InFlight counts payloads that are proposed and not applied.
+func (c *Core) InFlight() int {
+	if c.lead == nil {
+		return 0
+	}
+	return len(c.lead.inflight)
+}
+
+// finish calls Done once.
+func (r *Request) finish(err error) {
+	if r.finished {
+		return
+	}
+	r.finished = true
+	if err != nil && r.Err == nil {
+		r.Err = err
+	}
+	if r.Done != nil {
+		r.Done(r)
+	}
+}
+
+// Fail ends a request that was never enqueued.
+func (r *Request) Fail(err error) { r.finish(err) }

@@ -1,0 +1,152 @@
+package replica
+
+import (
+	"kvstore/internal/format"
+	"kvstore/internal/invariant"
+	"kvstore/internal/keyspace"
+)
+
+// evaluateClock moves the clock to at least the wanted time. The request then
+// waits like a refusal: for everything stamped so far, and for confirmation.
+func (c *Core) evaluateClock(r *Request, b *building) {
+	l := c.lead
+	t := max(l.clock, r.Clock.AtLeast, min(keyspace.RevisionAt(b.now.Physical), l.ceiling))
+	l.clock, r.Clock.Result = t, t
+	if t > c.state.Ceiling {
+		l.raise = max(l.raise, t)
+	}
+}
+
+// mustRaise reports whether somebody waits for a higher ceiling than any entry
+// on its way carries.
+func (c *Core) mustRaise(Now) bool { return c.lead.raise > c.lead.ceiling }
+
+// seal finishes the entry being built and makes it the last one in flight.
+// Every payload it returns must be proposed before the next evaluation.
+func (c *Core) seal(b *building) []byte {
+	l := c.lead
+	e := &b.entry
+	switch {
+	case len(e.Writes) > 0:
+		e.Type = format.EntryWrite
+	case l.digest:
+		e.Type = format.EntryDigest
+	default:
+		e.Type = format.EntryClock
+	}
+	if b.p.first == keyspace.MaxRevision {
+		b.p.first = l.clock + 1
+	}
+	if e.Type == format.EntryDigest {
+		l.digest = false
+	}
+	e.Stamp = l.clock
+	e.Ceiling = c.nextCeiling(b.now)
+	e.Closed = c.nextClosed(b.p.first)
+	return c.launch(e, b.p, b.bytes)
+}
+
+// launch encodes an entry and appends its proposal.
+func (c *Core) launch(e *format.Entry, p *proposal, size int) []byte {
+	l := c.lead
+	e.Prev = l.chain
+	p.payload = format.AppendEntry(make([]byte, 0, size+96), e)
+	l.proposed++
+	p.seq = l.proposed
+	l.chain = format.ChainHash(l.chain, p.payload)
+	l.closed, l.ceiling = e.Closed, e.Ceiling
+	invariant.Assert(e.Stamp <= e.Ceiling, "group %d: stamp %v above the entry's ceiling %v", c.cfg.Group, e.Stamp, e.Ceiling)
+	l.inflight = append(l.inflight, p)
+	return p.payload
+}
+
+// Proposed tells that raft took the last payload.
+func (c *Core) Proposed() {
+	p := c.last()
+	p.undo = nil
+	if c.cfg.Bugs.Has(invariant.BugAckBeforeQuorum) {
+		for _, r := range p.requests {
+			r.finish(nil)
+		}
+	}
+}
+
+// Dropped tells that raft refused the last payload: nothing evaluated for it
+// stands, and its requests wait again.
+func (c *Core) Dropped() {
+	l, p := c.lead, c.last()
+	l.inflight = l.inflight[:len(l.inflight)-1]
+	l.proposed--
+	l.chain, l.closed, l.ceiling = p.chain, p.closed, p.ceiling
+	if !c.cfg.Bugs.Has(invariant.BugOverlayKept) {
+		for i := len(p.undo) - 1; i >= 0; i-- {
+			if u := p.undo[i]; u.had {
+				l.overlay[u.key] = u.old
+			} else {
+				delete(l.overlay, u.key)
+			}
+		}
+	}
+	if p.lower {
+		l.lowering = false
+		l.bound = keyspace.MaxRevision
+	}
+	if p.upload != nil {
+		p.upload.next -= p.chunks
+	}
+	l.garbage = append(l.garbage, p.garbage...)
+	c.requeue(p.requests)
+}
+
+// requeue puts requests back to the front, in their order.
+func (c *Core) requeue(requests []*Request) {
+	items := c.queue.items
+	c.queue = queue{}
+	for _, r := range requests {
+		r.refused = false
+		c.queue.push(r)
+	}
+	for _, r := range items {
+		c.queue.push(r)
+	}
+}
+
+func (c *Core) last() *proposal {
+	invariant.Assert(c.lead != nil && len(c.lead.inflight) > 0, "group %d: no proposal to answer for", c.cfg.Group)
+	return c.lead.inflight[len(c.lead.inflight)-1]
+}
+
+// buildLowering builds the entry that binds this leader before a transfer.
+func (c *Core) buildLowering(now Now) []byte {
+	l := c.lead
+	if l.lowering || l.lowered || len(l.inflight) > 0 || len(l.uploads) > 0 {
+		return nil
+	}
+	l.lowering = true
+	l.bound = min(l.clock, c.state.Ceiling)
+	p := &proposal{first: l.clock + 1, chain: l.chain, closed: l.closed, ceiling: l.ceiling, lower: true}
+	e := &format.Entry{Type: format.EntryClock, Lower: true, Stamp: l.clock, Ceiling: l.clock, Closed: c.nextClosed(p.first)}
+	return c.launch(e, p, 0)
+}
+
+// WantDigest asks for a digest entry.
+func (c *Core) WantDigest() bool {
+	if c.lead == nil {
+		return false
+	}
+	c.lead.digest = true
+	return true
+}
+
+// HasWork reports whether Evaluate would do something.
+func (c *Core) HasWork() bool {
+	l := c.lead
+	if l == nil || !l.appliedOwn {
+		return false
+	}
+	return len(c.queue.items) > 0 || len(l.uploads) > 0 || len(l.garbage) > 0 || l.digest ||
+		l.raise > l.ceiling || (l.transferTo != 0 && !l.lowering && !l.lowered)
+}
+
+// LastBatch counts the requests of the last payload.
+func (c *Core) LastBatch() int { return len(c.last().requests) }

@@ -1,0 +1,113 @@
+package replica
+
+import (
+	"time"
+
+	"kvstore/internal/fault"
+)
+
+// queue holds requests that wait for evaluation, in arrival order.
+type queue struct {
+	items []*Request
+	ops   int
+	bytes int
+}
+
+func (r *Request) cost() (ops, bytes int) {
+	for i := range r.Ops {
+		bytes += len(r.Ops[i].Value) + len(r.Ops[i].Key) + 64
+	}
+	return len(r.Ops), bytes
+}
+
+func (q *queue) push(r *Request) {
+	ops, bytes := r.cost()
+	q.items = append(q.items, r)
+	q.ops += ops
+	q.bytes += bytes
+}
+
+// take removes the first n requests.
+func (q *queue) take(n int) {
+	for _, r := range q.items[:n] {
+		ops, bytes := r.cost()
+		q.ops -= ops
+		q.bytes -= bytes
+	}
+	clear(q.items[:n])
+	q.items = q.items[n:]
+	if len(q.items) == 0 {
+		q.items = nil
+	}
+}
+
+func (q *queue) failAll(err error) {
+	items := q.items
+	*q = queue{}
+	for _, r := range items {
+		r.finish(err)
+	}
+}
+
+// retryHint is how long a refused caller should wait; queues drain in
+// milliseconds once they move.
+const retryHint = 20 * time.Millisecond
+
+// Enqueue admits a request for evaluation, or finishes it with overloaded.
+func (c *Core) Enqueue(r *Request) {
+	ops, bytes := r.cost()
+	if c.queue.ops > 0 && (c.queue.ops+ops > c.cfg.MaxQueueOps || c.queue.bytes+bytes > c.cfg.MaxQueueBytes) {
+		r.finish(fault.New(fault.Overloaded, "too many operations wait for this group", "group", c.cfg.Group,
+			"waiting", c.queue.ops, "limit", c.cfg.MaxQueueOps, "waiting_bytes", c.queue.bytes,
+			"limit_bytes", c.cfg.MaxQueueBytes).WithRetry(retryHint))
+		return
+	}
+	c.queue.push(r)
+}
+
+// Waiting counts operations that wait for evaluation.
+func (c *Core) Waiting() int { return c.queue.ops }
+
+// Expire ends requests whose deadline passed: waiting ones were not executed,
+// proposed ones may be.
+func (c *Core) Expire(now time.Duration) {
+	kept := c.queue.items[:0]
+	var ops, bytes int
+	for _, r := range c.queue.items {
+		if r.late(now) {
+			r.finish(fault.New(fault.DeadlineExceeded, "the deadline passed before the operation was executed"))
+			continue
+		}
+		o, b := r.cost()
+		ops, bytes = ops+o, bytes+b
+		kept = append(kept, r)
+	}
+	clear(c.queue.items[len(kept):])
+	c.queue.items, c.queue.ops, c.queue.bytes = kept, ops, bytes
+	if c.lead == nil {
+		return
+	}
+	for _, p := range c.lead.inflight {
+		for _, r := range p.requests {
+			if r.late(now) && !r.refused {
+				r.finish(fault.New(fault.UnknownOutcome, "the deadline passed while the write was being replicated",
+					"group", c.cfg.Group))
+			}
+		}
+	}
+	for _, u := range c.lead.uploads {
+		if u.req.late(now) {
+			u.req.finish(fault.New(fault.DeadlineExceeded, "the deadline passed before the value was replicated"))
+		}
+	}
+	for _, r := range c.lead.refusals {
+		if r.late(now) {
+			r.finish(fault.New(fault.DeadlineExceeded, "the deadline passed before leadership was confirmed"))
+		}
+	}
+}
+
+func (r *Request) late(now time.Duration) bool { return r.Deadline != 0 && now > r.Deadline }
+
+// Shed refuses everything that waits; nothing of it was executed.
+func (c *Core) Shed(err error) { c.queue.failAll(err) }
