@@ -68,7 +68,7 @@ func (t *Transport) Stats() Stats {
 		SnapshotBytesRecv:   c.bytesRecv.Load(),
 	}
 	for _, p := range *t.peers.Load() {
-		s.Peers = append(s.Peers, p.copyStatus())
+		s.Peers = append(s.Peers, p.currentStatus())
 	}
 	sort.Slice(s.Peers, func(i, j int) bool { return s.Peers[i].Node < s.Peers[j].Node })
 	return s
@@ -85,7 +85,7 @@ func (t *Transport) Up(id keyspace.NodeID) bool {
 	return p.status.Up
 }
 
-func (p *peer) copyStatus() PeerStatus {
+func (p *peer) currentStatus() PeerStatus {
 	bytes, messages, dropped := p.queue.depth()
 	p.mu.Lock()
 	s := p.status
