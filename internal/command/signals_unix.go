@@ -1,0 +1,10 @@
+//go:build unix
+
+package command
+
+import (
+	"os"
+	"syscall"
+)
+
+var stopSignalList = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}

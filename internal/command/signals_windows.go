@@ -1,0 +1,8 @@
+package command
+
+import (
+	"os"
+	"syscall"
+)
+
+var stopSignalList = []os.Signal{os.Interrupt, syscall.SIGTERM}
