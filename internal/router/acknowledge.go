@@ -1,0 +1,44 @@
+package router
+
+import (
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/replica"
+)
+
+// acknowledge fills the answer of a local write from its operations' results.
+func (p *part) acknowledge(q *replica.Request) {
+	c := p.st.call
+	switch p.st.kind {
+	case kindPut:
+		if o := &q.Ops[0]; o.Result.Err != nil {
+			c.fail(o.Result.Err)
+		} else {
+			c.Result.Result = &api.PipelineResult_Put{Put: putResponse(o)}
+		}
+	case kindDelete:
+		if o := &q.Ops[0]; o.Result.Err != nil {
+			c.fail(o.Result.Err)
+		} else {
+			c.Result.Result = &api.PipelineResult_Delete{Delete: deleteResponse(o)}
+		}
+	case kindBatchPut:
+		results := c.Result.GetBatchPut().Results
+		for n := range q.Ops {
+			if o, res := &q.Ops[n], results[p.item(n)]; o.Result.Err != nil {
+				res.Status = ErrorStatus(o.Result.Err)
+			} else {
+				res.Put = putResponse(o)
+			}
+		}
+	case kindBatchDelete:
+		results := c.Result.GetBatchDelete().Results
+		for n := range q.Ops {
+			if o, res := &q.Ops[n], results[p.item(n)]; o.Result.Err != nil {
+				res.Status = ErrorStatus(o.Result.Err)
+			} else {
+				res.Delete = deleteResponse(o)
+			}
+		}
+	}
+	p.finish()
+}

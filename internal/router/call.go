@@ -1,0 +1,249 @@
+package router
+
+import (
+	"sync/atomic"
+	"time"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
+	"kvstore/internal/keyspace"
+)
+
+// Call is one operation and its answer.
+type Call struct {
+	// Op is not changed, and must not change until done was called.
+	Op *api.PipelineOp
+	// Result is filled before done is called; nil is made when needed.
+	Result *api.PipelineResult
+	// Identity is the authenticated subject, "" for anonymous.
+	Identity string
+	// Forwarded marks an operation that came from a peer: it is served here or
+	// refused, never forwarded again.
+	Forwarded bool
+	// Err is the error behind Result.Status, nil on success.
+	Err error
+}
+
+// callState is a call on its way.
+type callState struct {
+	call  *Call
+	frame *frame
+	kind  kind
+	// deadline is on env.Clock.Mono.
+	deadline time.Duration
+	ns       keyspace.NamespaceID
+	nsName   string
+	// open counts the parts that were not answered.
+	open atomic.Int32
+	// bytes of values in the answer of a batch.
+	bytes atomic.Int64
+	// only is the part of a call on one group; parts are all of them.
+	only  part
+	parts []*part
+}
+
+type kind uint8
+
+const (
+	kindNone kind = iota
+	kindPut
+	kindGet
+	kindDelete
+	kindBatchPut
+	kindBatchGet
+	kindBatchDelete
+)
+
+func (k kind) write() bool { return k != kindGet && k != kindBatchGet }
+func (k kind) batch() bool { return k >= kindBatchPut }
+
+func kindOf(op *api.PipelineOp) kind {
+	switch op.GetOp().(type) {
+	case *api.PipelineOp_Put:
+		return kindPut
+	case *api.PipelineOp_Get:
+		return kindGet
+	case *api.PipelineOp_Delete:
+		return kindDelete
+	case *api.PipelineOp_BatchPut:
+		return kindBatchPut
+	case *api.PipelineOp_BatchGet:
+		return kindBatchGet
+	case *api.PipelineOp_BatchDelete:
+		return kindBatchDelete
+	}
+	return kindNone
+}
+
+// part is the share of a call that one group has. It is owned by one stage at
+// a time: the frame's goroutine, the host, or a peer's link.
+type part struct {
+	st    *callState
+	group keyspace.GroupID
+	// items are the positions in the batch, nil for the whole call.
+	items []int
+
+	// attempts counts dispatches; asked is the node of the last forward.
+	attempts int
+	asked    keyspace.NodeID
+	// hint is a leader named by the last answer, followed at once.
+	hint keyspace.NodeID
+	last error
+	// due is when a delayed part is dispatched again, on env.Clock.Mono.
+	due    time.Duration
+	remote remoteOp
+}
+
+// namespaceOf returns the namespace name of an operation.
+func namespaceOf(op *api.PipelineOp) string {
+	switch o := op.GetOp().(type) {
+	case *api.PipelineOp_Put:
+		return o.Put.GetNamespace()
+	case *api.PipelineOp_Get:
+		return o.Get.GetNamespace()
+	case *api.PipelineOp_Delete:
+		return o.Delete.GetNamespace()
+	case *api.PipelineOp_BatchPut:
+		return o.BatchPut.GetNamespace()
+	case *api.PipelineOp_BatchGet:
+		return o.BatchGet.GetNamespace()
+	case *api.PipelineOp_BatchDelete:
+		return o.BatchDelete.GetNamespace()
+	}
+	return ""
+}
+
+// prepareResult gives the call its result and, for a batch, one slot per item.
+func (st *callState) prepareResult() {
+	c := st.call
+	if c.Result == nil {
+		c.Result = &api.PipelineResult{}
+	}
+	c.Result.Id = c.Op.GetId()
+	switch o := c.Op.GetOp().(type) {
+	case *api.PipelineOp_BatchPut:
+		slots := make([]api.BatchPutResult, len(o.BatchPut.GetItems()))
+		all := make([]*api.BatchPutResult, len(slots))
+		for i := range slots {
+			all[i] = &slots[i]
+		}
+		c.Result.Result = &api.PipelineResult_BatchPut{BatchPut: &api.BatchPutResponse{Results: all}}
+	case *api.PipelineOp_BatchGet:
+		slots := make([]api.BatchGetResult, len(o.BatchGet.GetKeys()))
+		all := make([]*api.BatchGetResult, len(slots))
+		for i := range slots {
+			all[i] = &slots[i]
+		}
+		c.Result.Result = &api.PipelineResult_BatchGet{BatchGet: &api.BatchGetResponse{Results: all}}
+	case *api.PipelineOp_BatchDelete:
+		slots := make([]api.BatchDeleteResult, len(o.BatchDelete.GetItems()))
+		all := make([]*api.BatchDeleteResult, len(slots))
+		for i := range slots {
+			all[i] = &slots[i]
+		}
+		c.Result.Result = &api.PipelineResult_BatchDelete{BatchDelete: &api.BatchDeleteResponse{Results: all}}
+	}
+}
+
+// fail answers the whole call with err.
+func (c *Call) fail(err error) {
+	if c.Result == nil {
+		c.Result = &api.PipelineResult{}
+	}
+	c.Result.Id = c.Op.GetId()
+	c.Result.Result = nil
+	c.Result.Status = ErrorStatus(err)
+	c.Err = err
+}
+
+// failItem answers the item at position i of a batch with err.
+func (c *Call) failItem(i int, err error) {
+	s := ErrorStatus(err)
+	switch res := c.Result.GetResult().(type) {
+	case *api.PipelineResult_BatchPut:
+		res.BatchPut.Results[i].Status = s
+	case *api.PipelineResult_BatchGet:
+		res.BatchGet.Results[i].Status = s
+	case *api.PipelineResult_BatchDelete:
+		res.BatchDelete.Results[i].Status = s
+	}
+}
+
+// fail answers the part: the whole call, or the part's items of a batch.
+func (p *part) fail(err error) {
+	c := p.st.call
+	switch {
+	case !p.st.kind.batch():
+		c.fail(err)
+	case p.items == nil:
+		for i := range itemCount(c.Op) {
+			c.failItem(i, err)
+		}
+	default:
+		for _, i := range p.items {
+			c.failItem(i, err)
+		}
+	}
+	p.finish()
+}
+
+// finish gives the part back to its call.
+func (p *part) finish() {
+	if p.st.open.Add(-1) == 0 {
+		p.st.frame.answer(p.st)
+	}
+}
+
+// size returns how many items the part has.
+func (p *part) size() int {
+	if p.items != nil {
+		return len(p.items)
+	}
+	if p.st.kind.batch() {
+		return itemCount(p.st.call.Op)
+	}
+	return 1
+}
+
+// item returns the position in the batch of the part's n-th item.
+func (p *part) item(n int) int {
+	if p.items != nil {
+		return p.items[n]
+	}
+	return n
+}
+
+func itemCount(op *api.PipelineOp) int {
+	switch o := op.GetOp().(type) {
+	case *api.PipelineOp_BatchPut:
+		return len(o.BatchPut.GetItems())
+	case *api.PipelineOp_BatchGet:
+		return len(o.BatchGet.GetKeys())
+	case *api.PipelineOp_BatchDelete:
+		return len(o.BatchDelete.GetItems())
+	}
+	return 1
+}
+
+// keyOf returns the key of an operation, or of the item at position i.
+func keyOf(op *api.PipelineOp, i int) string {
+	switch o := op.GetOp().(type) {
+	case *api.PipelineOp_Put:
+		return o.Put.GetKey()
+	case *api.PipelineOp_Get:
+		return o.Get.GetKey()
+	case *api.PipelineOp_Delete:
+		return o.Delete.GetKey()
+	case *api.PipelineOp_BatchPut:
+		return o.BatchPut.Items[i].GetKey()
+	case *api.PipelineOp_BatchGet:
+		return o.BatchGet.Keys[i]
+	case *api.PipelineOp_BatchDelete:
+		return o.BatchDelete.Items[i].GetKey()
+	}
+	return ""
+}
+
+func errNoOperation() error {
+	return fault.New(fault.InvalidArgument, "frame holds an operation of no known kind")
+}

@@ -1,0 +1,116 @@
+package router
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"kvstore/internal/keyspace"
+)
+
+// Directory is this node's copy of the cluster's metadata.
+type Directory interface {
+	// Map returns the newest copy, never nil. It is shared and must not be
+	// changed.
+	Map() *Map
+	// Refresh returns once a linearizable read of the metadata that began
+	// after the call is in Map.
+	Refresh(ctx context.Context) error
+}
+
+// Map is one state of the cluster's metadata.
+type Map struct {
+	ClusterID   string
+	ClusterName string
+	// Epoch grows with every change of groups or members.
+	Epoch uint64
+	// Groups is the number of data groups; 0 until it is known.
+	Groups int
+	// Members of each group, in order; the first voter is preferred as leader.
+	Members map[keyspace.GroupID][]Member
+	// Nodes that were not replaced, by id.
+	Nodes map[keyspace.NodeID]Node
+	// Namespaces by name, without the reserved ones.
+	Namespaces map[string]Namespace
+	// ValidUntil, on env.Clock.Mono, is when Namespaces must have been read
+	// again: a namespace name is given to another id only after every copy
+	// that still has the old one ran out.
+	ValidUntil time.Duration
+}
+
+// Member is a replica of a group.
+type Member struct {
+	Replica keyspace.ReplicaID
+	Node    keyspace.NodeID
+	Learner bool
+}
+
+// Node is a member of the cluster and where it listens (host:port).
+type Node struct {
+	ID                       keyspace.NodeID
+	Name                     string
+	HTTP, GRPC, Peer, Gossip string
+	Zone                     string
+}
+
+// Namespace is a name for a key space of its own.
+type Namespace struct {
+	ID       keyspace.NamespaceID
+	Created  int64 // Unix milliseconds
+	Deleting bool
+}
+
+// GroupOf returns the group that owns a slot, ok false before the number of
+// groups is known.
+func (m *Map) GroupOf(slot keyspace.SlotID) (g keyspace.GroupID, ok bool) {
+	if m.Groups == 0 {
+		return 0, false
+	}
+	return 1 + keyspace.GroupID(int(slot)*m.Groups/keyspace.SlotCount), true
+}
+
+// GroupOfKey returns the group of a key; SystemNamespace is never hashed.
+func (m *Map) GroupOfKey(ns keyspace.NamespaceID, key string) (g keyspace.GroupID, ok bool) {
+	if ns == keyspace.SystemNamespace {
+		return keyspace.MetaGroup, true
+	}
+	return m.GroupOf(keyspace.SlotOf(ns, key))
+}
+
+// groupsOfPrefix returns the groups that may hold keys of a namespace with
+// the given prefix: one when the prefix already holds the whole hash part.
+func (m *Map) groupsOfPrefix(ns keyspace.NamespaceID, prefix string) (groups []keyspace.GroupID, ok bool) {
+	if ns == keyspace.SystemNamespace {
+		return []keyspace.GroupID{keyspace.MetaGroup}, true
+	}
+	if m.Groups == 0 {
+		return nil, false
+	}
+	if open := strings.IndexByte(prefix, '{'); open >= 0 && strings.IndexByte(prefix[open+1:], '}') > 0 {
+		g, ok := m.GroupOf(keyspace.SlotOf(ns, prefix))
+		return []keyspace.GroupID{g}, ok
+	}
+	groups = make([]keyspace.GroupID, m.Groups)
+	for i := range groups {
+		groups[i] = keyspace.GroupID(i + 1)
+	}
+	return groups, true
+}
+
+// hosts returns the nodes that may host g: its members, or every node while
+// the members are not known.
+func (m *Map) hosts(g keyspace.GroupID) []keyspace.NodeID {
+	members := m.Members[g]
+	ids := make([]keyspace.NodeID, 0, max(len(members), len(m.Nodes)))
+	for _, member := range members {
+		if !member.Learner {
+			ids = append(ids, member.Node)
+		}
+	}
+	if len(ids) == 0 {
+		for id := range m.Nodes {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}

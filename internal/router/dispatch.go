@@ -1,0 +1,203 @@
+package router
+
+import (
+	"context"
+	"time"
+
+	"kvstore/internal/fault"
+	"kvstore/internal/keyspace"
+	"kvstore/internal/replica"
+)
+
+// dispatch sends each part where it can be served: all local writes with one
+// SubmitAll, the reads of each local group with one ReadIndex, the rest to the
+// links of their peers. Parts without a destination wait for their backoff.
+func (f *frame) dispatch(parts []*part) {
+	var writes []*replica.Request
+	var reads []*groupRead
+	for _, p := range parts {
+		p.attempts++
+		switch to := f.r.route(p); {
+		case to.local && p.st.kind.write():
+			writes = append(writes, p.request())
+		case to.local:
+			reads = p.joinRead(reads)
+		case to.node != "":
+			f.r.forward(p, to.node)
+		default:
+			f.retry(p, to.err)
+		}
+	}
+	if len(writes) > 0 {
+		f.r.o.Host.SubmitAll(f.ctx, writes)
+	}
+	for _, gr := range reads {
+		gr.start()
+	}
+}
+
+// route is where a part goes: here, to a node, or nowhere yet because of err.
+type route struct {
+	local bool
+	node  keyspace.NodeID
+	err   error
+}
+
+// route chooses by the attempt: the first goes to the best place known, later
+// ones follow a named leader or try the other members, since this node's own
+// replica may be the one that is cut off.
+func (r *Router) route(p *part) route {
+	g := p.group
+	leader, local, known := r.o.Host.Leader(g)
+	hosted := r.o.Host.Hosts(g)
+	write := p.st.kind.write()
+	switch {
+	case p.st.call.Forwarded:
+		if hosted && (local || !write) {
+			return route{local: true}
+		}
+		return route{err: errWrongLeader(g, leader)}
+	case write && local:
+		return route{local: true}
+	case !write && hosted && p.attempts%2 == 1:
+		return route{local: true}
+	}
+	if p.hint != "" {
+		leader, known = p.hint, true
+		p.hint = ""
+	} else if !known {
+		leader, known = r.hints.get(g)
+	}
+	if known && r.usable(leader) && (p.asked != leader || p.attempts%2 == 1) {
+		return route{node: leader}
+	}
+	if hosted && write && p.attempts <= 2 {
+		return route{err: errNoLeader(g)} // the local replica learns of it soon
+	}
+	if node, ok := r.otherMember(g); ok {
+		return route{node: node}
+	}
+	return route{err: errNoLeader(g)}
+}
+
+// usable reports whether a forward to node makes sense now.
+func (r *Router) usable(node keyspace.NodeID) bool {
+	return node != "" && node != r.o.Node && r.link(node).usable()
+}
+
+// otherMember returns a member of g that may be asked, taking turns.
+func (r *Router) otherMember(g keyspace.GroupID) (keyspace.NodeID, bool) {
+	ids := r.o.Directory.Map().hosts(g)
+	turn := int(r.turn.Add(1))
+	for i := range ids {
+		if id := ids[(turn+i)%len(ids)]; r.usable(id) {
+			return id, true
+		}
+	}
+	return "", false
+}
+
+// request makes the write set of a part on this node's replica.
+func (p *part) request() *replica.Request {
+	st := p.st
+	q := &replica.Request{
+		Group: p.group, Ops: make([]replica.Op, p.size()),
+		Deadline: st.deadline, Done: p.written,
+	}
+	op := st.call.Op
+	switch st.kind {
+	case kindPut:
+		putOp(&q.Ops[0], st.ns, op.GetPut())
+	case kindDelete:
+		deleteOp(&q.Ops[0], st.ns, op.GetDelete())
+	case kindBatchPut:
+		items := op.GetBatchPut().Items
+		for n := range q.Ops {
+			putOp(&q.Ops[n], st.ns, items[p.item(n)])
+		}
+	case kindBatchDelete:
+		items := op.GetBatchDelete().Items
+		for n := range q.Ops {
+			deleteOp(&q.Ops[n], st.ns, items[p.item(n)])
+		}
+	}
+	return q
+}
+
+// largePart is the number of items from which an answer is built on the
+// frame's goroutine instead of the host's loop.
+const largePart = 32
+
+// written takes the outcome of a local write, mostly on the host's loop.
+func (p *part) written(q *replica.Request) {
+	switch {
+	case q.Err != nil && notExecuted(q.Err):
+		p.st.frame.retry(p, q.Err)
+	case q.Err != nil:
+		p.fail(q.Err)
+	case len(q.Ops) >= largePart:
+		p.st.frame.push(func(*frame) { p.acknowledge(q) })
+	default:
+		p.acknowledge(q)
+	}
+}
+
+// retry dispatches p again: at once when the answer named a leader that was
+// not asked yet, after a backoff otherwise, not at all for operations of a
+// peer (it retries itself) or when the deadline is nearer than the backoff.
+func (f *frame) retry(p *part, err error) {
+	p.last = err
+	if p.st.call.Forwarded {
+		p.fail(err)
+		return
+	}
+	if leader := leaderOf(err); leader != "" && leader != f.r.o.Node {
+		f.r.hints.set(p.group, leader)
+		if leader != p.asked && p.hint == "" && p.attempts%2 == 1 {
+			p.hint = leader
+			f.push(func(f *frame) { f.dispatch([]*part{p}) })
+			return
+		}
+	} else if p.asked != "" {
+		f.r.hints.drop(p.group, p.asked)
+	}
+	wait := f.r.backoff(p.attempts)
+	now := f.r.o.Clock.Mono()
+	if now+wait >= p.st.deadline || f.ctx.Err() != nil || f.r.ctx.Err() != nil {
+		p.fail(exhausted(p, f.ctx))
+		return
+	}
+	p.due = now + wait
+	f.delay(p)
+}
+
+// exhausted is the final answer of a part that was never executed.
+func exhausted(p *part, ctx context.Context) error {
+	code := fault.Unavailable
+	if err := ctx.Err(); err != nil {
+		code = plainCode(err)
+	}
+	e := fault.Wrap(code, p.last, "no replica could serve the operation before its deadline",
+		"group", p.group, "attempts", p.attempts)
+	return e.WithRetry(DefaultBackoffMax)
+}
+
+// backoff returns the pause before the attempt after n: doubling, bounded,
+// with half of it random so that waiting callers do not come back together.
+func (r *Router) backoff(n int) time.Duration {
+	d := DefaultBackoffMax
+	if shift := max(n-1, 0); shift < 6 {
+		d = min(d, DefaultBackoffFirst<<shift)
+	}
+	return d/2 + time.Duration(r.o.Rand.Uint64()%uint64(d/2+1))
+}
+
+func errNoLeader(g keyspace.GroupID) error {
+	return fault.New(fault.Unavailable, "group has no known leader", "group", g)
+}
+
+func errWrongLeader(g keyspace.GroupID, leader keyspace.NodeID) error {
+	e := fault.New(fault.WrongLeader, "this node does not lead the group", "group", g)
+	e.Leader = string(leader)
+	return e
+}

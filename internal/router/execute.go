@@ -1,0 +1,199 @@
+package router
+
+import (
+	"context"
+	"time"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
+	"kvstore/internal/keyspace"
+)
+
+// Execute runs a frame of operations. It returns when all have been handed
+// over, not when they are answered; done is called exactly once for each, in
+// any order, on any goroutine, perhaps before Execute returns, and must not
+// block. ctx ends reads early; writes that were handed over run on.
+func (r *Router) Execute(ctx context.Context, calls []*Call, done func(*Call)) {
+	f := r.newFrame(ctx, calls, done)
+	if f == nil {
+		return
+	}
+	f.async = true
+	f.begin(calls)
+	f.release()
+}
+
+// Do runs a frame of operations on the caller's goroutine and returns when all
+// are answered; each Call holds its Result and Err. It is the cheapest way for
+// a caller that has to wait anyway.
+func (r *Router) Do(ctx context.Context, calls ...*Call) {
+	f := r.newFrame(ctx, calls, func(*Call) {})
+	if f == nil {
+		return
+	}
+	f.begin(calls)
+	f.release()
+	f.drive()
+}
+
+// newFrame admits the calls, or answers them all and returns nil.
+func (r *Router) newFrame(ctx context.Context, calls []*Call, done func(*Call)) *frame {
+	refuse := func(err error) *frame {
+		for _, c := range calls {
+			c.fail(err)
+			done(c)
+		}
+		return nil
+	}
+	n := int64(len(calls))
+	if n == 0 {
+		return nil
+	}
+	if now := r.inflight.Add(n); now > int64(r.o.MaxInflight) {
+		r.inflight.Add(-n)
+		return refuse(fault.New(fault.Overloaded, "node has too many operations in flight",
+			"limit", r.o.MaxInflight, "actual", now).WithRetry(100 * time.Millisecond))
+	}
+	if !r.hold() {
+		r.inflight.Add(-n)
+		return refuse(errClosed())
+	}
+	f := &frame{r: r, ctx: ctx, done: done, states: make([]callState, len(calls)), wake: make(chan struct{}, 1)}
+	// One more than the calls: begin holds the frame open.
+	f.open.Store(int32(n) + 1)
+	return f
+}
+
+// begin validates and plans every call and dispatches all parts at once.
+func (f *frame) begin(calls []*Call) {
+	now := f.r.o.Clock.Mono()
+	parts := make([]*part, 0, len(calls))
+	for i, c := range calls {
+		st := &f.states[i]
+		st.call, st.frame = c, f
+		st.kind = kindOf(c.Op)
+		if err := validate(c.Op); err != nil {
+			f.refuse(st, err)
+			continue
+		}
+		st.deadline = now + f.r.timeout(f.ctx, c.Op.TimeoutMs)
+		st.nsName = namespaceOf(c.Op)
+		ready, err := f.plan(st)
+		if err != nil {
+			f.refuse(st, err)
+			continue
+		}
+		if !ready {
+			f.unresolved(st)
+			continue
+		}
+		parts = append(parts, st.parts...)
+	}
+	f.dispatch(parts)
+}
+
+// refuse answers a call that has no parts.
+func (f *frame) refuse(st *callState, err error) {
+	st.call.fail(err)
+	f.answer(st)
+}
+
+// timeout returns how long an operation may take: what the operation says,
+// within the context's deadline, the default without either, at most
+// MaxTimeout.
+func (r *Router) timeout(ctx context.Context, opMillis int64) time.Duration {
+	limit := MaxTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline))
+	} else if opMillis <= 0 {
+		return DefaultTimeout
+	}
+	if opMillis > 0 && opMillis < int64(limit/time.Millisecond) {
+		return time.Duration(opMillis) * time.Millisecond
+	}
+	return limit
+}
+
+// plan resolves the namespace and splits the call by group. ready false means
+// that the directory must be read again first.
+func (f *frame) plan(st *callState) (ready bool, err error) {
+	m := f.r.o.Directory.Map()
+	ns, found, err := f.r.resolve(m, st.nsName, st.call.Identity, st.kind.write())
+	if err != nil || !found {
+		return false, err
+	}
+	st.ns = ns
+	if ns != keyspace.SystemNamespace && m.Groups == 0 {
+		return false, nil
+	}
+	st.prepareResult()
+	if !st.kind.batch() {
+		g, _ := m.GroupOfKey(ns, keyOf(st.call.Op, 0))
+		st.whole(g)
+		return true, nil
+	}
+	return true, st.split(m)
+}
+
+// whole makes the call one part.
+func (st *callState) whole(g keyspace.GroupID) {
+	st.only = part{st: st, group: g}
+	st.parts = []*part{&st.only}
+	st.open.Store(1)
+}
+
+// split makes one part for each group of a batch.
+func (st *callState) split(m *Map) error {
+	op := st.call.Op
+	n := itemCount(op)
+	if n == 0 {
+		st.frame.answer(st)
+		return nil
+	}
+	byGroup := make(map[keyspace.GroupID]*part, 1)
+	for i := range n {
+		g, _ := m.GroupOfKey(st.ns, keyOf(op, i))
+		p := byGroup[g]
+		if p == nil {
+			p = &part{st: st, group: g}
+			byGroup[g] = p
+			st.parts = append(st.parts, p)
+		}
+		p.items = append(p.items, i)
+	}
+	if len(st.parts) > 1 && atomicBatch(op) {
+		return errCrossGroup(st.parts)
+	}
+	if len(st.parts) == 1 {
+		st.parts[0].items = nil
+	}
+	st.open.Store(int32(len(st.parts)))
+	return nil
+}
+
+func atomicBatch(op *api.PipelineOp) bool {
+	return op.GetBatchPut().GetAtomic() || op.GetBatchDelete().GetAtomic()
+}
+
+// resolve returns the id of a namespace. found false means that m does not
+// know the name, or is too old to be asked.
+func (r *Router) resolve(m *Map, name, identity string, write bool) (id keyspace.NamespaceID, found bool, err error) {
+	switch name {
+	case "", keyspace.DefaultNamespaceName:
+		return keyspace.DefaultNamespace, true, nil
+	case keyspace.SystemNamespaceName:
+		if write && identity != SystemIdentity {
+			return 0, false, fault.New(fault.PermissionDenied, "namespace is reserved for the cluster",
+				"namespace", name)
+		}
+		return keyspace.SystemNamespace, true, nil
+	}
+	if m.ValidUntil < r.o.Clock.Mono() {
+		return 0, false, nil
+	}
+	ns, ok := m.Namespaces[name]
+	if ok && ns.Deleting && identity != SystemIdentity {
+		return 0, false, fault.New(fault.NamespaceDeleting, "namespace is being deleted", "namespace", name)
+	}
+	return ns.ID, ok, nil
+}

@@ -1,0 +1,53 @@
+package router
+
+import (
+	"context"
+	"time"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/format"
+	"kvstore/internal/host"
+	"kvstore/internal/keyspace"
+	"kvstore/internal/replica"
+)
+
+// Host runs the replicas of this node; *host.Host is the real one.
+type Host interface {
+	// SubmitAll hands over writes; each request's Done is called exactly once
+	// and must not block.
+	SubmitAll(ctx context.Context, rs []*replica.Request)
+	// ReadIndex calls done exactly once with the point to read at; done must
+	// not block. Leaders and followers of the group both serve it.
+	ReadIndex(ctx context.Context, g keyspace.GroupID, done func(host.ReadPoint, error))
+	StaleRead(g keyspace.GroupID, maxAge time.Duration) (host.ReadPoint, error)
+	// Get returns fault.NotFound when the key is absent at p.
+	Get(ctx context.Context, p host.ReadPoint, ns keyspace.NamespaceID, key string, keysOnly bool) (*format.Record, error)
+	// Clock is served by leaders only.
+	Clock(ctx context.Context, g keyspace.GroupID, atLeast keyspace.Revision) (keyspace.Revision, error)
+	Scan(ctx context.Context, g keyspace.GroupID, r host.ScanRequest) (host.ScanPage, error)
+	Groups() []host.GroupStatus
+	Leader(g keyspace.GroupID) (node keyspace.NodeID, local, known bool)
+	Hosts(g keyspace.GroupID) bool
+	// PointAt returns fault.OutOfRange below the history floor and
+	// fault.FailedPrecondition when rev is not closed here yet.
+	PointAt(g keyspace.GroupID, rev keyspace.Revision) (host.ReadPoint, error)
+	// RequestDigest makes every replica of g hash its records at one index;
+	// leaders only. DigestOf has the newest result of the replica here.
+	RequestDigest(ctx context.Context, g keyspace.GroupID) error
+	DigestOf(g keyspace.GroupID) (host.Digest, bool)
+}
+
+// Peers gives access to the other nodes; *transport.Transport is the real one.
+type Peers interface {
+	// Client returns the client of a known node; the connection is shared.
+	Client(id keyspace.NodeID) (api.PeerClient, error)
+}
+
+// Admin is the part of the API that package meta serves.
+type Admin interface {
+	CreateNamespace(ctx context.Context, req *api.CreateNamespaceRequest) (*api.Namespace, error)
+	ListNamespaces(ctx context.Context, req *api.ListNamespacesRequest) (*api.ListNamespacesResponse, error)
+	DescribeNamespace(ctx context.Context, req *api.DescribeNamespaceRequest) (*api.Namespace, error)
+	DeleteNamespace(ctx context.Context, req *api.DeleteNamespaceRequest) (*api.Job, error)
+	DescribeJob(ctx context.Context, req *api.DescribeJobRequest) (*api.Job, error)
+}

@@ -1,0 +1,230 @@
+package router
+
+import (
+	"bytes"
+	"context"
+	"sort"
+
+	"github.com/zeebo/xxh3"
+	"golang.org/x/sync/errgroup"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
+	"kvstore/internal/format"
+	"kvstore/internal/host"
+	"kvstore/internal/keyspace"
+)
+
+// lister reads one snapshot of a namespace: one cursor per group, merged by
+// key. The snapshot's revision T is the maximum of all groups' clocks, and
+// every group's clock is moved to T before it is read, so that nothing is
+// written at or below T afterwards (DESIGN 8, snapshot level). It includes all
+// that was acknowledged before the list began.
+type lister struct {
+	r       *Router
+	req     *api.ListRequest
+	ns      keyspace.NamespaceID
+	groups  []keyspace.GroupID
+	rev     keyspace.Revision
+	lower   []byte // inclusive
+	upper   []byte // exclusive, nil to the end
+	limit   int
+	filter  uint64
+	cursors []*cursor
+	started bool
+}
+
+// List returns one page.
+func (r *Router) List(ctx context.Context, req *api.ListRequest) (*api.ListResponse, error) {
+	ctx, cancel := r.bounded(ctx)
+	defer cancel()
+	l, err := r.newLister(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if req.CountOnly {
+		return l.count(ctx)
+	}
+	return l.page(ctx)
+}
+
+// ListStream calls yield with each page of one snapshot, in order, until the
+// end or an error; each page has its own deadline, the whole has ctx's. A page
+// is not kept after yield returns.
+func (r *Router) ListStream(ctx context.Context, req *api.ListRequest, yield func(*api.ListResponse) error) error {
+	l, err := r.newLister(ctx, req)
+	if err != nil {
+		return err
+	}
+	for {
+		step := l.page
+		if req.CountOnly {
+			step = l.count
+		}
+		page, err := step(ctx)
+		if err != nil {
+			return err
+		}
+		if err := yield(page); err != nil {
+			return err
+		}
+		if page.ContinuationToken == "" {
+			return nil
+		}
+	}
+}
+
+func (r *Router) newLister(ctx context.Context, req *api.ListRequest) (*lister, error) {
+	if err := validateList(req); err != nil {
+		return nil, err
+	}
+	ns, m, err := r.resolveNow(ctx, req.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	l := &lister{r: r, req: req, ns: ns, limit: int(req.Limit), filter: filterHash(req)}
+	defaultTo(&l.limit, DefaultListLimit)
+	var ok bool
+	if l.groups, ok = m.groupsOfPrefix(ns, req.Prefix); !ok {
+		return nil, fault.New(fault.Unavailable, "the cluster's layout is not known yet")
+	}
+	l.bounds()
+	if req.ContinuationToken != "" {
+		return l, l.resume(req.ContinuationToken)
+	}
+	l.rev, err = l.snapshot(ctx)
+	return l, err
+}
+
+func validateList(req *api.ListRequest) error {
+	if req.Limit > MaxListLimit {
+		return fault.New(fault.InvalidArgument, "limit is too large", "limit", MaxListLimit, "actual", req.Limit)
+	}
+	for _, f := range []struct{ name, value string }{{"prefix", req.Prefix}, {"start", req.Start}, {"end", req.End}} {
+		if len(f.value) > keyspace.MaxKeyBytes {
+			return fault.New(fault.KeyTooLarge, f.name+" is longer than any key",
+				"limit_bytes", keyspace.MaxKeyBytes, "actual_bytes", len(f.value))
+		}
+	}
+	return nil
+}
+
+// resolveNow returns a namespace's id, reading the directory again on a miss.
+func (r *Router) resolveNow(ctx context.Context, name string) (keyspace.NamespaceID, *Map, error) {
+	for again := false; ; again = true {
+		m := r.o.Directory.Map()
+		ns, found, err := r.resolve(m, name, Identity(ctx), false)
+		if err != nil || found && (m.Groups > 0 || ns == keyspace.SystemNamespace) {
+			return ns, m, err
+		}
+		if again {
+			return 0, nil, errNoNamespace(name)
+		}
+		if err := r.o.Directory.Refresh(ctx); err != nil {
+			return 0, nil, err
+		}
+	}
+}
+
+// bounds computes the key range of the request.
+func (l *lister) bounds() {
+	l.lower, l.upper = []byte(l.req.Start), keyspace.PrefixEnd([]byte(l.req.Prefix))
+	if l.req.Prefix > l.req.Start {
+		l.lower = []byte(l.req.Prefix)
+	}
+	if end := []byte(l.req.End); len(end) > 0 && (l.upper == nil || bytes.Compare(end, l.upper) < 0) {
+		l.upper = end
+	}
+}
+
+// resume continues behind a token.
+func (l *lister) resume(token string) error {
+	t, err := format.ParseListToken(token)
+	if err != nil {
+		return err
+	}
+	if t.Namespace != l.ns || t.Filter != l.filter || t.Reverse != l.req.Reverse {
+		return fault.New(fault.InvalidToken, "continuation token belongs to another list; repeat the list's own arguments")
+	}
+	l.rev = t.Revision
+	l.skip(t.LastKey)
+	return nil
+}
+
+// skip narrows the range to what lies behind key.
+func (l *lister) skip(key string) {
+	if l.req.Reverse {
+		l.upper = []byte(key)
+		return
+	}
+	l.lower = append([]byte(key), 0)
+}
+
+// empty reports whether no key can lie in the range.
+func (l *lister) empty() bool { return l.upper != nil && bytes.Compare(l.lower, l.upper) >= 0 }
+
+func (l *lister) token(lastKey string) string {
+	return format.EncodeListToken(format.ListToken{
+		Namespace: l.ns, Revision: l.rev, Filter: l.filter, Reverse: l.req.Reverse, LastKey: lastKey,
+	})
+}
+
+// snapshot runs the two rounds of clocks.
+func (l *lister) snapshot(ctx context.Context) (keyspace.Revision, error) {
+	clocks := make([]keyspace.Revision, len(l.groups))
+	round := func(atLeast keyspace.Revision) error {
+		eg, ctx := errgroup.WithContext(ctx)
+		for i, g := range l.groups {
+			if clocks[i] >= atLeast && atLeast > 0 {
+				continue // its own clock was the maximum
+			}
+			eg.Go(func() (err error) {
+				clocks[i], err = l.r.groupClock(ctx, g, atLeast)
+				return err
+			})
+		}
+		return eg.Wait()
+	}
+	if err := round(0); err != nil {
+		return 0, err
+	}
+	var latest keyspace.Revision
+	for _, c := range clocks {
+		latest = max(latest, c)
+	}
+	if len(l.groups) == 1 {
+		return latest, nil
+	}
+	return latest, round(latest)
+}
+
+// request returns the scan of one group's next page.
+func (l *lister) request(start, end []byte, limit, maxBytes int) host.ScanRequest {
+	return host.ScanRequest{
+		Namespace: l.ns, Revision: l.rev, Start: start, End: end, Reverse: l.req.Reverse,
+		KeysOnly: l.req.KeysOnly, CountOnly: l.req.CountOnly, Limit: limit, MaxBytes: maxBytes, Tags: l.req.Tags,
+	}
+}
+
+// filterHash binds a token to the keys a list has; the page size may change
+// between pages, and so may what is returned of each record.
+func filterHash(req *api.ListRequest) uint64 {
+	b := make([]byte, 0, 256)
+	add := func(s string) {
+		b = append(b, byte(len(s)>>24), byte(len(s)>>16), byte(len(s)>>8), byte(len(s)))
+		b = append(b, s...)
+	}
+	add(req.Prefix)
+	add(req.Start)
+	add(req.End)
+	names := make([]string, 0, len(req.Tags))
+	for n := range req.Tags {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	for _, n := range names {
+		add(n)
+		add(req.Tags[n])
+	}
+	return xxh3.Hash(b)
+}

@@ -1,0 +1,181 @@
+package router
+
+import (
+	"context"
+	"time"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
+	"kvstore/internal/host"
+	"kvstore/internal/keyspace"
+)
+
+// groupRead is all linearizable reads of one frame in one group: confirmed
+// together, then executed by the frame's goroutine.
+type groupRead struct {
+	frame  *frame
+	group  keyspace.GroupID
+	parts  []*part
+	cancel context.CancelFunc
+}
+
+// joinRead adds p to the read of its group.
+func (p *part) joinRead(reads []*groupRead) []*groupRead {
+	f := p.st.frame
+	if maxAge := staleness(p.st.call.Op); maxAge > 0 {
+		if point, err := f.r.o.Host.StaleRead(p.group, maxAge); err == nil {
+			f.push(func(f *frame) {
+				ctx, cancel := f.within(p.st.deadline)
+				defer cancel()
+				f.serve(ctx, point, p)
+			})
+			return reads
+		}
+		// Nothing fresh enough is closed here: a linearizable read is.
+	}
+	for _, gr := range reads {
+		if gr.group == p.group {
+			gr.parts = append(gr.parts, p)
+			return reads
+		}
+	}
+	return append(reads, &groupRead{frame: f, group: p.group, parts: []*part{p}})
+}
+
+func staleness(op *api.PipelineOp) time.Duration {
+	level, ms := api.Consistency_CONSISTENCY_LINEARIZABLE, int64(0)
+	switch o := op.GetOp().(type) {
+	case *api.PipelineOp_Get:
+		level, ms = o.Get.GetConsistency(), o.Get.GetMaxStalenessMs()
+	case *api.PipelineOp_BatchGet:
+		level, ms = o.BatchGet.GetConsistency(), o.BatchGet.GetMaxStalenessMs()
+	}
+	if level != api.Consistency_CONSISTENCY_BOUNDED_STALENESS {
+		return 0
+	}
+	return time.Duration(ms) * time.Millisecond
+}
+
+// start asks for the group's read point; the attempt is bounded so that a
+// silently lost confirmation leads to another replica.
+func (gr *groupRead) start() {
+	f := gr.frame
+	latest := gr.parts[0].st.deadline
+	for _, p := range gr.parts {
+		latest = max(latest, p.st.deadline)
+	}
+	left := latest - f.r.o.Clock.Mono()
+	var ctx context.Context
+	ctx, gr.cancel = context.WithTimeout(f.ctx, min(left, f.r.o.ReadAttempt))
+	f.r.o.Host.ReadIndex(ctx, gr.group, func(point host.ReadPoint, err error) {
+		f.push(func(f *frame) { gr.confirmed(point, err, latest) })
+	})
+}
+
+// confirmed executes the reads, on the frame's goroutine.
+func (gr *groupRead) confirmed(point host.ReadPoint, err error, latest time.Duration) {
+	f := gr.frame
+	gr.cancel()
+	if err != nil {
+		for _, p := range gr.parts {
+			f.readFailed(p, err)
+		}
+		return
+	}
+	ctx, cancel := f.within(latest)
+	defer cancel()
+	for _, p := range gr.parts {
+		f.serve(ctx, point, p)
+	}
+}
+
+// readFailed tries a read again, or answers with err.
+func (f *frame) readFailed(p *part, err error) {
+	if retryableRead(err) {
+		f.retry(p, err)
+		return
+	}
+	p.fail(err)
+}
+
+// serve answers a read part from this node's replica at point.
+func (f *frame) serve(ctx context.Context, point host.ReadPoint, p *part) {
+	if p.st.kind == kindBatchGet {
+		f.serveBatch(ctx, point, p)
+		return
+	}
+	q := p.st.call.Op.GetGet()
+	point, err := f.r.pointAt(point, q.AtRevision)
+	if err != nil {
+		p.fail(err)
+		return
+	}
+	rec, err := f.r.o.Host.Get(ctx, point, p.st.ns, q.Key, q.KeysOnly)
+	if err != nil {
+		f.readFailed(p, err)
+		return
+	}
+	p.st.call.Result.Result = &api.PipelineResult_Get{Get: getResponse(q.Key, point, rec, q.KeysOnly)}
+	p.finish()
+}
+
+// pointAt moves a confirmed point back to a revision the caller named; 0 means
+// the point itself. Expiry is judged as it was then. A revision up to the
+// confirmed one is final even where it is not closed yet: stamps grow in log
+// order.
+func (r *Router) pointAt(point host.ReadPoint, at uint64) (host.ReadPoint, error) {
+	if at == 0 {
+		return point, nil
+	}
+	rev := keyspace.Revision(at)
+	old, err := r.o.Host.PointAt(point.Group, rev)
+	switch {
+	case fault.CodeOf(err) != fault.FailedPrecondition:
+		return old, err
+	case rev > point.Rev:
+		return point, fault.New(fault.OutOfRange, "revision lies in the future of the key's group",
+			"limit", uint64(point.Rev), "actual", at)
+	}
+	point.Rev, point.Clock, point.Physical = rev, rev, 0
+	return point, nil
+}
+
+// serveBatch reads each key; a failure that another replica may not have sends
+// the whole part there, so that all its items are of one moment.
+func (f *frame) serveBatch(ctx context.Context, point host.ReadPoint, p *part) {
+	b := p.st.call.Op.GetBatchGet()
+	results := p.st.call.Result.GetBatchGet().Results
+	var total int64
+	for n := range p.size() {
+		i := p.item(n)
+		rec, err := f.r.o.Host.Get(ctx, point, p.st.ns, b.Keys[i], b.KeysOnly)
+		if retryableRead(err) {
+			p.st.bytes.Add(-total)
+			f.readFailed(p, err)
+			return
+		}
+		res := results[i]
+		res.Record, res.Status = nil, ErrorStatus(err)
+		if err != nil {
+			continue
+		}
+		if err := p.st.take(len(rec.Value)); err != nil {
+			res.Status = ErrorStatus(err)
+			continue
+		}
+		total += int64(len(rec.Value))
+		res.Record = record(b.Keys[i], rec, b.KeysOnly)
+	}
+	p.finish()
+}
+
+// take counts a value towards the answer's size; the value is left out of the
+// answer on error.
+func (st *callState) take(n int) error {
+	if total := st.bytes.Add(int64(n)); total > MaxBatchBytes {
+		st.bytes.Add(-int64(n))
+		return fault.New(fault.MessageTooLarge, "values of the batch are too large together; ask for this key apart",
+			"limit_bytes", MaxBatchBytes, "actual_bytes_at_least", total)
+	}
+	return nil
+}
