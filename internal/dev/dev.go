@@ -24,6 +24,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"kvstore/internal/dirlock"
 )
 
 // DefaultDataDir is where a development cluster keeps its data.
@@ -60,9 +62,6 @@ type Options struct {
 	ReadyTimeout time.Duration
 }
 
-// ErrInUse is returned when another supervisor runs on the data directory.
-var ErrInUse = errors.New("data directory is in use")
-
 // Run starts the cluster, waits until every node serves, tells the user, and
 // supervises until ctx ends; then it stops every node. A second value on
 // hurry makes it kill what has not stopped.
@@ -75,11 +74,14 @@ func Run(ctx context.Context, o Options, hurry <-chan struct{}) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, cleanup()) }()
-	lock, err := lockDir(dir)
+	lock, err := dirlock.Acquire(dir, "dev.lock")
+	if errors.Is(err, dirlock.ErrHeld) {
+		return fmt.Errorf("another `kvstore dev` runs here: %w; stop it, or choose another directory with --data-dir", err)
+	}
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, lock.release()) }()
+	defer func() { err = errors.Join(err, lock.Release()) }()
 	c, err := prepare(dir, o)
 	if err != nil {
 		return err
