@@ -1,0 +1,376 @@
+package enginetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"kvstore/internal/engine"
+	"kvstore/internal/keyspace"
+)
+
+// Harness makes engines under test.
+type Harness struct {
+	// Open returns an empty engine.
+	Open func(t testing.TB) engine.Engine
+	// Reopen closes e and opens it again.
+	Reopen func(t testing.TB, e engine.Engine) engine.Engine
+	// LargeValue is a size of values that the engine stores apart, 0 if none.
+	LargeValue int
+}
+
+// Run runs the contract.
+func Run(t *testing.T, h Harness) {
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, Harness)
+	}{
+		{"Versions", testVersions},
+		{"EmptyValue", testEmptyValue},
+		{"Model", testModel},
+		{"ReopenKeepsSynced", testReopen},
+		{"FloorKeepsReadsAboveIt", testFloor},
+		{"IteratorsDuringWrites", testIteratorsDuringWrites},
+		{"Instances", testInstances},
+		{"WriteStopsWithContext", testContext},
+		{"Concurrent", testConcurrent},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.test(t, h) })
+	}
+}
+
+func (h Harness) open(t testing.TB) engine.Engine {
+	t.Helper()
+	e := h.Open(t)
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return e
+}
+
+func mustWrite(t testing.TB, e engine.Engine, writes ...engine.Write) {
+	t.Helper()
+	if err := e.Write(context.Background(), writes); err != nil {
+		t.Fatalf("write: %v", err)
+	}
+}
+
+func key(i keyspace.InstanceID, k string) []byte {
+	return append(keyspace.AppendInstance(nil, i), k...)
+}
+
+func wantGet(t testing.TB, r engine.Reader, m model, k []byte, at keyspace.Revision) {
+	t.Helper()
+	value, rev, ok, err := r.Get(k, at)
+	if err != nil {
+		t.Fatalf("get %x at %d: %v", k, at, err)
+	}
+	want := m.get(k, at)
+	if want == nil || want.Delete {
+		if ok {
+			t.Fatalf("get %x at %d: found version %d, want none", k, uint64(at), uint64(rev))
+		}
+		return
+	}
+	if !ok || rev != want.Revision || !bytes.Equal(value, want.Value) {
+		t.Fatalf("get %x at %d: got ok=%t version %d (%d bytes), want %s",
+			k, uint64(at), ok, uint64(rev), len(value), show(*want))
+	}
+}
+
+func testVersions(t *testing.T, h Harness) {
+	e := h.open(t)
+	m := model{}
+	k := key(1, "k")
+	for _, w := range []engine.Write{
+		{Key: k, Revision: 30, Value: []byte("c")}, // older versions may come later
+		{Key: k, Revision: 10, Value: []byte("a")},
+		{Key: k, Revision: 20, Delete: true},
+		{Key: key(1, "kk"), Revision: 15, Value: []byte("longer key")},
+		{Key: key(2, "k"), Revision: 15, Value: []byte("other instance")},
+		{Key: k, Revision: keyspace.MaxRevision - 1, Value: []byte("last")},
+	} {
+		mustWrite(t, e, w)
+		m.write([]engine.Write{w})
+	}
+	r := e.Reader()
+	defer r.Close()
+	for _, at := range []keyspace.Revision{1, 9, 10, 11, 19, 20, 29, 30, 31, keyspace.MaxRevision - 2, keyspace.MaxRevision - 1, keyspace.MaxRevision} {
+		wantGet(t, r, m, k, at)
+		wantGet(t, r, m, key(1, "kk"), at)
+		wantGet(t, r, m, key(2, "k"), at)
+		wantGet(t, r, m, key(1, "absent"), at)
+	}
+}
+
+func testEmptyValue(t *testing.T, h Harness) {
+	e := h.open(t)
+	k := key(1, "empty")
+	mustWrite(t, e, engine.Write{Key: k, Revision: 7})
+	for range 2 {
+		r := e.Reader()
+		value, rev, ok, err := r.Get(k, 7)
+		if err != nil || !ok || rev != 7 || len(value) != 0 {
+			t.Fatalf("got %q, %d, %t, %v", value, rev, ok, err)
+		}
+		it := r.Iterate(engine.IterOptions{At: 7})
+		if got := collect(t, it); len(got) != 1 {
+			t.Fatalf("iterated over %d keys, want 1", len(got))
+		}
+		it.Close()
+		r.Close()
+		if err := e.Sync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// random draws writes over a small key space, so that keys have many versions.
+type random struct {
+	*rand.Rand
+	large int
+}
+
+func newRandom(t *testing.T, h Harness) random {
+	seed := uint64(len(t.Name()))*7919 + 17
+	t.Logf("seed %d", seed)
+	return random{rand.New(rand.NewPCG(seed, 0)), h.LargeValue}
+}
+
+func (r random) key() []byte {
+	suffixes := []string{"", "\x00", "\x00\xff", "a", "a\x00", "b", "ba", "\xff", "\xff\xff"}
+	k := fmt.Sprintf("%c%s", 'a'+rune(r.IntN(6)), suffixes[r.IntN(len(suffixes))])
+	return key(keyspace.InstanceID(1+r.IntN(3)), k)
+}
+
+func (r random) value() []byte {
+	size := r.IntN(40)
+	if r.large > 0 && r.IntN(8) == 0 {
+		size = r.large + r.IntN(200)
+	}
+	v := make([]byte, size)
+	for i := range v {
+		v[i] = byte(r.Uint32())
+	}
+	return v
+}
+
+func (r random) batch(rev *keyspace.Revision) []engine.Write {
+	writes := make([]engine.Write, 1+r.IntN(30))
+	for i := range writes {
+		*rev += keyspace.Revision(1 + r.IntN(3))
+		writes[i] = engine.Write{Key: r.key(), Revision: *rev, Value: r.value()}
+		if r.IntN(5) == 0 {
+			writes[i].Value, writes[i].Delete = nil, true
+		}
+	}
+	return writes
+}
+
+func (r random) options(last keyspace.Revision) engine.IterOptions {
+	o := engine.IterOptions{At: keyspace.Revision(r.Uint64N(uint64(last) + 2)), KeysOnly: r.IntN(4) == 0}
+	if r.IntN(3) > 0 {
+		o.Lower = r.key()
+	}
+	switch r.IntN(3) {
+	case 0:
+		o.Upper = r.key()
+	case 1:
+		o.Upper = keyspace.PrefixEnd(keyspace.AppendInstance(nil, 2))
+	}
+	switch r.IntN(3) {
+	case 0:
+		o.Reverse = true
+	case 1:
+		o.AllVersions = true
+	}
+	if r.IntN(2) == 0 {
+		o.Prefetch = r.IntN(20)
+	}
+	return o
+}
+
+func testModel(t *testing.T, h Harness) {
+	e := h.open(t)
+	m := model{}
+	rng := newRandom(t, h)
+	var last keyspace.Revision
+	for round := range 60 {
+		batch := rng.batch(&last)
+		mustWrite(t, e, batch...)
+		m.write(batch)
+		if round%10 == 9 {
+			mustWrite(t, e, batch...) // again, as a replay does
+			if err := e.Sync(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		compare(t, e, m, rng, last)
+	}
+}
+
+// compare reads at random and wants what the model has.
+func compare(t *testing.T, e engine.Engine, m model, rng random, last keyspace.Revision) {
+	t.Helper()
+	r := e.Reader()
+	defer r.Close()
+	for range 20 {
+		wantGet(t, r, m, rng.key(), keyspace.Revision(1+rng.Uint64N(uint64(last)+1)))
+	}
+	for range 6 {
+		o := rng.options(last)
+		want := m.scan(o)
+		it := r.Iterate(o)
+		if err := equal(collect(t, it), want); err != nil {
+			t.Fatalf("iterate %+v: %v", o, err)
+		}
+		for range 3 {
+			k := rng.key()
+			it.Seek(k)
+			if err := equal(collect(t, it), seek(want, k, o.Reverse)); err != nil {
+				t.Fatalf("iterate %+v, seek %x: %v", o, k, err)
+			}
+		}
+		it.Close()
+	}
+}
+
+func testReopen(t *testing.T, h Harness) {
+	e := h.Open(t)
+	m := model{}
+	rng := newRandom(t, h)
+	var last keyspace.Revision
+	for range 5 {
+		for range 10 {
+			batch := rng.batch(&last)
+			mustWrite(t, e, batch...)
+			m.write(batch)
+		}
+		if err := e.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		e = h.Reopen(t, e)
+		compare(t, e, m, rng, last)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testFloor cannot demand that something is forgotten, only that what is
+// visible at or above the floor is not.
+func testFloor(t *testing.T, h Harness) {
+	e := h.open(t)
+	m := model{}
+	rng := newRandom(t, h)
+	var last, floor keyspace.Revision
+	for range 40 {
+		batch := rng.batch(&last)
+		mustWrite(t, e, batch...)
+		m.write(batch)
+		if last > 50 {
+			floor = last - 50
+			e.SetFloor(floor)
+			e.SetFloor(floor / 2) // ignored
+		}
+		if got := e.Stats().Floor; got != floor {
+			t.Fatalf("floor is %d, want %d", got, floor)
+		}
+		r := e.Reader()
+		for range 20 {
+			wantGet(t, r, m, rng.key(), floor+keyspace.Revision(rng.Uint64N(uint64(last-floor)+1)))
+		}
+		r.Close()
+	}
+}
+
+func testIteratorsDuringWrites(t *testing.T, h Harness) {
+	e := h.open(t)
+	m := model{}
+	rng := newRandom(t, h)
+	var last keyspace.Revision
+	for range 10 {
+		batch := rng.batch(&last)
+		mustWrite(t, e, batch...)
+		m.write(batch)
+	}
+	at := last
+	r := e.Reader()
+	defer r.Close()
+	for _, o := range []engine.IterOptions{{At: at}, {At: at, Reverse: true}, {At: at, AllVersions: true}} {
+		it := r.Iterate(o)
+		var got []engine.Write
+		for ; it.Valid(); it.Next() {
+			value, err := it.Value()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, engine.Write{Key: bytes.Clone(it.Key()), Revision: it.Revision(), Value: bytes.Clone(value), Delete: it.Deleted()})
+			mustWrite(t, e, rng.batch(&last)...)
+		}
+		if it.Err() != nil {
+			t.Fatal(it.Err())
+		}
+		it.Close()
+		if err := equal(got, m.scan(o)); err != nil {
+			t.Fatalf("iterate %+v during writes: %v", o, err)
+		}
+	}
+}
+
+func testInstances(t *testing.T, h Harness) {
+	e := h.open(t)
+	ctx := context.Background()
+	var last keyspace.Revision
+	wantInstances := func(want ...keyspace.InstanceID) {
+		t.Helper()
+		got, err := e.Instances(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Fatalf("instances %v, want %v", got, want)
+		}
+	}
+	wantInstances()
+	for _, i := range []keyspace.InstanceID{1, 2, 255, 256, 1 << 40} {
+		var writes []engine.Write
+		for n := range 300 {
+			last++
+			writes = append(writes, engine.Write{Key: key(i, fmt.Sprint("key", n%200)), Revision: last, Value: make([]byte, h.LargeValue+1)})
+		}
+		mustWrite(t, e, writes...)
+	}
+	wantInstances(1, 2, 255, 256, 1<<40)
+	for range 2 { // again is harmless
+		if err := e.DeleteInstance(ctx, 255); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantInstances(1, 2, 256, 1<<40)
+	r := e.Reader()
+	defer r.Close()
+	if _, _, ok, err := r.Get(key(255, "key7"), keyspace.MaxRevision); ok || err != nil {
+		t.Fatalf("a key of a deleted instance: found %t, error %v", ok, err)
+	}
+	it := r.Iterate(engine.IterOptions{Lower: key(2, ""), Upper: key(3, ""), At: last})
+	defer it.Close()
+	if got := len(collect(t, it)); got != 200 {
+		t.Fatalf("the instance beside has %d keys, want 200", got)
+	}
+}
+
+func testContext(t *testing.T, h Harness) {
+	e := h.open(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	err := e.Write(ctx, []engine.Write{{Key: key(1, "k"), Revision: 1}})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("write returned %v, want canceled", err)
+	}
+}
