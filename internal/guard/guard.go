@@ -139,8 +139,8 @@ func (g *Guard) withDeadline(ctx context.Context, asked time.Duration) (context.
 	return context.WithTimeout(ctx, g.Timeout(asked))
 }
 
-// recovered turns a panic into an error, when there is one.
-func (g *Guard) recovered(method string, p any) error {
+// Recovered counts and logs a panic and returns the error that answers it.
+func (g *Guard) Recovered(method string, p any) error {
 	g.o.Metrics.Panicked()
 	g.o.Logger.Error("request panicked", "method", method, "panic", p, "stack", string(debug.Stack()))
 	return fault.New(fault.Internal, "internal error; the server's log has more")

@@ -42,7 +42,7 @@ func (g *Guard) HTTP(w http.ResponseWriter, r *http.Request, route Route, fail f
 			panic(p)
 		}
 		if p != nil {
-			err = g.recovered(route.Method, p)
+			err = g.Recovered(route.Method, p)
 		}
 		closed()
 		g.finishHTTP(out, r, route.Method, start, err, fail)

@@ -20,7 +20,7 @@ func (g *Guard) Unary() grpc.UnaryServerInterceptor {
 		closed := g.o.Metrics.Open(method)
 		defer func() {
 			if p := recover(); p != nil {
-				resp, err = nil, g.recovered(method, p)
+				resp, err = nil, g.Recovered(method, p)
 			}
 			closed()
 			err = g.answer(method, start, err)
@@ -52,7 +52,7 @@ func (g *Guard) Stream() grpc.StreamServerInterceptor {
 		closed := g.o.Metrics.Open(method)
 		defer func() {
 			if p := recover(); p != nil {
-				err = g.recovered(method, p)
+				err = g.Recovered(method, p)
 			}
 			closed()
 			err = g.answer(method, start, err)
@@ -87,9 +87,14 @@ func (g *Guard) answer(method string, start time.Time, err error) error {
 		code = status.Fault(err).Code
 		g.report(method, err)
 	}
-	g.o.Metrics.Observe(method, code, time.Since(start))
+	if !endless[method] {
+		g.o.Metrics.Observe(method, code, time.Since(start))
+	}
 	return status.Error(err)
 }
+
+// endless streams last as long as their client: their age is no latency.
+var endless = map[string]bool{"Pipeline": true, "Watch": true, "ServerReflectionInfo": true}
 
 // probe tells whether the method is a health check.
 func probe(fullMethod string) bool { return strings.HasPrefix(fullMethod, "/grpc.health.") }

@@ -115,6 +115,14 @@ func Fault(err error) *fault.Error {
 	return fault.Wrap(fault.Internal, err, "internal error")
 }
 
+// CodeOf returns the code of any error, "" for nil.
+func CodeOf(err error) fault.Code {
+	if err == nil {
+		return ""
+	}
+	return Fault(err).Code
+}
+
 // message is the text of f for a caller, without the details, which travel
 // beside it. The cause of an internal error stays in the log.
 func message(f *fault.Error) string {

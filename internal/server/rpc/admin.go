@@ -1,0 +1,47 @@
+package rpc
+
+import (
+	"context"
+
+	api "kvstore/api/kvstore/v1"
+)
+
+// Status describes this node and what it knows of the cluster.
+func (s *Service) Status(ctx context.Context, q *api.StatusRequest) (*api.StatusResponse, error) {
+	return s.b.Status(ctx, q)
+}
+
+// Topology returns the slot map.
+func (s *Service) Topology(ctx context.Context, q *api.TopologyRequest) (*api.TopologyResponse, error) {
+	return s.b.Topology(ctx, q)
+}
+
+// Digest compares all replicas of all groups.
+func (s *Service) Digest(ctx context.Context, q *api.DigestRequest) (*api.DigestResponse, error) {
+	return s.b.Digest(ctx, q)
+}
+
+// CreateNamespace creates a namespace.
+func (s *Service) CreateNamespace(ctx context.Context, q *api.CreateNamespaceRequest) (*api.Namespace, error) {
+	return s.b.CreateNamespace(ctx, q)
+}
+
+// ListNamespaces returns all namespaces.
+func (s *Service) ListNamespaces(ctx context.Context, q *api.ListNamespacesRequest) (*api.ListNamespacesResponse, error) {
+	return s.b.ListNamespaces(ctx, q)
+}
+
+// DescribeNamespace returns one namespace.
+func (s *Service) DescribeNamespace(ctx context.Context, q *api.DescribeNamespaceRequest) (*api.Namespace, error) {
+	return s.b.DescribeNamespace(ctx, q)
+}
+
+// DeleteNamespace starts the job that deletes a namespace.
+func (s *Service) DeleteNamespace(ctx context.Context, q *api.DeleteNamespaceRequest) (*api.Job, error) {
+	return s.b.DeleteNamespace(ctx, q)
+}
+
+// DescribeJob returns the state of a job.
+func (s *Service) DescribeJob(ctx context.Context, q *api.DescribeJobRequest) (*api.Job, error) {
+	return s.b.DescribeJob(ctx, q)
+}
