@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -168,10 +169,8 @@ func (c *Client) runBatch(ctx context.Context, b *batch) []error {
 func (c *Client) again(errs []error, positions []int) []int {
 	var out []int
 	for _, i := range positions {
-		switch CodeOf(errs[i]) {
-		case CodeWrongLeader, CodeUnavailable, CodeOverloaded:
+		if notExecuted(CodeOf(errs[i])) {
 			out = append(out, i)
-		default:
 		}
 	}
 	if len(out) > 0 {
@@ -237,21 +236,25 @@ func (c *Client) runPart(ctx context.Context, b *batch, positions []int, errs []
 func (b *batch) decodeAnswer(answer []byte, positions []int, errs []error) error {
 	n, err := decodeItems(answer, func(n int, itemErr error, answer []byte) error {
 		if n >= len(positions) {
-			return nil
+			return malformed("batch with too many results")
 		}
 		i := positions[n]
 		if errs[i] = itemErr; itemErr == nil {
 			errs[i] = b.decode(i, answer)
 		}
+		var broken malformedError
+		if errors.As(errs[i], &broken) {
+			return broken
+		}
 		return nil
 	})
 	if err == nil && n != len(positions) {
-		err = malformed("batch with a wrong number of results")
+		err = malformed("batch with too few results")
 	}
-	if err != nil && b.write {
-		return unknownOutcome(err)
+	if err != nil {
+		return unreadable(b.write, err)
 	}
-	return err
+	return nil
 }
 
 // checkMessage refuses what the server's message limit would refuse.

@@ -49,6 +49,9 @@ func (o *operation) release() {
 		o.body = nil
 	}
 	o.body = o.body[:0]
+	if o.call != nil {
+		o.call.body = nil
+	}
 	operations.Put(o)
 }
 

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -124,7 +125,7 @@ func (c *Client) Close() error {
 	c.cancel()
 	c.wg.Wait()
 	for _, n := range c.allNodes() {
-		n.closeConns()
+		n.close()
 	}
 	return nil
 }
@@ -146,12 +147,11 @@ const (
 	connBufferBytes   = 64 << 10
 )
 
-func (c *Client) dial(addr string) (*grpc.ClientConn, error) {
+func (c *Client) dial(addr string, connect func(context.Context, string) (net.Conn, error)) (*grpc.ClientConn, error) {
 	transport := insecure.NewCredentials()
 	if c.cfg.TLS != nil {
 		transport = credentials.NewTLS(c.cfg.TLS.Clone())
 	}
-	max := defaultLimits.messageBytes
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(transport),
 		grpc.WithUserAgent(c.cfg.UserAgent),
@@ -161,16 +161,22 @@ func (c *Client) dial(addr string) (*grpc.ClientConn, error) {
 		grpc.WithInitialConnWindowSize(connWindowBytes),
 		grpc.WithReadBufferSize(connBufferBytes),
 		grpc.WithWriteBufferSize(connBufferBytes),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(max), grpc.MaxCallSendMsgSize(max)),
+		grpc.WithContextDialer(connect),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: probeBackoffMin, Multiplier: 1.6, Jitter: 0.2, MaxDelay: probeBackoffMax},
-			MinConnectTimeout: c.cfg.ProbeTimeout,
+			MinConnectTimeout: c.cfg.ConnectTimeout,
 		}),
 	}
 	if c.cfg.Token != "" {
 		options = append(options, grpc.WithPerRPCCredentials(bearer{token: c.cfg.Token, plaintext: c.cfg.PlaintextToken}))
 	}
 	return grpc.NewClient("passthrough:///"+addr, options...)
+}
+
+// callOptions are the limits of the server's messages.
+func (c *Client) callOptions() []grpc.CallOption {
+	n := c.topology().limits.messageBytes
+	return []grpc.CallOption{grpc.MaxCallRecvMsgSize(n), grpc.MaxCallSendMsgSize(n)}
 }
 
 // bearer puts the token on every request.

@@ -88,6 +88,8 @@ type Config struct {
 	// node that fails it gets no requests until a later probe succeeds.
 	ProbeAfter   time.Duration
 	ProbeTimeout time.Duration
+	// ConnectTimeout bounds connecting to one node (1 s).
+	ConnectTimeout time.Duration
 	// UserAgent names the program in the server's logs ("kvstore-go").
 	UserAgent string
 	// Logger gets changes of node health; nil means none.
@@ -104,6 +106,7 @@ const (
 	defaultRetryMax        = 500 * time.Millisecond
 	defaultProbeAfter      = 250 * time.Millisecond
 	defaultProbeTimeout    = 500 * time.Millisecond
+	defaultConnectTimeout  = time.Second
 	maxConnsPerNode        = 64
 )
 
@@ -120,6 +123,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.RetryMax, defaultRetryMax)
 	setDefault(&c.ProbeAfter, defaultProbeAfter)
 	setDefault(&c.ProbeTimeout, defaultProbeTimeout)
+	setDefault(&c.ConnectTimeout, defaultConnectTimeout)
 	setDefault(&c.UserAgent, "kvstore-go")
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -165,7 +169,7 @@ func (c Config) validate() error {
 	}
 	for name, d := range map[string]time.Duration{
 		"Timeout": c.Timeout, "RefreshInterval": c.RefreshInterval, "RetryBase": c.RetryBase,
-		"RetryMax": c.RetryMax, "ProbeAfter": c.ProbeAfter, "ProbeTimeout": c.ProbeTimeout,
+		"RetryMax": c.RetryMax, "ProbeAfter": c.ProbeAfter, "ProbeTimeout": c.ProbeTimeout, "ConnectTimeout": c.ConnectTimeout,
 	} {
 		if d < 0 {
 			bad(name, d, "0 or more")

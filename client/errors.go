@@ -172,6 +172,12 @@ func CodeOf(err error) Code {
 	return CodeInternal
 }
 
+// notExecuted says whether a code means that nothing was done and that trying
+// again may help.
+func notExecuted(c Code) bool {
+	return c == CodeWrongLeader || c == CodeUnavailable || c == CodeOverloaded
+}
+
 // BatchError says that items of a batch failed. errors.Is and errors.As look
 // at all of them.
 type BatchError struct {
@@ -203,28 +209,6 @@ func (e *BatchError) Unwrap() []error {
 	return errs
 }
 
-// Names of details that carry what an Error has as fields, for answers inside
-// a pipeline, where there is no ErrorDetail.
-const (
-	detailRetryAfterMS = "retry_after_ms"
-	detailLeader       = "leader_node"
-	detailLeaderShort  = "leader"
-)
-
-// errorFromStatus turns a failure answered inside a message into an Error.
-func errorFromStatus(code, message string, details map[string]string) *Error {
-	e := &Error{Code: Code(code), Message: message, Details: details}
-	if ms, ok := parseMillis(details[detailRetryAfterMS]); ok {
-		e.RetryAfter = ms
-	}
-	e.Leader = details[detailLeader]
-	if e.Leader == "" && e.Code == CodeWrongLeader {
-		e.Leader = details[detailLeaderShort]
-	}
-	e.cause = contextCause(e.Code)
-	return e
-}
-
 // errorFromGRPC turns the error of an RPC into an Error. answered says whether
 // a server of the store gave it (it then carries an ErrorDetail): without one
 // it may have been executed.
@@ -250,6 +234,9 @@ func errorFromGRPC(err error) (e *Error, answered bool) {
 		}
 	}
 	code := codeFromGRPC(st.Code())
+	if code == CodeOverloaded && strings.Contains(st.Message(), "larger than max") {
+		code = CodeMessageTooLarge // gRPC's own limit, before any of our code
+	}
 	return &Error{Code: code, Message: st.Message(), cause: contextCause(code)}, false
 }
 
@@ -267,7 +254,7 @@ func codeFromGRPC(c codes.Code) Code {
 	case codes.Unauthenticated:
 		return CodeUnauthenticated
 	case codes.ResourceExhausted:
-		return CodeMessageTooLarge
+		return CodeOverloaded
 	case codes.Unimplemented:
 		return CodeUnsupported
 	case codes.OutOfRange:
@@ -302,6 +289,21 @@ func contextError(err error) *Error {
 	default:
 		return nil
 	}
+}
+
+// malformedError is a server's message that cannot be read.
+type malformedError string
+
+func (e malformedError) Error() string { return "malformed " + string(e) }
+
+func malformed(what string) error { return malformedError(what) }
+
+// unreadable is what a malformed answer means: a write may have been executed.
+func unreadable(write bool, cause error) *Error {
+	if write {
+		return unknownOutcome(cause)
+	}
+	return wrapError(CodeInternal, cause, "the answer cannot be read")
 }
 
 // unknownOutcome says that a write was sent and its answer is lost.

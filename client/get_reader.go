@@ -27,6 +27,8 @@ type ValueReader struct {
 	cancel  context.CancelFunc
 	piece   []byte
 	offset  uint64
+	// skip is what accept still drops after a resume.
+	skip    uint64
 	sum     uint32
 	resumes int
 	err     error
@@ -77,7 +79,7 @@ func (v *ValueReader) open() (*api.GetResponse, error) {
 func (v *ValueReader) openOn(n *node, deadline time.Duration) (*api.GetResponse, error) {
 	ctx, cancel := context.WithCancel(v.ctx)
 	limit := time.AfterFunc(deadline-v.client.now(), cancel)
-	stream, err := n.rpc().GetStream(ctx, v.request)
+	stream, err := n.conn().rpc().GetStream(ctx, v.request, v.client.callOptions()...)
 	var first *api.GetChunk
 	if err == nil {
 		first, err = stream.Recv()
@@ -89,7 +91,8 @@ func (v *ValueReader) openOn(n *node, deadline time.Duration) (*api.GetResponse,
 		cancel()
 		return nil, n.rpcFailure(v.ctx, err)
 	}
-	v.stream, v.cancel, v.node, v.piece = stream, cancel, n, first.GetData()
+	v.stream, v.cancel, v.node = stream, cancel, n
+	v.accept(first.GetData())
 	return first.GetResponse(), nil
 }
 
@@ -114,23 +117,28 @@ func (v *ValueReader) next() error {
 	chunk, err := v.stream.Recv()
 	switch {
 	case err == nil:
-		v.piece = chunk.GetData()
+		v.accept(chunk.GetData())
 		return nil
 	case errors.Is(err, io.EOF):
 		return v.end()
 	}
-	failure := v.node.rpcFailure(v.ctx, err)
-	var lost *lostError
-	if !errors.As(failure, &lost) {
-		return failure
-	}
 	if v.ctx.Err() != nil {
 		return contextError(v.ctx.Err())
+	}
+	failure := v.node.rpcFailure(v.ctx, err)
+	if e := (*Error)(nil); errors.As(failure, &e) && !notExecuted(e.Code) {
+		return e
 	}
 	if v.resumes++; v.resumes > maxResumes {
 		return wrapError(CodeUnavailable, err, "reading the value failed too often", "limit", maxResumes)
 	}
 	return v.resume()
+}
+
+// accept takes a piece without the bytes that were read before a resume.
+func (v *ValueReader) accept(piece []byte) {
+	n := min(v.skip, uint64(len(piece)))
+	v.piece, v.skip = piece[n:], v.skip-n
 }
 
 // end is io.EOF when the value is whole.
@@ -147,9 +155,10 @@ func (v *ValueReader) end() error {
 	return io.EOF
 }
 
-// resume opens the same version and skips what was read.
+// resume opens the same version again; accept skips what was read of it.
 func (v *ValueReader) resume() error {
 	v.cancel()
+	v.skip = v.offset
 	v.request.AtRevision = v.Record.Revision
 	v.request.Consistency, v.request.MaxStalenessMs = api.Consistency_CONSISTENCY_LINEARIZABLE, 0
 	head, err := v.open()
@@ -158,17 +167,6 @@ func (v *ValueReader) resume() error {
 	}
 	if got := head.GetRecord().GetRevision(); got != v.Record.Revision {
 		return newError(CodeCorruption, "the version being read was not found again", "key", quoteKey(v.Record.Key), "expected", v.Record.Revision, "actual", got)
-	}
-	for skip := v.offset; skip > 0; {
-		if n := min(skip, uint64(len(v.piece))); n > 0 {
-			v.piece, skip = v.piece[n:], skip-n
-			continue
-		}
-		chunk, err := v.stream.Recv()
-		if err != nil {
-			return v.node.rpcFailure(v.ctx, err)
-		}
-		v.piece = chunk.GetData()
 	}
 	return nil
 }

@@ -13,6 +13,10 @@ import (
 // errSuspect ends reads on a node that does not answer.
 var errSuspect = errors.New("the node does not answer")
 
+// cutAfterProbes is how many probe timeouts a node may be silent before its
+// socket is closed, because a network that swallows packets never would.
+const cutAfterProbes = 10
+
 // watchHealth ends overdue calls and probes nodes that are silent or down,
 // until ctx ends.
 func (c *Client) watchHealth(ctx context.Context) {
@@ -25,25 +29,38 @@ func (c *Client) watchHealth(ctx context.Context) {
 		case <-tick.C:
 		}
 		for _, n := range c.allNodes() {
-			n.check(ctx)
+			n.check()
 		}
 		c.closeRetired()
 	}
 }
 
 // check is one look at a node.
-func (n *node) check(ctx context.Context) {
+func (n *node) check() {
 	now := n.client.now()
-	silent := false
+	var silent *nodeConn
 	for _, nc := range n.conns {
-		for _, p := range []*pipe{&nc.small, &nc.bulk} {
-			waited := min(p.sweep(now, nil), now-time.Duration(p.lastReceived.Load()))
-			silent = silent || waited > n.client.cfg.ProbeAfter
+		waited := max(nc.small.sweep(now, nil), nc.bulk.sweep(now, nil))
+		if min(waited, nc.silence(now)) > n.client.cfg.ProbeAfter {
+			silent = nc
 		}
 	}
-	if n.probeDue(now, silent) {
-		n.client.spawn(func(context.Context) { n.probe(ctx) })
+	if !n.probeDue(now, silent != nil) {
+		return
 	}
+	if silent == nil {
+		silent = n.conn()
+	}
+	n.client.spawn(func(context.Context) {
+		silent.probe()
+		n.mu.Lock()
+		n.probing = false
+		n.mu.Unlock()
+	})
+}
+
+func (nc *nodeConn) silence(now time.Duration) time.Duration {
+	return now - time.Duration(nc.heard.Load())
 }
 
 // probeDue claims the one probe a node has at a time.
@@ -64,27 +81,25 @@ func (n *node) probeDue(now time.Duration, silent bool) bool {
 // probe asks the node for the topology. A node that does not answer is down:
 // its reads and what was not sent go elsewhere; writes that were sent wait on,
 // because only an answer or the end of the stream tells more about them.
-func (n *node) probe(ctx context.Context) {
-	defer func() {
-		n.mu.Lock()
-		n.probing = false
-		n.mu.Unlock()
-	}()
-	ctx, cancel := context.WithTimeout(ctx, n.client.cfg.ProbeTimeout)
+func (nc *nodeConn) probe() {
+	c := nc.node.client
+	ctx, cancel := context.WithTimeout(nc.node.ctx, c.cfg.ProbeTimeout)
 	defer cancel()
-	n.resetConnectBackoff()
-	resp, err := n.rpc().Topology(ctx, &api.TopologyRequest{KnownEpoch: n.client.topology().epoch}, grpc.WaitForReady(true))
+	nc.node.resetConnectBackoff()
+	resp, err := nc.rpc().Topology(ctx, &api.TopologyRequest{KnownEpoch: c.topology().epoch}, grpc.WaitForReady(true))
 	if err == nil || servedError(err) {
-		n.alive()
-		if resp.GetEpoch() > n.client.topology().epoch {
-			n.client.wantRefresh()
+		nc.hear()
+		nc.node.alive()
+		if resp.GetEpoch() > c.topology().epoch {
+			c.wantRefresh()
 		}
 		return
 	}
-	n.failed(err)
-	for _, nc := range n.conns {
-		nc.small.sweep(n.client.now(), errSuspect)
-		nc.bulk.sweep(n.client.now(), errSuspect)
+	nc.node.failed(err)
+	nc.small.sweep(c.now(), errSuspect)
+	nc.bulk.sweep(c.now(), errSuspect)
+	if nc.silence(c.now()) > cutAfterProbes*c.cfg.ProbeTimeout {
+		nc.cut()
 	}
 }
 

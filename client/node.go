@@ -1,11 +1,15 @@
 package client
 
 import (
+	"context"
+	"errors"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 
 	api "kvstore/api/kvstore/v1"
 )
@@ -20,9 +24,12 @@ type node struct {
 	client *Client
 	addr   string
 	conns  []*nodeConn
+	// ctx is the life of the node's pipes.
+	ctx    context.Context //nolint:containedctx // as Client.ctx
+	cancel context.CancelFunc
 	// next spreads operations over conns.
 	next atomic.Uint32
-	// outstanding counts the calls of all pipes.
+	// outstanding counts the calls of all pipes and other requests.
 	outstanding atomic.Int64
 	// info is what the topology says; nil for an endpoint not found in it.
 	info atomic.Pointer[api.NodeInfo]
@@ -39,33 +46,102 @@ type node struct {
 
 // nodeConn is one connection with its two pipes.
 type nodeConn struct {
+	node  *node
 	cc    *grpc.ClientConn
 	small pipe
 	bulk  pipe
+	// heard is when something last came from the server, since the client's
+	// start.
+	heard atomic.Int64
+	// raw is the socket, kept so that a silent one can be cut.
+	raw atomic.Pointer[net.Conn]
 }
 
 // newNode connects to nothing yet; connections open with their first request.
 func newNode(c *Client, addr string) (*node, error) {
 	n := &node{client: c, addr: addr}
+	n.ctx, n.cancel = context.WithCancel(c.ctx)
 	for range c.cfg.ConnsPerNode {
-		cc, err := c.dial(addr)
-		if err != nil {
-			n.closeConns()
+		nc := &nodeConn{node: n}
+		nc.small.init(nc)
+		nc.bulk.init(nc)
+		var err error
+		if nc.cc, err = c.dial(addr, nc.connect); err != nil {
+			n.close()
 			return nil, wrapError(CodeInvalidArgument, err, "bad address", "address", addr)
-		}
-		nc := &nodeConn{cc: cc}
-		for _, p := range []*pipe{&nc.small, &nc.bulk} {
-			p.node, p.conn, p.wake = n, cc, make(chan struct{}, 1)
 		}
 		n.conns = append(n.conns, nc)
 	}
 	return n, nil
 }
 
-// closeConns ends all streams. Their pipes end with the client.
-func (n *node) closeConns() {
+// close ends all streams and requests. The pipes' goroutines end soon after;
+// the client waits for them.
+func (n *node) close() {
+	n.cancel()
 	for _, nc := range n.conns {
 		_ = nc.cc.Close() // ErrClientConnClosing is the only error
+	}
+}
+
+// closeIfIdle closes a node that owes no answer and takes no more calls.
+func (n *node) closeIfIdle() bool {
+	for _, nc := range n.conns {
+		if !nc.small.closeIfIdle() || !nc.bulk.closeIfIdle() {
+			return false
+		}
+	}
+	if n.outstanding.Load() > 0 {
+		return false
+	}
+	n.close()
+	return true
+}
+
+// connect dials the node for gRPC.
+func (nc *nodeConn) connect(ctx context.Context, addr string) (net.Conn, error) {
+	raw, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	nc.hear()
+	nc.raw.Store(&raw)
+	return raw, nil
+}
+
+// cut closes the socket, so that gRPC ends its streams and connects again.
+func (nc *nodeConn) cut() {
+	if raw := nc.raw.Swap(nil); raw != nil {
+		_ = (*raw).Close() // whatever it says, the socket is gone
+	}
+}
+
+func (nc *nodeConn) hear() { nc.heard.Store(int64(nc.node.client.now())) }
+
+func (nc *nodeConn) rpc() api.KVStoreClient { return api.NewKVStoreClient(nc.cc) }
+
+// errNotConnected means that nothing was sent.
+var errNotConnected = errors.New("not connected")
+
+// ready waits for the connection, so that what fails after it may have been
+// sent and what fails in it was not.
+func (nc *nodeConn) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, nc.node.client.cfg.ConnectTimeout)
+	defer cancel()
+	for {
+		state := nc.cc.GetState()
+		switch state {
+		case connectivity.Ready:
+			return nil
+		case connectivity.TransientFailure, connectivity.Shutdown:
+			return errNotConnected
+		case connectivity.Idle:
+			nc.cc.Connect()
+		case connectivity.Connecting:
+		}
+		if !nc.cc.WaitForStateChange(ctx, state) {
+			return errNotConnected
+		}
 	}
 }
 
@@ -89,9 +165,6 @@ func (n *node) pipe(bodyBytes int) *pipe {
 	return &n.conn().small
 }
 
-// rpc is for everything that does not go through a pipe.
-func (n *node) rpc() api.KVStoreClient { return api.NewKVStoreClient(n.conn().cc) }
-
 func (n *node) zone() string { return n.info.Load().GetZone() }
 
 // Bounds of the backoff between probes of a node that is down.
@@ -102,6 +175,9 @@ const (
 
 // failed takes the node out of service until a probe succeeds.
 func (n *node) failed(cause error) {
+	if n.ctx.Err() != nil {
+		return
+	}
 	now := n.client.now()
 	n.mu.Lock()
 	defer n.mu.Unlock()

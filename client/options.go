@@ -75,15 +75,21 @@ type listCall struct {
 
 type namespaceOption string
 
-// InNamespace uses a namespace other than the client's.
+// InNamespace uses a namespace other than the client's; "" keeps that.
 func InNamespace(name string) Option { return namespaceOption(name) }
 
-func (o namespaceOption) applyPut(c *putCall)               { c.namespace = string(o) }
-func (o namespaceOption) applyGet(c *readCall)              { c.namespace = string(o) }
-func (o namespaceOption) applyDelete(c *deleteCall)         { c.namespace = string(o) }
-func (o namespaceOption) applyBatchWrite(c *batchWriteCall) { c.namespace = string(o) }
-func (o namespaceOption) applyBatchGet(c *readCall)         { c.namespace = string(o) }
-func (o namespaceOption) applyList(c *listCall)             { c.namespace = string(o) }
+func (o namespaceOption) set(name *string) {
+	if o != "" {
+		*name = string(o)
+	}
+}
+
+func (o namespaceOption) applyPut(c *putCall)               { o.set(&c.namespace) }
+func (o namespaceOption) applyGet(c *readCall)              { o.set(&c.namespace) }
+func (o namespaceOption) applyDelete(c *deleteCall)         { o.set(&c.namespace) }
+func (o namespaceOption) applyBatchWrite(c *batchWriteCall) { o.set(&c.namespace) }
+func (o namespaceOption) applyBatchGet(c *readCall)         { o.set(&c.namespace) }
+func (o namespaceOption) applyList(c *listCall)             { o.set(&c.namespace) }
 
 type putOption func(*PutItem)
 

@@ -27,7 +27,7 @@ import (
 // sender, which alone ends it.
 type pipe struct {
 	node *node
-	conn streamOpener
+	conn *nodeConn
 
 	wake chan struct{}
 
@@ -46,8 +46,6 @@ type pipe struct {
 	// sentFrame is the last frame given to the stream: only calls up to it can
 	// have answers.
 	sentFrame atomic.Uint64
-	// lastReceived is when the last frame came, since the client's start.
-	lastReceived atomic.Int64
 	// spare is the sender's, swapped with queue.
 	spare []entry
 }
@@ -71,6 +69,10 @@ const (
 	slotMask = 1<<slotBits - 1
 )
 
+func (p *pipe) init(nc *nodeConn) {
+	p.node, p.conn, p.wake = nc.node, nc, make(chan struct{}, 1)
+}
+
 // enqueue gives c to the sender and returns its id.
 func (p *pipe) enqueue(c *call) (id uint64, err error) {
 	limits := &p.node.client.cfg
@@ -86,7 +88,7 @@ func (p *pipe) enqueue(c *call) (id uint64, err error) {
 		return 0, newError(CodeOverloaded, "too many operations wait on this connection", "limit", limits.MaxPending)
 	}
 	if !p.running {
-		if !p.node.client.spawn(p.run) {
+		if !p.node.client.spawn(func(context.Context) { p.run(p.node.ctx) }) {
 			p.takeSlot(id)
 			return 0, errClientClosed()
 		}
@@ -206,6 +208,14 @@ func (p *pipe) failAll(failure func(sent bool) error, closing bool) {
 		c.err = failure(sent)
 		c.done <- struct{}{}
 	}
+}
+
+// closeIfIdle refuses further calls if there are none now.
+func (p *pipe) closeIfIdle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = p.closed || len(p.free) == len(p.slots)
+	return p.closed
 }
 
 func clearEntries(q []entry) []entry {

@@ -11,7 +11,7 @@ func (p *pipe) receive(st *pipeStream) {
 			return
 		}
 		st.received++
-		p.lastReceived.Store(int64(p.node.client.now()))
+		p.conn.hear()
 		p.node.alive()
 		batch, st.err = p.deliver(f, batch[:0])
 		if st.err != nil {

@@ -21,11 +21,6 @@ const (
 	frameOps   = 4096
 )
 
-// streamOpener is the part of a connection that a pipe needs.
-type streamOpener interface {
-	NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error)
-}
-
 // pipeStream is one life of a pipe's stream.
 type pipeStream struct {
 	grpc.ClientStream
@@ -179,11 +174,12 @@ func (p *pipe) markTaken(batch []entry) {
 // pipelineDesc is the stream's description; the server's is generated.
 var pipelineDesc = grpc.StreamDesc{StreamName: "Pipeline", ServerStreams: true, ClientStreams: true}
 
-// open opens the stream; it fails within Config.ProbeTimeout.
+// open opens the stream; it fails within Config.ConnectTimeout.
 func (p *pipe) open(ctx context.Context) (*pipeStream, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	limit := time.AfterFunc(p.node.client.cfg.ProbeTimeout, cancel)
-	s, err := p.conn.NewStream(ctx, &pipelineDesc, api.KVStore_Pipeline_FullMethodName, grpc.ForceCodecV2(rawCodec{}))
+	limit := time.AfterFunc(p.node.client.cfg.ConnectTimeout, cancel)
+	options := append(p.node.client.callOptions(), grpc.ForceCodecV2(rawCodec{}))
+	s, err := p.conn.cc.NewStream(ctx, &pipelineDesc, api.KVStore_Pipeline_FullMethodName, options...)
 	if err == nil && !limit.Stop() {
 		err = status.Error(codes.Unavailable, "connecting took too long")
 	}
@@ -192,7 +188,7 @@ func (p *pipe) open(ctx context.Context) (*pipeStream, error) {
 		return nil, err
 	}
 	st := &pipeStream{ClientStream: s, cancel: cancel, ended: make(chan struct{})}
-	p.lastReceived.Store(int64(p.node.client.now()))
+	p.conn.hear()
 	// The sender waits for the receiver before it ends.
 	go p.receive(st)
 	return st, nil

@@ -85,7 +85,7 @@ func (u *upload) send(ctx context.Context, n *node) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := n.rpc().PutStream(ctx)
+	stream, err := n.conn().rpc().PutStream(ctx, u.client.callOptions()...)
 	if err != nil {
 		return u.unsent(n.rpcFailure(ctx, err))
 	}

@@ -23,6 +23,9 @@ func (c *Client) do(ctx context.Context, o *operation) ([]byte, error) {
 	} else {
 		o.deadline = now + c.cfg.Timeout
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, contextError(err)
+	}
 	var avoid *node
 	for attempt := 0; ; attempt++ {
 		g := c.topology().groupOf(o.namespace, o.key)
@@ -90,6 +93,10 @@ func (c *Client) judge(ctx context.Context, o *operation, g *group, err error) v
 	var lost *lostError
 	if errors.As(err, &lost) {
 		return c.judgeLost(ctx, o, lost)
+	}
+	var broken malformedError
+	if errors.As(err, &broken) {
+		return verdict{err: unreadable(o.write, broken)}
 	}
 	var e *Error
 	if !errors.As(err, &e) {

@@ -6,8 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/keyspace"
 )
@@ -168,9 +166,9 @@ func (c *Client) loadTopology(ctx context.Context) error {
 }
 
 func (c *Client) fetchTopology(ctx context.Context, n *node) (*api.TopologyResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.ProbeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout+c.cfg.ProbeTimeout)
 	defer cancel()
-	r, err := n.rpc().Topology(ctx, &api.TopologyRequest{}, grpc.WaitForReady(false))
+	r, err := n.conn().rpc().Topology(ctx, &api.TopologyRequest{})
 	if err != nil {
 		e, _ := errorFromGRPC(err)
 		return nil, e
@@ -259,11 +257,9 @@ func (c *Client) closeRetired() {
 	defer c.mu.Unlock()
 	kept := c.retired[:0]
 	for _, n := range c.retired {
-		if n.outstanding.Load() > 0 {
+		if !n.closeIfIdle() {
 			kept = append(kept, n)
-			continue
 		}
-		n.closeConns()
 	}
 	clear(c.retired[len(kept):])
 	c.retired = kept

@@ -34,7 +34,14 @@ func unaryOn[Req, Resp any](ctx context.Context, c *Client, kind unaryKind, fixe
 	var out *Resp
 	o := &operation{write: kind == writeUnary, from: Any, deadline: c.until(ctx)}
 	err := c.try(ctx, o, fixed, func(n *node) (err error) {
-		out, err = method(n.rpc(), ctx, in)
+		nc := n.conn()
+		if o.write {
+			if err := nc.ready(ctx); err != nil {
+				n.failed(err)
+				return &lostError{cause: err}
+			}
+		}
+		out, err = method(nc.rpc(), ctx, in, c.callOptions()...)
 		return n.rpcFailure(ctx, err)
 	})
 	return out, err
@@ -110,14 +117,6 @@ func (c *Client) bound(ctx context.Context) (context.Context, context.CancelFunc
 func (c *Client) until(ctx context.Context) time.Duration {
 	deadline, _ := ctx.Deadline()
 	return c.now() + time.Until(deadline)
-}
-
-func parseMillis(s string) (time.Duration, bool) {
-	ms, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || ms <= 0 {
-		return 0, false
-	}
-	return millis(ms), true
 }
 
 func millis(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }

@@ -31,7 +31,7 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...PutO
 	}
 	var r PutResult
 	if err := decodePut(answer, &r); err != nil {
-		return PutResult{}, unknownOutcome(err)
+		return PutResult{}, unreadable(true, err)
 	}
 	return r, nil
 }
@@ -60,7 +60,7 @@ func (c *Client) get(ctx context.Context, o *operation, key string) (Record, err
 	}
 	var r Record
 	if err := decodeGet(answer, key, &r); err != nil {
-		return Record{}, err
+		return Record{}, unreadable(false, err)
 	}
 	return r, r.verify(o.read.keysOnly)
 }
@@ -111,7 +111,7 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...DeleteOption) (
 	}
 	var r DeleteResult
 	if err := decodeDelete(answer, &r); err != nil {
-		return DeleteResult{}, unknownOutcome(err)
+		return DeleteResult{}, unreadable(true, err)
 	}
 	return r, nil
 }

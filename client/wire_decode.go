@@ -36,11 +36,6 @@ func nextField(b []byte) (f field, rest []byte, ok bool) {
 	return f, value[n:], true
 }
 
-// malformed is what a server's broken message becomes.
-func malformed(what string) error {
-	return newError(CodeInternal, "the server sent a malformed message", "message", what)
-}
-
 // eachField calls fn for every field of a message.
 func eachField(b []byte, what string, fn func(field) error) error {
 	for len(b) > 0 {
@@ -96,10 +91,9 @@ func decodeResult(b []byte, op protowire.Number) (body []byte, err error) {
 	return body, nil
 }
 
-// decodeStatus returns nil for an empty code.
+// decodeStatus returns nil for an empty code and *Error for others.
 func decodeStatus(b []byte) error {
-	var code, message string
-	var details map[string]string
+	e := new(Error)
 	for len(b) > 0 {
 		f, rest, ok := nextField(b)
 		if !ok {
@@ -107,20 +101,25 @@ func decodeStatus(b []byte) error {
 		}
 		switch f.number {
 		case 1:
-			code = string(f.bytes)
+			e.Code = Code(f.bytes)
 		case 2:
-			message = string(f.bytes)
+			e.Message = string(f.bytes)
 		case 3:
-			if err := decodeEntry(&details, f.bytes); err != nil {
+			if err := decodeEntry(&e.Details, f.bytes); err != nil {
 				return err
 			}
+		case 4:
+			e.RetryAfter = millis(signed(f.num))
+		case 5:
+			e.Leader = string(f.bytes)
 		}
 		b = rest
 	}
-	if code == "" {
+	if e.Code == "" {
 		return nil
 	}
-	return errorFromStatus(code, message, details)
+	e.cause = contextCause(e.Code)
+	return e
 }
 
 func decodeEntry(m *map[string]string, b []byte) error {
