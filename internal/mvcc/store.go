@@ -10,6 +10,7 @@
 package mvcc
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -95,8 +96,12 @@ func (s *Store) layers() layers { return *s.current.Load() }
 // Insert adds a version; key is without instance. Readers whose revision
 // covers rev see it at once. key and value are kept, not copied, and must
 // never change. The same key and revision replace what was inserted before.
-// A deletion (del) hides older versions in the engine as well.
+// A deletion (del) hides older versions in the engine as well. Versions of a
+// key come in ascending order, but for repetitions after a restart.
 func (s *Store) Insert(inst keyspace.InstanceID, key []byte, rev keyspace.Revision, value []byte, del bool) {
+	if rev == 0 || rev == keyspace.MaxRevision {
+		panic(fmt.Sprintf("mvcc: insert of instance %d key %x at revision %d", inst, key, uint64(rev)))
+	}
 	d := s.layers().active()
 	d.list.insert(inst, key, rev, value, del)
 	d.bytes.Add(int64(len(key) + len(value) + nodeBytes))

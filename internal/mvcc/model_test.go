@@ -1,0 +1,270 @@
+package mvcc
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sort"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"kvstore/internal/engine/mem"
+	"kvstore/internal/keyspace"
+)
+
+// entry is one version in the model.
+type entry struct {
+	inst  keyspace.InstanceID
+	key   string
+	rev   keyspace.Revision
+	value string
+	del   bool
+}
+
+// model is every version ever inserted, by position.
+type model map[string]entry
+
+func position(inst keyspace.InstanceID, key string, rev keyspace.Revision) string {
+	return fmt.Sprintf("%d %x %d", inst, key, rev)
+}
+
+func (m model) insert(e entry) { m[position(e.inst, e.key, e.rev)] = e }
+
+// scan returns what a scan has to return.
+func (m model) scan(o ScanOptions) []entry {
+	var all []entry
+	for _, e := range m {
+		if e.inst == o.Instance && e.rev <= o.At && e.key >= string(o.Lower) && (o.Upper == nil || e.key < string(o.Upper)) {
+			all = append(all, e)
+		}
+	}
+	sort.Slice(all, func(i, j int) bool {
+		if all[i].key != all[j].key {
+			return all[i].key < all[j].key != o.Reverse
+		}
+		return all[i].rev > all[j].rev
+	})
+	if o.AllVersions {
+		return all
+	}
+	var newest []entry
+	for i, e := range all {
+		if (i == 0 || all[i-1].key != e.key) && !e.del {
+			newest = append(newest, e)
+		}
+	}
+	return newest
+}
+
+// frozen is a view with the model of its moment.
+type frozen struct {
+	view  *View
+	model model
+	last  keyspace.Revision
+}
+
+// machine drives a Store and a model by random actions.
+type machine struct {
+	store  *Store
+	model  model
+	last   keyspace.Revision
+	views  []frozen
+	sealed []DeltaID
+}
+
+func newMachine() *machine {
+	return &machine{
+		store: New(mem.Open(), Options{SealBytes: 1 << 10, MaxSealed: 4, FlushBatchBytes: 200}),
+		model: model{},
+	}
+}
+
+var (
+	genInstance = rapid.Map(rapid.IntRange(1, 3), func(i int) keyspace.InstanceID { return keyspace.InstanceID(i) })
+	genKey      = rapid.SampledFrom([]string{"\x01", "\x01\x00", "a", "a\x00", "ab", "b", "b\xff", "c", "\xfe\xff"})
+	genBound    = rapid.OneOf(rapid.Just[[]byte](nil), rapid.Map(genKey, func(k string) []byte { return []byte(k) }))
+)
+
+func (m *machine) Insert(t *rapid.T) {
+	for range rapid.IntRange(1, 8).Draw(t, "count") {
+		m.last += keyspace.Revision(rapid.IntRange(1, 2).Draw(t, "step"))
+		e := entry{inst: genInstance.Draw(t, "instance"), key: genKey.Draw(t, "key"), rev: m.last, del: rapid.IntRange(0, 4).Draw(t, "delete") == 0}
+		if !e.del {
+			e.value = fmt.Sprintf("value of %d", e.rev)
+		}
+		m.insert(e)
+	}
+}
+
+func (m *machine) insert(e entry) {
+	m.store.Insert(e.inst, []byte(e.key), e.rev, []byte(e.value), e.del)
+	m.model.insert(e)
+}
+
+// Again inserts what is there already, as a replay does.
+func (m *machine) Again(t *rapid.T) {
+	all := m.model.scan(ScanOptions{Instance: genInstance.Draw(t, "instance"), At: m.last, AllVersions: true})
+	if len(all) == 0 {
+		t.Skip("nothing there")
+	}
+	// Only the newest of a key: versions of a key come in order.
+	e := all[rapid.IntRange(0, len(all)-1).Draw(t, "which")]
+	for _, other := range all {
+		if other.key == e.key && other.rev > e.rev {
+			e = other
+		}
+	}
+	m.insert(e)
+}
+
+func (m *machine) Seal(t *rapid.T) {
+	if m.store.Sealed() >= 6 {
+		t.Skip("enough")
+	}
+	active := m.store.Active()
+	if id := m.store.Seal(); id != active || m.store.Active() != active+1 {
+		t.Fatalf("sealed %d, active was %d and is %d", id, active, m.store.Active())
+	}
+	m.sealed = append(m.sealed, active)
+}
+
+func (m *machine) Flush(t *rapid.T) {
+	id, ok, err := m.store.FlushOldest(context.Background(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok != (len(m.sealed) > 0) {
+		t.Fatalf("flushed %t with %d sealed", ok, len(m.sealed))
+	}
+	if !ok {
+		return
+	}
+	if id != m.sealed[0] || m.store.Oldest() != id+1 {
+		t.Fatalf("flushed %d, want %d; oldest is %d", id, m.sealed[0], m.store.Oldest())
+	}
+	m.sealed = m.sealed[1:]
+}
+
+func (m *machine) Open(t *rapid.T) {
+	if len(m.views) >= 4 {
+		t.Skip("enough")
+	}
+	frozenModel := make(model, len(m.model))
+	for k, v := range m.model {
+		frozenModel[k] = v
+	}
+	m.views = append(m.views, frozen{m.store.View(), frozenModel, m.last})
+}
+
+func (m *machine) CloseOne(t *rapid.T) {
+	if len(m.views) == 0 {
+		t.Skip("none")
+	}
+	m.views[0].view.Close()
+	m.views = m.views[1:]
+}
+
+// Read compares a view, perhaps an old one, with its model.
+func (m *machine) Read(t *rapid.T) {
+	f := frozen{m.store.View(), m.model, m.last}
+	if len(m.views) > 0 && rapid.Bool().Draw(t, "old view") {
+		f = m.views[rapid.IntRange(0, len(m.views)-1).Draw(t, "view")]
+	} else {
+		defer f.view.Close()
+	}
+	f.checkGet(t)
+	f.checkScan(t)
+}
+
+func (f *frozen) at(t *rapid.T) keyspace.Revision {
+	return keyspace.Revision(rapid.Uint64Range(0, uint64(f.last)).Draw(t, "at"))
+}
+
+func (f *frozen) checkGet(t *rapid.T) {
+	inst, key, at := genInstance.Draw(t, "instance"), genKey.Draw(t, "key"), f.at(t)
+	value, rev, ok, err := f.view.Get(inst, []byte(key), at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := f.model.scan(ScanOptions{Instance: inst, Lower: []byte(key), Upper: []byte(key + "\x00"), At: at})
+	if ok != (len(want) == 1) || ok && (rev != want[0].rev || string(value) != want[0].value) {
+		t.Fatalf("get %d %q at %d: %q, %d, %t; want %v", inst, key, at, value, rev, ok, want)
+	}
+}
+
+func (f *frozen) checkScan(t *rapid.T) {
+	o := ScanOptions{Instance: genInstance.Draw(t, "instance"), Lower: genBound.Draw(t, "lower"), Upper: genBound.Draw(t, "upper"), At: f.at(t)}
+	switch rapid.IntRange(0, 2).Draw(t, "mode") {
+	case 1:
+		o.Reverse = true
+	case 2:
+		o.AllVersions = true
+	}
+	want := f.model.scan(o)
+	s := f.view.Scan(o)
+	defer s.Close()
+	equalScan(t, o, s, want)
+	if key := genKey.Draw(t, "seek"); rapid.Bool().Draw(t, "seeking") {
+		s.Seek([]byte(key))
+		equalScan(t, o, s, after(want, key, o.Reverse))
+	}
+}
+
+func after(all []entry, key string, reverse bool) []entry {
+	for i, e := range all {
+		if e.key == key || e.key > key != reverse {
+			return all[i:]
+		}
+	}
+	return nil
+}
+
+func equalScan(t *rapid.T, o ScanOptions, s *Scanner, want []entry) {
+	for i, w := range want {
+		if !s.Valid() {
+			t.Fatalf("scan %+v ended after %d of %d: %v", o, i, len(want), s.Err())
+		}
+		value, err := s.Value()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(s.Key()) != w.key || s.Revision() != w.rev || string(value) != w.value || s.Deleted() != w.del {
+			t.Fatalf("scan %+v at %d: %q@%d %q %t, want %+v", o, i, s.Key(), s.Revision(), value, s.Deleted(), w)
+		}
+		s.Next()
+	}
+	if s.Valid() || s.Err() != nil {
+		t.Fatalf("scan %+v goes on with %q after %d, error %v", o, s.Key(), len(want), s.Err())
+	}
+}
+
+// Latest knows deltas only.
+func (m *machine) Latest(t *rapid.T) {
+	inst, key := genInstance.Draw(t, "instance"), genKey.Draw(t, "key")
+	value, rev, del, ok := m.store.Latest(inst, []byte(key))
+	if !ok {
+		return
+	}
+	all := m.model.scan(ScanOptions{Instance: inst, Lower: []byte(key), Upper: []byte(key + "\x00"), At: m.last, AllVersions: true})
+	if len(all) == 0 || all[0].rev != rev || all[0].del != del || !bytes.Equal(value, []byte(all[0].value)) {
+		t.Fatalf("latest of %d %q is %q@%d %t, want %v", inst, key, value, rev, del, all)
+	}
+}
+
+func (m *machine) close() {
+	for _, f := range m.views {
+		f.view.Close()
+	}
+}
+
+func TestStoreAgainstModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newMachine()
+		defer m.close()
+		t.Repeat(map[string]func(*rapid.T){
+			"insert": m.Insert, "again": m.Again, "seal": m.Seal, "flush": m.Flush,
+			"open": m.Open, "close": m.CloseOne, "read": m.Read, "latest": m.Latest,
+		})
+	})
+}
