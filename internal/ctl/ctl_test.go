@@ -1,0 +1,217 @@
+package ctl
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+
+	"kvstore/internal/ctl/lineedit"
+	"kvstore/internal/ctl/memserver"
+)
+
+// isolate gives a test its own home, contexts and state.
+func isolate(t *testing.T) {
+	t.Helper()
+	home := t.TempDir()
+	for name, value := range map[string]string{
+		"HOME": home, "USERPROFILE": home, "XDG_CONFIG_HOME": filepath.Join(home, "config"),
+		"XDG_STATE_HOME": filepath.Join(home, "state"),
+		"KVCTL_CONFIG":   "", envEndpoints: "", envContext: "", envToken: "",
+	} {
+		t.Setenv(name, value)
+	}
+}
+
+// result is what one command line did.
+type result struct {
+	out, err string
+	code     int
+}
+
+func kvctl(stdin string, args ...string) result {
+	var out, errs bytes.Buffer
+	code := Run(context.Background(), args, Streams{In: strings.NewReader(stdin), Out: &out, Err: &errs})
+	return result{out.String(), errs.String(), code}
+}
+
+// TestScripts runs the scripts of testdata: each directive is a command line
+// of kvctl, input is its standard input, -rewrite writes the outputs again.
+func TestScripts(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		isolate(t)
+		s := memserver.Start(t)
+		t.Setenv(envEndpoints, s.Addr)
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			return script(t, s, d)
+		})
+	})
+}
+
+func script(t *testing.T, s *memserver.Server, d *datadriven.TestData) string {
+	t.Helper()
+	lines := strings.SplitN(d.Input, "\n", 2)
+	stdin := ""
+	if len(lines) == 2 {
+		stdin = lines[1]
+	}
+	switch d.Cmd {
+	case "fail": // every later operation fails with this code
+		code := strings.TrimSpace(lines[0])
+		if code == "" {
+			s.FailWith(nil)
+			return "ok\n"
+		}
+		s.FailWith(func(string, string) error { return memserver.Errorf(code, "made to fail") })
+		return "ok\n"
+	case "run":
+	default:
+		t.Fatalf("%s: unknown directive %s", d.Pos, d.Cmd)
+	}
+	words, err := lineedit.Split(lines[0])
+	if err != nil {
+		t.Fatalf("%s: %v", d.Pos, err)
+	}
+	r := kvctl(stdin, words...)
+	out := r.out
+	if r.err != "" {
+		out += "stderr: " + r.err
+	}
+	if out != "" && !strings.HasSuffix(out, "\n") {
+		out += "(no newline)\n"
+	}
+	if r.code != 0 {
+		out += fmt.Sprintf("exit %d\n", r.code)
+	}
+	return strings.ReplaceAll(out, s.Addr, "ADDR")
+}
+
+func TestPutAndGetBytes(t *testing.T) {
+	isolate(t)
+	s := memserver.Start(t)
+	value := make([]byte, 1<<20)
+	for i := range value {
+		value[i] = byte(i * 31)
+	}
+	file := filepath.Join(t.TempDir(), "x.png")
+	if err := os.WriteFile(file, value, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"put", "a", "-e", s.Addr}, {"put", "a", "--file", file, "-e", s.Addr}} {
+		if r := kvctl(string(value), args...); r.code != 0 {
+			t.Fatalf("%v: %+v", args, r)
+		}
+		if r := kvctl("", "get", "a", "-e", s.Addr); r.out != string(value) {
+			t.Fatalf("%v: value came back with %d bytes", args, len(r.out))
+		}
+	}
+	if got := s.Record("a").GetContentType(); got != "image/png" {
+		t.Errorf("content type %q", got)
+	}
+	back := filepath.Join(t.TempDir(), "back")
+	if r := kvctl("", "get", "a", "--file", back, "-e", "grpc://"+s.Addr); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if b, err := os.ReadFile(back); err != nil || !bytes.Equal(b, value) {
+		t.Errorf("file has %d bytes, %v", len(b), err)
+	}
+}
+
+func TestValueTooLarge(t *testing.T) {
+	isolate(t)
+	s := memserver.Start(t)
+	big := strings.Repeat("x", 16<<20)
+	if r := kvctl(big, "put", "a", "-e", s.Addr); r.code != 0 {
+		t.Fatalf("16 MB: %+v", r)
+	}
+	r := kvctl(big+"x", "put", "a", "-e", s.Addr)
+	if r.code != exitRefused || !strings.Contains(r.err, "value_too_large") || !strings.Contains(r.err, "limit=16777216") {
+		t.Fatalf("one byte more: %d %s", r.code, r.err)
+	}
+}
+
+func TestUnreachableNamesItsEndpoint(t *testing.T) {
+	isolate(t)
+	t.Setenv(envEndpoints, "127.0.0.1:1")
+	r := kvctl("", "get", "a", "--timeout", "50ms")
+	if r.code != exitUnavailable || !strings.Contains(r.err, "127.0.0.1:1, from KVCTL_ENDPOINTS") {
+		t.Fatalf("%+v", r)
+	}
+}
+
+func TestEndpoints(t *testing.T) {
+	for in, want := range map[string]string{
+		"h:1": "h:1", "grpc://h": "h:8085", "grpc://10.0.0.4:8085": "10.0.0.4:8085", "http://h": "h:8080",
+		"http://h:9/": "h:9", "https://h": "h:8080 tls", "grpcs://[::1]:5": "[::1]:5 tls", "[::1]:5": "[::1]:5",
+		"grpc://[::1]": "[::1]:8085", "h": "", "ftp://h:1": "", ":1": "", "http://h:1/x": "", "": "", "grpc://": "",
+	} {
+		addr, secure, err := parseEndpoint(in)
+		if secure {
+			addr += " tls"
+		}
+		if addr != want || (err != nil) != (want == "") {
+			t.Errorf("%q: %q, %v; want %q", in, addr, err, want)
+		}
+	}
+}
+
+func TestShortForm(t *testing.T) {
+	isolate(t)
+	s := memserver.Start(t)
+	for _, args := range [][]string{{s.Addr}, {"grpc://" + s.Addr}, {"shell", s.Addr}} {
+		r := kvctl("put a 'b c'\nget a\nget missing\n# note\nuse nope\nexit\nget a\n", args...)
+		if !strings.Contains(r.out, "b c\n") || strings.Count(r.out, "b c") != 1 || r.code != exitNotFound {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+}
+
+func TestShellNamespace(t *testing.T) {
+	isolate(t)
+	s := memserver.Start(t)
+	r := kvctl("namespace create other\nput a default\nuse other\nput a other\nget a\nuse default\nget a -o json\nget a\nuse\n", s.Addr)
+	if r.code != 0 || !strings.Contains(r.out, "other\nKEY") || !strings.HasSuffix(r.out, "}\ndefault\ndefault\n") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	isolate(t)
+	s := memserver.Start(t)
+	kvctl("put user:1 a\nput user:2 b\nput other c\n", s.Addr)
+	r := kvctl("", "__complete", "-e", s.Addr, "get", "user:")
+	if !strings.Contains(r.out, "user:1\nuser:2\n:") {
+		t.Errorf("%+v", r)
+	}
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		if r := kvctl("", "completion", shell); r.code != 0 || !strings.Contains(r.out, "kvctl") {
+			t.Errorf("%s: exit %d", shell, r.code)
+		}
+	}
+	a := &app{inShell: true, base: context.Background()}
+	a.opts.endpoints, a.opts.read = []string{s.Addr}, "leader"
+	defer a.close()
+	if got := a.completeLine(context.Background(), "get us"); len(got) != 2 || got[0] != "get user:1" {
+		t.Errorf("%q", got)
+	}
+	if got := a.completeLine(context.Background(), "sta"); len(got) != 1 || got[0] != "status " {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	isolate(t)
+	s := memserver.Start(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	var out, errs bytes.Buffer
+	code := Run(ctx, []string{"get", "a", "-e", s.Addr}, Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
+	if code != exitInterrupted {
+		t.Errorf("exit %d, %s", code, errs.String())
+	}
+}

@@ -1,0 +1,168 @@
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"kvstore/client"
+	"kvstore/internal/ctl/ctxfile"
+	"kvstore/internal/ctl/record"
+	"kvstore/internal/ctl/transfer"
+)
+
+// Exit codes. They are part of the contract: scripts depend on them.
+const (
+	exitOK          = 0
+	exitError       = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitCondition   = 4
+	exitUnavailable = 5
+	exitUnknown     = 6
+	exitOverloaded  = 7
+	exitRefused     = 8
+	exitCorrupt     = 9
+	exitDenied      = 10
+	exitPartial     = 11
+	exitInterrupted = 130
+)
+
+const exitHelp = `kvctl ends with one of these codes:
+
+    0  done
+    1  another error
+    2  usage: a command, flag, argument or input line that cannot be used; nothing was sent
+    3  not found: the key, namespace, node or context does not exist
+    4  a condition did not hold, or what should be created exists; nothing was changed
+    5  unavailable: no node answered in time; nothing is known to have been changed
+    6  unknown outcome: a write was sent and its answer was lost; read before you repeat it
+    7  overloaded: the cluster refused more work for now; try again later
+    8  refused: a limit or rule of the store (size, key, token, revision, unsupported)
+    9  corruption: stored data, replicas or transferred files differ
+   10  not authenticated or not permitted
+   11  partial: some items of a batch or transfer failed; each is reported
+  130  interrupted
+`
+
+// usageError is a command line that cannot be used.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// codeError ends the program with a code.
+type codeError struct {
+	error
+	code int
+	// silent means that the output says it all.
+	silent bool
+}
+
+func (e codeError) Unwrap() error { return e.error }
+
+// exitCode maps an error to the code the program ends with.
+func exitCode(ctx context.Context, err error) int {
+	var own codeError
+	switch {
+	case err == nil:
+		return exitOK
+	case ctx.Err() != nil:
+		return exitInterrupted
+	case errors.As(err, &own):
+		return own.code
+	case errors.As(err, new(usageError)), errors.Is(err, record.ErrBad):
+		return exitUsage
+	case errors.Is(err, transfer.ErrMismatch):
+		return exitCorrupt
+	case errors.Is(err, transfer.ErrPartial):
+		return exitPartial
+	case errors.Is(err, ctxfile.ErrUnknown):
+		return exitNotFound
+	}
+	return exitOfCode(client.CodeOf(err))
+}
+
+func exitOfCode(code client.Code) int {
+	switch code {
+	case client.CodeNotFound, client.CodeNamespaceNotFound:
+		return exitNotFound
+	case client.CodeConditionFailed, client.CodeBatchAborted, client.CodeNamespaceExists:
+		return exitCondition
+	case client.CodeUnavailable, client.CodeDeadlineExceeded, client.CodeWrongLeader, client.CodeCanceled, client.CodeClosed:
+		return exitUnavailable
+	case client.CodeUnknownOutcome:
+		return exitUnknown
+	case client.CodeOverloaded:
+		return exitOverloaded
+	case client.CodeInvalidArgument, client.CodeInvalidKey, client.CodeKeyTooLarge, client.CodeValueTooLarge,
+		client.CodeMessageTooLarge, client.CodeChecksumMismatch, client.CodeInvalidToken, client.CodeCrossGroup,
+		client.CodeOutOfRange, client.CodeFailedPrecondition, client.CodeUnsupported, client.CodeNamespaceDeleting:
+		return exitRefused
+	case client.CodeCorruption:
+		return exitCorrupt
+	case client.CodeUnauthenticated, client.CodePermissionDenied:
+		return exitDenied
+	case client.CodeInternal:
+		return exitError
+	}
+	return exitError
+}
+
+// errorView is an error with -o json.
+type errorView struct {
+	Code         string            `json:"code"`
+	Message      string            `json:"message"`
+	Details      map[string]string `json:"details,omitempty"`
+	RetryAfterMS int64             `json:"retry_after_ms,omitempty"`
+	Hint         string            `json:"hint,omitempty"`
+}
+
+// report prints an error with what helps to mend it.
+func (a *app) report(ctx context.Context, err error) {
+	var own codeError
+	if errors.As(err, &own) && own.silent {
+		return
+	}
+	hint := a.hint(err)
+	if ctx.Err() != nil {
+		hint = "interrupted"
+	}
+	if a.opts.output == formatJSON {
+		_ = record.Write(a.Err, map[string]any{"error": viewError(err, hint)})
+		return
+	}
+	_, _ = fmt.Fprintf(a.Err, "kvctl: %s\n", strings.TrimPrefix(err.Error(), "kvstore: "))
+	if hint != "" {
+		_, _ = fmt.Fprintf(a.Err, "  %s\n", hint)
+	}
+}
+
+func viewError(err error, hint string) errorView {
+	v := errorView{Code: string(client.CodeOf(err)), Message: err.Error(), Hint: hint}
+	if errors.As(err, new(usageError)) || errors.Is(err, record.ErrBad) {
+		v.Code = "usage"
+	}
+	var e *client.Error
+	if errors.As(err, &e) {
+		v.Details, v.RetryAfterMS = e.Details, e.RetryAfter.Milliseconds()
+		v.Message = e.Message
+	}
+	return v
+}
+
+// hint says where an endpoint came from, or what to try.
+func (a *app) hint(err error) string {
+	switch code := client.CodeOf(err); {
+	case errors.As(err, new(usageError)):
+		return "`kvctl help` and `kvctl COMMAND --help` show what is possible"
+	case slices.Contains([]client.Code{client.CodeUnavailable, client.CodeDeadlineExceeded, client.CodeUnauthenticated}, code) && a.target.from != "":
+		return fmt.Sprintf("endpoints %s, from %s", strings.Join(a.target.endpoints, ", "), a.target.from)
+	case code == client.CodeUnknownOutcome:
+		return "read the key before you repeat the write"
+	}
+	return ""
+}
