@@ -88,7 +88,7 @@ func (a *app) open(name string) (io.Reader, func(), error) {
 func (a *app) batch(ctx context.Context, c *client.Client, verb string, lines *record.Lines, atomic bool, do batchVerb, out *batchOut) error {
 	parse := record.ParseKey
 	if verb == "put" {
-		parse = record.Parse
+		parse = parsePut
 	}
 	maxItems, maxBytes := batchItems, batchBytes
 	if atomic {
@@ -116,6 +116,15 @@ func (a *app) batch(ctx context.Context, c *client.Client, verb string, lines *r
 			return nil
 		}
 	}
+}
+
+// parsePut reads a line that can be written.
+func parsePut(line []byte) (record.JSON, error) {
+	j, err := record.Parse(line)
+	if err == nil {
+		_, err = j.Put()
+	}
+	return j, err
 }
 
 // nextItems parses lines up to either bound; io.EOF comes with the last ones.

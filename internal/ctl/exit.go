@@ -34,7 +34,7 @@ const exitHelp = `kvctl ends with one of these codes:
 
     0  done
     1  another error
-    2  usage: a command, flag, argument or input line that cannot be used; nothing was sent
+    2  usage: a command, flag, argument or input line that cannot be used; nothing was sent for it
     3  not found: the key, namespace, node or context does not exist
     4  a condition did not hold, or what should be created exists; nothing was changed
     5  unavailable: no node answered in time; nothing is known to have been changed
@@ -135,7 +135,9 @@ func (a *app) report(ctx context.Context, err error) {
 		_ = record.Write(a.Err, map[string]any{"error": viewError(err, hint)})
 		return
 	}
-	_, _ = fmt.Fprintf(a.Err, "kvctl: %s\n", strings.TrimPrefix(err.Error(), "kvstore: "))
+	// The SDK's prefix says nothing here, also inside a longer message.
+	text := strings.ReplaceAll(strings.TrimPrefix(err.Error(), "kvstore: "), ": kvstore: ", ": ")
+	_, _ = fmt.Fprintf(a.Err, "kvctl: %s\n", text)
 	if hint != "" {
 		_, _ = fmt.Fprintf(a.Err, "  %s\n", hint)
 	}

@@ -19,7 +19,7 @@ func newRoot(a *app) *cobra.Command {
 		Short: "Read, write and look after a kvstore cluster",
 		Long: "Read, write and look after a kvstore cluster.\n\n" +
 			"`kvctl HOST:PORT` is short for `kvctl shell HOST:PORT`.",
-		SilenceUsage: true, SilenceErrors: true,
+		SilenceUsage: true, SilenceErrors: true, SuggestionsMinimumDistance: 2,
 		Args: usageArgs(rootArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {

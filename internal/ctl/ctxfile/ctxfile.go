@@ -156,6 +156,9 @@ func (f *File) Get(name string) (Context, error) {
 	if name == "" {
 		name = f.Current
 	}
+	if name == "" {
+		return Context{}, fmt.Errorf("%w: none is named and none is current (known: %v)", ErrUnknown, f.Names())
+	}
 	c, ok := f.Contexts[name]
 	if !ok {
 		return Context{}, fmt.Errorf("%w %q (known: %v)", ErrUnknown, name, f.Names())
