@@ -79,7 +79,7 @@ func (a *app) open(name string) (io.Reader, func(), error) {
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, nil, usageError{err}
+		return nil, nil, usageError{Err: err}
 	}
 	return f, func() { _ = f.Close() }, nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kvstore/internal/ctl/ctxfile"
+	"kvstore/internal/ctl/target"
 )
 
 // contextView is a context with -o json.
@@ -52,17 +53,17 @@ func (a *app) contextCmd() *cobra.Command {
 
 func (a *app) setContext(name string, use bool) error {
 	o := a.opts
-	if len(o.endpoints) == 0 {
+	if len(o.Endpoints) == 0 {
 		return usagef("context set: --endpoints is missing")
 	}
-	for _, e := range o.endpoints {
-		if _, _, err := parseEndpoint(e); err != nil {
-			return usageError{err}
+	for _, e := range o.Endpoints {
+		if _, _, err := target.ParseEndpoint(e); err != nil {
+			return usageError{Err: err}
 		}
 	}
-	c := ctxfile.Context{Endpoints: o.endpoints, Namespace: o.namespace}
-	if o.tls || o.files != (ctxfile.TLS{}) {
-		c.TLS = mergeTLS(nil, o.files)
+	c := ctxfile.Context{Endpoints: o.Endpoints, Namespace: o.Namespace}
+	if o.TLS || o.Files != (ctxfile.TLS{}) {
+		c.TLS = &o.Files
 	}
 	return changeContexts(func(f *ctxfile.File) error {
 		f.Set(name, c, use)

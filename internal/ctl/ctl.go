@@ -10,6 +10,8 @@ import (
 	"os/signal"
 
 	"golang.org/x/term"
+
+	"kvstore/internal/ctl/target"
 )
 
 // Streams are the program's standard files.
@@ -21,7 +23,7 @@ type Streams struct {
 // Run executes one command line (without the program's name) and returns the
 // exit code, one of those in `kvctl help exit-codes`.
 func Run(ctx context.Context, args []string, s Streams) int {
-	a := &app{Streams: s, base: ctx}
+	a := &app{Streams: s, base: ctx, inherited: options{Flags: target.Default()}}
 	defer a.close()
 	return a.execute(ctx, args)
 }

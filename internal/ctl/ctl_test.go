@@ -14,6 +14,7 @@ import (
 
 	"kvstore/internal/ctl/lineedit"
 	"kvstore/internal/ctl/memserver"
+	"kvstore/internal/ctl/target"
 )
 
 // isolate gives a test its own home, contexts and state.
@@ -23,7 +24,7 @@ func isolate(t *testing.T) {
 	for name, value := range map[string]string{
 		"HOME": home, "USERPROFILE": home, "XDG_CONFIG_HOME": filepath.Join(home, "config"),
 		"XDG_STATE_HOME": filepath.Join(home, "state"),
-		"KVCTL_CONFIG":   "", envEndpoints: "", envContext: "", envToken: "",
+		"KVCTL_CONFIG":   "", target.EnvEndpoints: "", target.EnvContext: "", target.EnvToken: "",
 	} {
 		t.Setenv(name, value)
 	}
@@ -47,7 +48,7 @@ func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		isolate(t)
 		s := memserver.Start(t)
-		t.Setenv(envEndpoints, s.Addr)
+		t.Setenv(target.EnvEndpoints, s.Addr)
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			return script(t, s, d)
 		})
@@ -141,26 +142,10 @@ func TestValueTooLarge(t *testing.T) {
 
 func TestUnreachableNamesItsEndpoint(t *testing.T) {
 	isolate(t)
-	t.Setenv(envEndpoints, "127.0.0.1:1")
+	t.Setenv(target.EnvEndpoints, "127.0.0.1:1")
 	r := kvctl("", "get", "a", "--timeout", "50ms")
 	if r.code != exitUnavailable || !strings.Contains(r.err, "127.0.0.1:1, from KVCTL_ENDPOINTS") {
 		t.Fatalf("%+v", r)
-	}
-}
-
-func TestEndpoints(t *testing.T) {
-	for in, want := range map[string]string{
-		"h:1": "h:1", "grpc://h": "h:8085", "grpc://10.0.0.4:8085": "10.0.0.4:8085", "http://h": "h:8080",
-		"http://h:9/": "h:9", "https://h": "h:8080 tls", "grpcs://[::1]:5": "[::1]:5 tls", "[::1]:5": "[::1]:5",
-		"grpc://[::1]": "[::1]:8085", "h": "", "ftp://h:1": "", ":1": "", "http://h:1/x": "", "": "", "grpc://": "",
-	} {
-		addr, secure, err := parseEndpoint(in)
-		if secure {
-			addr += " tls"
-		}
-		if addr != want || (err != nil) != (want == "") {
-			t.Errorf("%q: %q, %v; want %q", in, addr, err, want)
-		}
 	}
 }
 
@@ -197,8 +182,8 @@ func TestCompletion(t *testing.T) {
 			t.Errorf("%s: exit %d", shell, r.code)
 		}
 	}
-	a := &app{inShell: true, base: context.Background()}
-	a.opts.endpoints, a.opts.read = []string{s.Addr}, "leader"
+	a := &app{inShell: true, base: context.Background(), opts: options{Flags: target.Default()}}
+	a.opts.Endpoints = []string{s.Addr}
 	defer a.close()
 	if got := a.completeLine(context.Background(), "get us"); len(got) != 2 || got[0] != "get user:1" {
 		t.Errorf("%q", got)

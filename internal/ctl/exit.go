@@ -10,6 +10,7 @@ import (
 	"kvstore/client"
 	"kvstore/internal/ctl/ctxfile"
 	"kvstore/internal/ctl/record"
+	"kvstore/internal/ctl/target"
 	"kvstore/internal/ctl/transfer"
 )
 
@@ -48,11 +49,9 @@ const exitHelp = `kvctl ends with one of these codes:
 `
 
 // usageError is a command line that cannot be used.
-type usageError struct{ error }
+type usageError = target.UsageError
 
-func (e usageError) Unwrap() error { return e.error }
-
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+func usagef(format string, args ...any) error { return usageError{Err: fmt.Errorf(format, args...)} }
 
 // codeError ends the program with a code.
 type codeError struct {
@@ -161,8 +160,8 @@ func (a *app) hint(err error) string {
 	switch code := client.CodeOf(err); {
 	case errors.As(err, new(usageError)):
 		return "`kvctl help` and `kvctl COMMAND --help` show what is possible"
-	case slices.Contains([]client.Code{client.CodeUnavailable, client.CodeDeadlineExceeded, client.CodeUnauthenticated}, code) && a.target.from != "":
-		return fmt.Sprintf("endpoints %s, from %s", strings.Join(a.target.endpoints, ", "), a.target.from)
+	case slices.Contains([]client.Code{client.CodeUnavailable, client.CodeDeadlineExceeded, client.CodeUnauthenticated}, code) && a.target.From != "":
+		return fmt.Sprintf("endpoints %s, from %s", strings.Join(a.target.Endpoints, ", "), a.target.From)
 	case code == client.CodeUnknownOutcome:
 		return "read the key before you repeat the write"
 	}

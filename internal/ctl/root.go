@@ -5,12 +5,9 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 )
-
-const defaultTimeout = 10 * time.Second
 
 // newRoot builds the whole command tree.
 func newRoot(a *app) *cobra.Command {
@@ -29,7 +26,7 @@ func newRoot(a *app) *cobra.Command {
 		},
 		PersistentPreRunE: func(*cobra.Command, []string) error { return a.opts.check() },
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{Err: err} })
 	a.globalFlags(root)
 	root.AddCommand(
 		a.putCmd(), a.getCmd(), a.existsCmd(), a.deleteCmd(), a.listCmd(), a.batchCmd(),
@@ -58,29 +55,11 @@ func rootArgs(cmd *cobra.Command, args []string) error {
 
 func (a *app) globalFlags(root *cobra.Command) {
 	f, o := root.PersistentFlags(), &a.opts
-	if o.timeout == 0 {
-		o.timeout = defaultTimeout
-	}
-	if o.read == "" {
-		o.read = "leader"
-	}
 	f.StringVarP(&o.output, "output", "o", o.output, "table, json or raw (default: what suits the command)")
 	if a.inShell {
 		return
 	}
-	f.StringSliceVarP(&o.endpoints, "endpoints", "e", nil, "nodes to connect to: host:port, grpc://, grpcs://, http:// or https:// (env "+envEndpoints+")")
-	f.StringVar(&o.context, "context", "", "named cluster of the contexts file (env "+envContext+")")
-	f.StringVarP(&o.namespace, "namespace", "n", "", "namespace of the keys (default \"default\", or the context's)")
-	f.DurationVar(&o.timeout, "timeout", o.timeout, "how long one operation may take")
-	f.StringVar(&o.read, "read", o.read, "replicas that serve reads: leader, any or nearest; all are linearizable")
-	f.StringVar(&o.zone, "zone", "", "where this program runs, for --read nearest")
-	f.BoolVar(&o.gateway, "gateway", false, "use only the given endpoints, for clusters behind a load balancer")
-	f.BoolVar(&o.tls, "tls", false, "use TLS")
-	f.StringVar(&o.files.CAFile, "ca-file", "", "certificates that verify the nodes, PEM (default: the system's)")
-	f.StringVar(&o.files.CertFile, "cert-file", "", "certificate of this client, PEM")
-	f.StringVar(&o.files.KeyFile, "key-file", "", "key of this client, PEM")
-	f.StringVar(&o.files.ServerName, "server-name", "", "name to expect in the nodes' certificates")
-	f.BoolVar(&o.insecureTok, "plaintext-token", false, "send the token of "+envToken+" also without TLS")
+	o.Add(f)
 }
 
 // check refuses options that no command accepts.
@@ -90,8 +69,8 @@ func (o *options) check() error {
 	default:
 		return usagef("--output %q: want table, json or raw", o.output)
 	}
-	if o.timeout <= 0 {
-		return usagef("--timeout %s: want more than 0", o.timeout)
+	if o.Timeout <= 0 {
+		return usagef("--timeout %s: want more than 0", o.Timeout)
 	}
 	return nil
 }
@@ -100,7 +79,7 @@ func (o *options) check() error {
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return usageError{err}
+			return usageError{Err: err}
 		}
 		return nil
 	}

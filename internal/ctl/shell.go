@@ -50,7 +50,7 @@ func (a *app) runShell(args []string) error {
 		return usagef("this is a shell already")
 	}
 	if len(args) == 1 {
-		a.opts.endpoints = args
+		a.opts.Endpoints = args
 	}
 	if _, err := a.client(ctx); err != nil {
 		return err
@@ -77,7 +77,7 @@ func (a *app) piped(ctx context.Context) error {
 		}
 	}
 	if err := in.Err(); err != nil {
-		return usageError{err}
+		return usageError{Err: err}
 	}
 	if first != exitOK {
 		return codeError{error: errors.New("a line failed"), code: first, silent: true}
@@ -89,7 +89,7 @@ func (a *app) piped(ctx context.Context) error {
 func (a *app) line(ctx context.Context, text string) (code int, leave bool) {
 	words, err := lineedit.Split(text)
 	if err != nil {
-		a.report(ctx, usageError{err})
+		a.report(ctx, usageError{Err: err})
 		return exitUsage, false
 	}
 	if len(words) == 0 || strings.HasPrefix(words[0], "#") {
@@ -130,7 +130,7 @@ func (a *app) changeNamespace(ctx context.Context, name string) error {
 		return err
 	}
 	a.opts = a.inherited
-	a.opts.namespace = name
+	a.opts.Namespace = name
 	cfg, err := a.config()
 	if err != nil {
 		return err
@@ -149,7 +149,7 @@ func (a *app) changeNamespace(ctx context.Context, name string) error {
 func (a *app) interactive(ctx context.Context, fd int) error {
 	ed := lineedit.Open(fd, a.In, a.Out, historyFile())
 	ed.Complete = func(line string) []string { return a.completeLine(ctx, line) }
-	_, _ = fmt.Fprintf(a.Out, "connected to %s; help shows the commands\n", strings.Join(a.target.endpoints, ", "))
+	_, _ = fmt.Fprintf(a.Out, "connected to %s; help shows the commands\n", strings.Join(a.target.Endpoints, ", "))
 	for {
 		text, err := ed.Line(ctx, a.prompt())
 		if errors.Is(err, io.EOF) {
@@ -173,7 +173,7 @@ func historyFile() string {
 	return filepath.Join(dir, "kvctl_history")
 }
 
-func (a *app) prompt() string { return a.target.endpoints[0] + "/" + a.namespace() + "> " }
+func (a *app) prompt() string { return a.target.Endpoints[0] + "/" + a.namespace() + "> " }
 
 // completeLine offers commands for the first word, keys after a verb on keys.
 func (a *app) completeLine(ctx context.Context, line string) []string {

@@ -71,7 +71,7 @@ func (a *app) statusCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show nodes, groups, leaders, applied indexes and storage", Args: usageArgs(cobra.NoArgs),
 		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
-			v, err := clusterStatus(ctx, c, a.opts.timeout)
+			v, err := clusterStatus(ctx, c, a.opts.Timeout)
 			if err != nil {
 				return err
 			}

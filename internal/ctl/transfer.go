@@ -120,7 +120,7 @@ func (a *app) journal(command, arg string, none bool, o *transfer.Options) error
 	}
 	// The endpoints belong to the name, so that a journal of one cluster is
 	// not taken for another's.
-	sum := sha256.Sum256([]byte(strings.Join(append([]string{command, abs, o.Namespace, o.Prefix}, a.target.endpoints...), "\x00")))
+	sum := sha256.Sum256([]byte(strings.Join(append([]string{command, abs, o.Namespace, o.Prefix}, a.target.Endpoints...), "\x00")))
 	o.Journal = filepath.Join(state, "transfer-"+hex.EncodeToString(sum[:8])+".journal")
 	return nil
 }
@@ -156,7 +156,7 @@ func (a *app) importLines(ctx context.Context, name string, o transfer.Options) 
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return transfer.Summary{}, usageError{err}
+		return transfer.Summary{}, usageError{Err: err}
 	}
 	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
