@@ -26,10 +26,14 @@ type Map struct {
 	Epoch uint64
 	// Groups is the number of data groups; 0 until it is known.
 	Groups int
+	// ReplicationFactor is the number of voters a group should have.
+	ReplicationFactor int
 	// Members of each group, in order; the first voter is preferred as leader.
 	Members map[keyspace.GroupID][]Member
 	// Nodes that were not replaced, by id.
 	Nodes map[keyspace.NodeID]Node
+	// Replaced maps nodes that came back empty to the node they are now.
+	Replaced map[keyspace.NodeID]keyspace.NodeID
 	// Namespaces by name, without the reserved ones.
 	Namespaces map[string]Namespace
 	// ValidUntil, on env.Clock.Mono, is when Namespaces must have been read
@@ -97,13 +101,26 @@ func (m *Map) groupsOfPrefix(ns keyspace.NamespaceID, prefix string) (groups []k
 	return groups, true
 }
 
-// hosts returns the nodes that may host g: its members, or every node while
-// the members are not known.
+// Successor returns the node that stands for id now: id itself unless it was
+// replaced.
+func (m *Map) Successor(id keyspace.NodeID) keyspace.NodeID {
+	for range len(m.Replaced) {
+		next, ok := m.Replaced[id]
+		if !ok {
+			break
+		}
+		id = next
+	}
+	return id
+}
+
+// hosts returns the nodes that may host g: its voters, or every node while
+// they are not known.
 func (m *Map) hosts(g keyspace.GroupID) []keyspace.NodeID {
 	members := m.Members[g]
 	ids := make([]keyspace.NodeID, 0, max(len(members), len(m.Nodes)))
 	for _, member := range members {
-		if !member.Learner {
+		if _, replaced := m.Replaced[member.Node]; !member.Learner && !replaced {
 			ids = append(ids, member.Node)
 		}
 	}

@@ -176,7 +176,7 @@ func atomicBatch(op *api.PipelineOp) bool {
 }
 
 // resolve returns the id of a namespace. found false means that m does not
-// know the name, or is too old to be asked.
+// know the name, or that it is being deleted, or that m is too old to be asked.
 func (r *Router) resolve(m *Map, name, identity string, write bool) (id keyspace.NamespaceID, found bool, err error) {
 	switch name {
 	case "", keyspace.DefaultNamespaceName:
@@ -192,8 +192,17 @@ func (r *Router) resolve(m *Map, name, identity string, write bool) (id keyspace
 		return 0, false, nil
 	}
 	ns, ok := m.Namespaces[name]
-	if ok && ns.Deleting && identity != SystemIdentity {
-		return 0, false, fault.New(fault.NamespaceDeleting, "namespace is being deleted", "namespace", name)
+	return ns.ID, ok && (!ns.Deleting || identity == SystemIdentity), nil
+}
+
+// missing is the answer when a map that was just read does not resolve a name.
+func (r *Router) missing(name string) error {
+	m := r.o.Directory.Map()
+	switch ns, ok := m.Namespaces[name]; {
+	case m.Groups == 0 || m.ValidUntil < r.o.Clock.Mono():
+		return fault.New(fault.Unavailable, "the cluster's layout is not known yet").WithRetry(time.Second)
+	case ok && ns.Deleting:
+		return fault.New(fault.NamespaceDeleting, "namespace is being deleted", "namespace", name)
 	}
-	return ns.ID, ok, nil
+	return fault.New(fault.NamespaceNotFound, "namespace does not exist", "namespace", name)
 }

@@ -185,10 +185,8 @@ func (f *frame) unresolved(st *callState) {
 		switch {
 		case err != nil:
 			f.refuse(st, err)
-		case !ready && f.r.o.Directory.Map().Groups == 0:
-			f.refuse(st, fault.New(fault.Unavailable, "the cluster's layout is not known yet").WithRetry(time.Second))
 		case !ready:
-			f.refuse(st, errNoNamespace(st.nsName))
+			f.refuse(st, f.r.missing(st.nsName))
 		default:
 			f.dispatch(st.parts)
 		}
@@ -198,10 +196,6 @@ func (f *frame) unresolved(st *callState) {
 // within returns the frame's context with a deadline on env.Clock.Mono.
 func (f *frame) within(deadline time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(f.ctx, deadline-f.r.o.Clock.Mono())
-}
-
-func errNoNamespace(name string) error {
-	return fault.New(fault.NamespaceNotFound, "namespace does not exist", "namespace", name)
 }
 
 // errCrossGroup names the groups of an atomic batch.

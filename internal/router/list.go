@@ -118,7 +118,7 @@ func (r *Router) resolveNow(ctx context.Context, name string) (keyspace.Namespac
 			return ns, m, err
 		}
 		if again {
-			return 0, nil, errNoNamespace(name)
+			return 0, nil, r.missing(name)
 		}
 		if err := r.o.Directory.Refresh(ctx); err != nil {
 			return 0, nil, err

@@ -1,0 +1,166 @@
+package balancer
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/env"
+	"kvstore/internal/format"
+	"kvstore/internal/host"
+	"kvstore/internal/keyspace"
+	"kvstore/internal/router"
+)
+
+const (
+	defaultInterval = time.Second
+	// stepTimeout bounds one write or one change.
+	stepTimeout = 5 * time.Second
+)
+
+// Host changes the members of groups; *host.Host is the real one.
+type Host interface {
+	Groups() []host.GroupStatus
+	// ChangeMembers returns once the step is applied. A step that fails or
+	// ends unknown is decided anew.
+	ChangeMembers(ctx context.Context, g keyspace.GroupID, c host.MemberChange) (keyspace.ReplicaID, error)
+}
+
+// Store writes the group records; *router.Router is the real one.
+type Store interface {
+	Put(ctx context.Context, req *api.PutRequest) (*api.PutResponse, error)
+}
+
+// Directory knows the cluster's metadata; *meta.Directory is the real one.
+type Directory interface {
+	Map() *router.Map
+}
+
+// Options builds a Balancer; all but Logger and Interval are required.
+type Options struct {
+	Host      Host
+	Store     Store
+	Directory Directory
+	Rand      env.Rand
+	Logger    *slog.Logger
+	// Interval between two looks at each group; 1 s by default.
+	Interval time.Duration
+}
+
+// Balancer reconciles the groups that this node leads.
+type Balancer struct {
+	o    Options
+	wg   sync.WaitGroup
+	stop context.CancelFunc
+	// recorded is the term in which a group's record was last written here.
+	// Only the loop uses it.
+	recorded map[keyspace.GroupID]keyspace.Term
+}
+
+// New returns a balancer that does nothing yet.
+func New(o Options) (*Balancer, error) {
+	if o.Host == nil || o.Store == nil || o.Directory == nil || o.Rand == nil {
+		return nil, errors.New("balancer: Host, Store, Directory and Rand are required")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Interval == 0 {
+		o.Interval = defaultInterval
+	}
+	return &Balancer{o: o, stop: func() {}, recorded: make(map[keyspace.GroupID]keyspace.Term)}, nil
+}
+
+// Start begins to reconcile.
+func (b *Balancer) Start(ctx context.Context) error {
+	ctx, b.stop = context.WithCancel(ctx)
+	b.wg.Add(1)
+	go func() {
+		defer b.wg.Done()
+		b.run(ctx)
+	}()
+	return nil
+}
+
+// Close ends the loop; a change under way goes on in the group's log. It comes
+// before the router's and the host's Close.
+func (b *Balancer) Close() error {
+	b.stop()
+	b.wg.Wait()
+	return nil
+}
+
+func (b *Balancer) run(ctx context.Context) {
+	for {
+		// Half of the interval is random, so that leaders do not write in step.
+		wait := b.o.Interval/2 + time.Duration(b.o.Rand.Uint64()%uint64(b.o.Interval/2+1))
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+		b.round(ctx)
+	}
+}
+
+// round reconciles every group that this node leads, each by one step.
+func (b *Balancer) round(ctx context.Context) {
+	m := b.o.Directory.Map()
+	for _, g := range b.o.Host.Groups() {
+		if g.Role != "leader" || !g.Serving || ctx.Err() != nil {
+			continue
+		}
+		if err := b.record(ctx, &g, m); err != nil {
+			b.o.Logger.Debug("group record is not written", "group", g.Group, "error", err)
+		}
+		b.reconcile(ctx, &g, m)
+	}
+}
+
+// record keeps group/<n> true: written once in each term, and when the members
+// differ from what the directory says.
+func (b *Balancer) record(ctx context.Context, g *host.GroupStatus, m *router.Map) error {
+	members := make([]router.Member, len(g.Members))
+	record := format.GroupRecord{Members: make([]format.MemberRecord, len(g.Members))}
+	for i, member := range g.Members {
+		record.Members[i] = format.MemberRecord(member)
+		members[i] = router.Member(member)
+	}
+	if b.recorded[g.Group] == g.Term && slices.Equal(members, m.Members[g.Group]) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(router.WithIdentity(ctx, router.SystemIdentity), stepTimeout)
+	defer cancel()
+	_, err := b.o.Store.Put(ctx, &api.PutRequest{
+		Namespace: keyspace.SystemNamespaceName, Key: format.SystemGroupKey(g.Group),
+		Value: format.EncodeSystem(record), ContentType: "application/json",
+	})
+	if err == nil {
+		b.recorded[g.Group] = g.Term
+	}
+	return err
+}
+
+func (b *Balancer) reconcile(ctx context.Context, g *host.GroupStatus, m *router.Map) {
+	step, ok := Decide(g, m)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	log := b.o.Logger.With("group", g.Group, "change", step.Change, "reason", step.Reason)
+	replica, err := b.o.Host.ChangeMembers(ctx, g.Group, step.Change)
+	if err != nil {
+		log.Warn("members are not changed", "error", err)
+		return
+	}
+	log.Info("members are changed", "replica", replica)
+}

@@ -1,0 +1,95 @@
+package meta
+
+import (
+	"context"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
+	"kvstore/internal/format"
+	"kvstore/internal/keyspace"
+)
+
+// Join admits a node: one that is new, one that moved, or one that lost its
+// disk and comes back under its name with a new id. In the last case the old
+// id is marked as replaced in the same write, and the leaders of its groups
+// replace its replicas under new replica ids; the old ones never vote again.
+// The new node creates its replicas when their leaders first write to it.
+func (s *Service) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinResponse, error) {
+	ctx = system(ctx)
+	record := format.NodeRecord{
+		ID: keyspace.NodeID(req.GetNodeId()), Name: req.GetNodeName(), HTTP: req.GetHttp(), GRPC: req.GetGrpc(),
+		Peer: req.GetPeer(), Gossip: req.GetGossip(), Zone: req.GetZone(),
+	}
+	if err := s.validateJoin(req, record); err != nil {
+		return nil, err
+	}
+	for range maxRaces {
+		if err := s.dir.Refresh(ctx); err != nil {
+			return nil, err
+		}
+		err := s.admit(ctx, record)
+		if fault.CodeOf(err) == fault.ConditionFailed {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return s.welcome(ctx)
+	}
+	return nil, errRaces("node", record.Name)
+}
+
+func (s *Service) validateJoin(req *api.JoinRequest, n format.NodeRecord) error {
+	m := s.dir.Map()
+	switch {
+	case n.ID == "" || n.Name == "" || n.Peer == "":
+		return fault.New(fault.InvalidArgument, "a node joins with its id, name and peer address",
+			"node", n.ID, "name", n.Name, "peer", n.Peer)
+	case m.ClusterID == "":
+		return fault.New(fault.Unavailable, "the cluster's metadata is not known here yet")
+	case req.ClusterName != m.ClusterName:
+		return fault.New(fault.FailedPrecondition, "node belongs to a cluster of another name",
+			"expected", m.ClusterName, "actual", req.ClusterName)
+	case req.FormatVersion < format.MinVersion || req.FormatVersion > format.Version:
+		return fault.New(fault.FailedPrecondition, "node's format version does not fit the cluster's",
+			"limit_min", format.MinVersion, "limit", format.Version, "actual", req.FormatVersion)
+	}
+	return nil
+}
+
+// admit writes the node's record and, with it, marks the node it replaces.
+func (s *Service) admit(ctx context.Context, n format.NodeRecord) error {
+	st := s.dir.current.Load()
+	own, known := st.nodes[n.ID]
+	switch {
+	case known && own.record.ReplacedBy != "":
+		return fault.New(fault.FailedPrecondition, "this node was replaced under its name and must not come back",
+			"name", n.Name, "node", n.ID, "replaced_by", own.record.ReplacedBy)
+	case known && own.record == n:
+		return nil
+	}
+	writes := []*api.PutRequest{item(format.SystemNodeKey(n.ID), n, atVersion(own.version))}
+	if old, ok := st.named(n.Name); ok && old.record.ID != n.ID {
+		if s.o.Alive(ctx, old.record) {
+			return fault.New(fault.FailedPrecondition, "another node with this name is running",
+				"name", n.Name, "node", n.ID, "running", old.record.ID)
+		}
+		old.record.ReplacedBy = n.ID
+		writes = append(writes, item(format.SystemNodeKey(old.record.ID), old.record, atVersion(old.version)))
+		s.o.Logger.Info("a node came back with an empty disk", "name", n.Name, "node", n.ID, "replaces", old.record.ID)
+	}
+	return s.putAll(ctx, writes...)
+}
+
+// welcome tells a new member where everybody is.
+func (s *Service) welcome(ctx context.Context) (*api.JoinResponse, error) {
+	if err := s.dir.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	m := s.dir.Map()
+	out := &api.JoinResponse{ClusterId: m.ClusterID}
+	for _, n := range m.Nodes {
+		out.Nodes = append(out.Nodes, n.Info())
+	}
+	return out, nil
+}

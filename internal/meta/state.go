@@ -1,0 +1,192 @@
+package meta
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"kvstore/internal/format"
+	"kvstore/internal/keyspace"
+	"kvstore/internal/router"
+)
+
+// Seed is what a node knows before it has read any record: from its bootstrap,
+// or from the answer to its join.
+type Seed struct {
+	Cluster format.ClusterRecord
+	// Nodes known so far, this one included. Their records replace them.
+	Nodes []format.NodeRecord
+	// Members of the groups, when the node took part in the bootstrap.
+	Members map[keyspace.GroupID][]format.MemberRecord
+}
+
+// entry is one record of the reserved namespace.
+type entry struct {
+	key      string
+	value    []byte
+	version  uint64
+	revision uint64
+}
+
+// stored is a decoded record with the version that guards its next write.
+type stored[T any] struct {
+	record  T
+	version uint64
+}
+
+// state is one decoded copy of all records.
+type state struct {
+	view       router.Map
+	cluster    stored[format.ClusterRecord] // version 0 while it is not stored
+	nodes      map[keyspace.NodeID]stored[format.NodeRecord]
+	groups     map[keyspace.GroupID]stored[format.GroupRecord]
+	namespaces map[string]stored[format.NamespaceRecord]
+	sequence   stored[format.NamespaceSeqRecord]
+	jobs       map[string]stored[format.JobRecord]
+	// damaged records are skipped, so that one cannot take the cluster down.
+	damaged []error
+}
+
+// build decodes entries over seed.
+func build(seed Seed, entries []entry, validUntil time.Duration) *state {
+	s := &state{
+		nodes:      make(map[keyspace.NodeID]stored[format.NodeRecord]),
+		groups:     make(map[keyspace.GroupID]stored[format.GroupRecord]),
+		namespaces: make(map[string]stored[format.NamespaceRecord]),
+		jobs:       make(map[string]stored[format.JobRecord]),
+	}
+	s.cluster.record = seed.Cluster
+	s.view.ValidUntil = validUntil
+	for _, e := range entries {
+		s.decode(e)
+	}
+	s.viewCluster()
+	s.viewNodes(seed)
+	s.viewMembers(seed)
+	s.viewNamespaces()
+	return s
+}
+
+func (s *state) decode(e entry) {
+	var err error
+	switch {
+	case e.key == format.SystemClusterKey:
+		err = decode(e, &s.cluster)
+		s.view.Epoch = max(s.view.Epoch, e.revision)
+	case e.key == format.SystemNamespaceSeqKey:
+		err = decode(e, &s.sequence)
+	case strings.HasPrefix(e.key, format.SystemNodePrefix):
+		err = decodeInto(e, s.nodes, keyspace.NodeID(e.key[len(format.SystemNodePrefix):]))
+	case strings.HasPrefix(e.key, format.SystemNamespacePrefix):
+		err = decodeInto(e, s.namespaces, e.key[len(format.SystemNamespacePrefix):])
+	case strings.HasPrefix(e.key, format.SystemJobPrefix):
+		err = decodeInto(e, s.jobs, e.key[len(format.SystemJobPrefix):])
+	default:
+		if g, ok := format.SystemGroupOf(e.key); ok {
+			err = decodeInto(e, s.groups, g)
+			s.view.Epoch = max(s.view.Epoch, e.revision)
+		}
+	}
+	if err != nil {
+		s.damaged = append(s.damaged, err)
+	}
+}
+
+func decode[T any](e entry, to *stored[T]) error {
+	record, err := format.DecodeSystem[T](e.key, e.value)
+	if err == nil {
+		*to = stored[T]{record: record, version: e.version}
+	}
+	return err
+}
+
+func decodeInto[K comparable, T any](e entry, to map[K]stored[T], key K) error {
+	var v stored[T]
+	if err := decode(e, &v); err != nil {
+		return err
+	}
+	to[key] = v
+	return nil
+}
+
+func (s *state) viewCluster() {
+	c := s.cluster.record
+	s.view.ClusterID, s.view.ClusterName, s.view.Groups = c.ID, c.Name, c.Groups
+	s.view.ReplicationFactor = c.ReplicationFactor
+}
+
+// viewNodes takes the records, and of the seed what no record stands for.
+func (s *state) viewNodes(seed Seed) {
+	s.view.Nodes = make(map[keyspace.NodeID]router.Node)
+	s.view.Replaced = make(map[keyspace.NodeID]keyspace.NodeID)
+	names := make(map[string]bool)
+	for id, n := range s.nodes {
+		names[n.record.Name] = true
+		if n.record.ReplacedBy != "" {
+			s.view.Replaced[id] = n.record.ReplacedBy
+			continue
+		}
+		s.view.Nodes[id] = node(n.record)
+	}
+	for _, n := range seed.Nodes {
+		if _, ok := s.nodes[n.ID]; !ok && !names[n.Name] {
+			s.view.Nodes[n.ID] = node(n)
+		}
+	}
+}
+
+func node(n format.NodeRecord) router.Node {
+	return router.Node{ID: n.ID, Name: n.Name, HTTP: n.HTTP, GRPC: n.GRPC, Peer: n.Peer, Gossip: n.Gossip, Zone: n.Zone}
+}
+
+func (s *state) viewMembers(seed Seed) {
+	s.view.Members = make(map[keyspace.GroupID][]router.Member)
+	for g, members := range seed.Members {
+		s.view.Members[g] = groupMembers(members)
+	}
+	for g, r := range s.groups {
+		s.view.Members[g] = groupMembers(r.record.Members)
+	}
+}
+
+func groupMembers(records []format.MemberRecord) []router.Member {
+	out := make([]router.Member, len(records))
+	for i, m := range records {
+		out[i] = router.Member(m)
+	}
+	return out
+}
+
+func (s *state) viewNamespaces() {
+	s.view.Namespaces = make(map[string]router.Namespace)
+	for name, n := range s.namespaces {
+		s.view.Namespaces[name] = router.Namespace{
+			ID: n.record.ID, Created: n.record.Created, Deleting: n.record.State == format.NamespaceDeleting,
+		}
+	}
+}
+
+// named returns the node that holds a name now.
+func (s *state) named(name string) (stored[format.NodeRecord], bool) {
+	for _, n := range s.nodes {
+		if n.record.Name == name && n.record.ReplacedBy == "" {
+			return n, true
+		}
+	}
+	return stored[format.NodeRecord]{}, false
+}
+
+// jobsBy returns the jobs in a state, oldest first.
+func (s *state) jobsBy(running bool) []format.JobRecord {
+	var out []format.JobRecord
+	for _, j := range s.jobs {
+		if (j.record.State == format.JobRunning) == running {
+			out = append(out, j.record)
+		}
+	}
+	slices.SortFunc(out, func(a, b format.JobRecord) int {
+		return cmp.Or(cmp.Compare(a.Started, b.Started), strings.Compare(a.ID, b.ID))
+	})
+	return out
+}
