@@ -64,6 +64,9 @@ func (h *Host) applyEntry(g *group, e *raftpb.Entry) error {
 	if e.GetType() != raftpb.EntryNormal {
 		return h.applyConfChange(g, e)
 	}
+	if len(e.GetData()) == 0 {
+		h.confReplaced(g, term)
+	}
 	applied, err := g.core.Apply(index, term, e.GetData())
 	if err != nil {
 		return fmt.Errorf("applying entry %d of group %d: %w", index, g.id, err)

@@ -38,9 +38,7 @@ func (h *Host) ChangeMembers(ctx context.Context, id keyspace.GroupID, c MemberC
 		err error
 	}
 	out := make(chan result, 1)
-	h.control(func() {
-		h.proposeConf(id, c, func(r keyspace.ReplicaID, err error) { out <- result{r, err} })
-	})
+	h.ChangeMembersAsync(id, c, func(r keyspace.ReplicaID, err error) { out <- result{r, err} })
 	select {
 	case r := <-out:
 		return r.id, r.err
@@ -49,6 +47,11 @@ func (h *Host) ChangeMembers(ctx context.Context, id keyspace.GroupID, c MemberC
 	case <-h.done:
 		return 0, fault.New(fault.UnknownOutcome, "this node stopped during the membership change", "group", id)
 	}
+}
+
+// ChangeMembersAsync is ChangeMembers with a callback on the loop.
+func (h *Host) ChangeMembersAsync(id keyspace.GroupID, c MemberChange, done func(keyspace.ReplicaID, error)) {
+	h.control(func() { h.proposeConf(id, c, done) })
 }
 
 func (h *Host) proposeConf(id keyspace.GroupID, c MemberChange, done func(keyspace.ReplicaID, error)) {
@@ -137,6 +140,17 @@ func (h *Host) applyConfChange(g *group, e *raftpb.Entry) error {
 	}
 	h.opt.Logger.Info("membership changed", "group", g.id, "members", members)
 	return nil
+}
+
+// confReplaced meets an empty entry. raft opens a term with one, before any
+// membership change can be proposed; a later one stands for a change that raft
+// silently refused because it still counts an earlier one as pending.
+func (h *Host) confReplaced(g *group, term keyspace.Term) {
+	if own, leading := g.core.Leading(); g.conf == nil || !leading || own != term {
+		return
+	}
+	g.conf.done(fault.New(fault.Unavailable, "raft still counts an earlier membership change as pending", "group", g.id))
+	g.conf = nil
 }
 
 func decodeConf(e *raftpb.Entry) (*raftpb.ConfChangeV2, error) {

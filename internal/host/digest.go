@@ -72,6 +72,24 @@ func (h *Host) startDigest(g *group, index keyspace.Index, a replica.Applied) {
 	})
 }
 
+// StateHash hashes the live records of the replica here as they are now.
+func (h *Host) StateHash(ctx context.Context, id keyspace.GroupID) (Digest, error) {
+	g := h.lookup(id)
+	if g == nil {
+		return Digest{}, errNotHosted(id)
+	}
+	pub, err := g.acquire(h)
+	if err != nil {
+		return Digest{}, err
+	}
+	defer pub.instance.release(h)
+	view := h.opt.Store.View()
+	defer view.Close()
+	d, err := digest(ctx, view, pub.instance.id, pub.readRev)
+	d.Index = pub.index
+	return d, err
+}
+
 func digest(ctx context.Context, view *mvcc.View, inst keyspace.InstanceID, at keyspace.Revision) (Digest, error) {
 	lower := []byte{byte(keyspace.KindData)}
 	it := view.Scan(mvcc.ScanOptions{Instance: inst, Lower: lower, Upper: keyspace.PrefixEnd(lower), At: at})

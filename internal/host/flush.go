@@ -131,12 +131,10 @@ func (h *Host) flushed(id mvcc.DeltaID) {
 	h.compact()
 }
 
-// logTail is how many entries behind its checkpoint a replica keeps for
-// followers while the log has room.
-const logTail = 10000
-
+// compact lets go of log entries below the checkpoints, except for a tail that
+// followers may still need while the log has room.
 func (h *Host) compact() {
-	tail := keyspace.Index(logTail)
+	tail := keyspace.Index(h.opt.LogTail)
 	if h.log.Stats().Bytes > h.opt.LogBytes {
 		tail = 0
 	}

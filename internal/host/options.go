@@ -78,6 +78,9 @@ type Options struct {
 	// LogBytes is the size the shared log may reach before followers that lag
 	// get snapshots instead of entries.
 	LogBytes int64
+	// LogTail is how many entries behind its checkpoint a replica keeps for
+	// followers while the log has room.
+	LogTail int
 	// MaxSnapshots bounds snapshots sent at once.
 	MaxSnapshots int
 
@@ -108,6 +111,7 @@ func (o *Options) setDefaults() {
 	def(&o.MaxUncommittedBytes, 64<<20)
 	def(&o.MaxInflightBytes, 16<<20)
 	def(&o.LogBytes, 1<<30)
+	def(&o.LogTail, 10000)
 	def(&o.MaxSnapshots, 2)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

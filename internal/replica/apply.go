@@ -134,7 +134,7 @@ func (c *Core) dropUnclaimed(term keyspace.Term) {
 			continue
 		}
 		for n := range u.Chunks {
-			c.mem.Insert(c.instance, keyspace.AppendChunkKey(nil, u.Stamp, n), u.Stamp, nil, true)
+			c.mem.Insert(c.instance, keyspace.AppendChunkKey(nil, u.Stamp, n), u.Stamp+1, nil, true)
 		}
 	}
 	c.state.Uploads = kept

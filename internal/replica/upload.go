@@ -102,7 +102,7 @@ func (c *Core) discard(u *upload) {
 // dropGarbage adds the deletion of abandoned chunks to the entry.
 func (c *Core) dropGarbage(b *building) {
 	for _, u := range c.lead.garbage {
-		b.deleteChunks(u.stamp, u.next, u.stamp)
+		b.deleteChunks(u.stamp, u.next, u.stamp+1)
 		b.entry.Claims = append(b.entry.Claims, u.stamp)
 	}
 	b.p.garbage = append(b.p.garbage, c.lead.garbage...)

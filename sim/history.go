@@ -1,0 +1,145 @@
+package sim
+
+import (
+	"fmt"
+	"math"
+	"sort"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// kind of a recorded operation on one key.
+type kind uint8
+
+const (
+	opPut kind = iota
+	opCreate
+	opCAS
+	opDelete
+	opGet
+)
+
+// input and output are what porcupine sees of one operation on one key.
+type input struct {
+	key     string
+	kind    kind
+	value   string
+	version uint64 // expected by opCAS
+}
+
+type output struct {
+	unknown bool
+	refused bool // condition failed, or nothing to delete
+	exists  bool
+	value   string
+	version uint64
+}
+
+// state of one key in the model.
+type state struct {
+	exists  bool
+	value   string
+	version uint64
+}
+
+// history collects what clients saw.
+type history struct {
+	ops      []porcupine.Operation
+	finished int
+	started  int
+	values   int
+	// versions each client last saw, by client and key.
+	versions map[string]uint64
+}
+
+func (h *history) init() { h.versions = make(map[string]uint64) }
+
+func (h *history) add(client int, in input, out output, call, ret time.Duration) {
+	end := int64(ret)
+	if out.unknown {
+		end = math.MaxInt64
+	}
+	h.ops = append(h.ops, porcupine.Operation{ClientId: client, Input: in, Output: out, Call: int64(call), Return: end})
+}
+
+// model is a register per key with versions and conditions.
+var model = porcupine.Model{
+	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
+		byKey := make(map[string][]porcupine.Operation)
+		for _, op := range history {
+			key := op.Input.(input).key
+			byKey[key] = append(byKey[key], op)
+		}
+		keys := make([]string, 0, len(byKey))
+		for key := range byKey {
+			keys = append(keys, key)
+		}
+		sort.Strings(keys)
+		var out [][]porcupine.Operation
+		for _, key := range keys {
+			out = append(out, byKey[key])
+		}
+		return out
+	},
+	Init:  func() any { return state{} },
+	Step:  func(s, in, out any) (bool, any) { return step(s.(state), in.(input), out.(output)) },
+	Equal: func(a, b any) bool { return a == b },
+	DescribeOperation: func(in, out any) string {
+		return fmt.Sprintf("%+v -> %+v", in, out)
+	},
+}
+
+func step(s state, in input, out output) (bool, any) {
+	if in.kind == opGet {
+		ok := out.exists == s.exists && (!s.exists || (out.value == s.value && out.version == s.version))
+		return ok, s
+	}
+	next, happens := apply(s, in)
+	if out.unknown {
+		return true, next
+	}
+	if out.refused {
+		return !happens, s
+	}
+	return happens && (in.kind == opDelete || out.version == next.version), next
+}
+
+// apply is what an operation does to a key, and whether it does anything.
+func apply(s state, in input) (state, bool) {
+	written := state{exists: true, value: in.value, version: 1}
+	if s.exists {
+		written.version = s.version + 1
+	}
+	switch in.kind {
+	case opCreate:
+		if s.exists {
+			return s, false
+		}
+	case opCAS:
+		if !s.exists || s.version != in.version {
+			return s, false
+		}
+	case opDelete:
+		return state{}, s.exists
+	}
+	if in.kind == opDelete {
+		return state{}, s.exists
+	}
+	return written, true
+}
+
+// check judges the history and the replicas.
+func (w *World) check() {
+	if len(w.problems) > 0 {
+		return
+	}
+	result := porcupine.CheckOperationsTimeout(model, w.history.ops, 20*time.Second)
+	switch result {
+	case porcupine.Illegal:
+		w.problem("history is not linearizable (%d operations)", len(w.history.ops))
+	case porcupine.Unknown:
+		w.problem("the checker did not finish on %d operations", len(w.history.ops))
+	}
+	w.checkReplicas()
+}

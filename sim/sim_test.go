@@ -1,0 +1,92 @@
+package sim
+
+import (
+	"flag"
+	"fmt"
+	"testing"
+	"testing/cryptotest"
+
+	"kvstore/internal/invariant"
+)
+
+var (
+	seeds    = flag.Int("seeds", 40, "number of seeds to run")
+	seedFrom = flag.Uint64("seed", 1, "first seed")
+)
+
+// configOf varies the cluster with the seed (RELIABILITY 1).
+func configOf(seed uint64) Config {
+	return Config{Seed: seed, Nodes: 3 + 2*int(seed%2), Groups: 2 + int(seed/2%2), Operations: 1000, Crashes: 3, Partitions: 2,
+		Pauses: int(seed % 3), ClockJumps: int(seed / 3 % 3), Wipes: int(seed / 5 % 2), LargeEvery: 10}
+}
+
+// TestSeeds runs seeds with faults and requires zero violations.
+func TestSeeds(t *testing.T) {
+	var total Coverage
+	for i := range *seeds {
+		seed := *seedFrom + uint64(i)
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			cryptotest.SetGlobalRandom(t, seed)
+			cov, problems := Run(configOf(seed))
+			for _, p := range problems {
+				t.Errorf("seed %d: %s\nrun again: go test ./sim -run 'TestSeeds' -seed %d -seeds 1", seed, p, seed)
+			}
+			total.add(cov)
+		})
+	}
+	t.Logf("coverage of %d seeds: %s", *seeds, total)
+}
+
+// TestOneSeedOneHistory runs a seed twice: the same trace, or the simulation
+// is not deterministic and its seeds reproduce nothing.
+func TestOneSeedOneHistory(t *testing.T) {
+	for _, seed := range []uint64{3, 8} {
+		var traces [2]uint64
+		for i := range traces {
+			t.Run(fmt.Sprint(seed, "-", i), func(t *testing.T) {
+				cryptotest.SetGlobalRandom(t, seed)
+				cov, _ := Run(configOf(seed))
+				traces[i] = cov.Trace
+			})
+		}
+		if traces[0] != traces[1] {
+			t.Errorf("seed %d: traces %x and %x", seed, traces[0], traces[1])
+		}
+	}
+}
+
+// TestPlantedBugs proves that the checkers catch what they are for: each bug
+// must be found within a bounded number of seeds.
+func TestPlantedBugs(t *testing.T) {
+	bugs := []struct {
+		name string
+		bug  invariant.Bug
+	}{
+		{"ack before fsync", invariant.BugAckBeforeFsync},
+		{"ack before quorum", invariant.BugAckBeforeQuorum},
+		{"hard state lost", invariant.BugHardStateLost},
+		{"evaluation before an entry of the own term is applied", invariant.BugEvaluateEarly},
+		{"overlay kept after a dropped proposal", invariant.BugOverlayKept},
+		{"failed condition without ReadIndex", invariant.BugRefusalUnconfirmed},
+		{"follower read without waiting for apply", invariant.BugFollowerReadEarly},
+		{"refusal answered against an in-flight write", invariant.BugRefusalInFlight},
+		{"replay skipped after an unclean start", invariant.BugReplaySkipped},
+		{"snapshot acknowledged before it is durable", invariant.BugSnapshotUndurable},
+		{"half an entry visible to a reader", invariant.BugHalfEntry},
+	}
+	const most = 400
+	for _, b := range bugs {
+		t.Run(b.name, func(t *testing.T) {
+			for seed := uint64(1); seed <= most; seed++ {
+				cryptotest.SetGlobalRandom(t, seed)
+				cfg := configOf(seed)
+				cfg.Bugs = b.bug
+				if _, problems := Run(cfg); len(problems) > 0 {
+					t.Logf("found by seed %d: %.200s", seed, problems[0])
+					return
+				}
+			}
+			t.Errorf("not found in %d seeds", most)
+		})
+	}
+}

@@ -1,0 +1,218 @@
+package sim
+
+import (
+	"container/heap"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"time"
+
+	"kvstore/internal/host"
+	"kvstore/internal/invariant"
+	"kvstore/internal/keyspace"
+)
+
+// Config is one run. Zero values take the defaults of a smoke run.
+type Config struct {
+	Seed       uint64
+	Nodes      int
+	Groups     int
+	Clients    int
+	Operations int // client operations to start
+	Keys       int // per group
+	Crashes    int
+	Partitions int
+	Pauses     int
+	ClockJumps int
+	Wipes      int
+	// LargeEvery makes one put in that many a chunked value; 0 for none.
+	LargeEvery int
+	Bugs       invariant.Bug
+	// Limit bounds simulated time.
+	Limit time.Duration
+}
+
+// World is a cluster, its clients, its faults and what is known of them.
+type World struct {
+	cfg   Config
+	rng   *rand.Rand
+	now   time.Duration
+	seq   uint64
+	queue events
+	nodes []*node
+	seeds []host.GroupSeed
+	cut   map[[2]int]bool // directed links that lose everything
+	trace uint64          // hash of everything that happened
+
+	history  history
+	stats    Coverage
+	problems []string
+	faultsOn bool
+}
+
+// Coverage counts what a run did.
+type Coverage struct {
+	Operations, Acknowledged, Unknown, Failed int
+	Reads, FollowerReads, Batches, Large      int
+	Crashes, Partitions, Pauses, ClockJumps   int
+	Wipes, Snapshots, Elections, Flushes      int
+	Messages, Lost, Duplicated                int
+	Trace                                     uint64
+}
+
+// Run executes one seed and returns what it covered and every violation.
+func Run(cfg Config) (Coverage, []string) {
+	w := newWorld(cfg)
+	func() {
+		defer w.recoverPanic()
+		w.start()
+		w.loop()
+		w.heal()
+	}()
+	w.check()
+	w.stats.Trace = w.trace
+	return w.stats, w.problems
+}
+
+func newWorld(cfg Config) *World {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&cfg.Nodes, 3)
+	def(&cfg.Groups, 2)
+	def(&cfg.Clients, 8)
+	def(&cfg.Operations, 1000)
+	def(&cfg.Keys, 6)
+	if cfg.Limit == 0 {
+		cfg.Limit = 10 * time.Minute
+	}
+	w := &World{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x6b7673746f7265)), cut: make(map[[2]int]bool), faultsOn: true}
+	w.history.init()
+	return w
+}
+
+// recoverPanic turns a broken invariant inside the store into a finding.
+func (w *World) recoverPanic() {
+	if r := recover(); r != nil {
+		w.problem("panic: %v", r)
+		if w.cfg.Bugs == 0 {
+			panic(fmt.Sprintf("seed %d: %v", w.cfg.Seed, r))
+		}
+	}
+}
+
+func (w *World) problem(format string, args ...any) {
+	w.problems = append(w.problems, fmt.Sprintf("at %v: ", w.now)+fmt.Sprintf(format, args...))
+}
+
+// note folds what happened into the trace hash.
+func (w *World) note(what string, values ...uint64) {
+	f := fnv.New64a()
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], w.trace)
+	f.Write(b[:])
+	f.Write([]byte(what))
+	for _, v := range values {
+		binary.LittleEndian.PutUint64(b[:], v)
+		f.Write(b[:])
+	}
+	w.trace = f.Sum64()
+}
+
+// start boots all nodes as first members.
+func (w *World) start() {
+	for g := range w.cfg.Groups + 1 {
+		seed := host.GroupSeed{Group: keyspace.GroupID(g)}
+		for i := range min(w.cfg.Nodes, 3) {
+			n := (g + i) % w.cfg.Nodes
+			seed.Members = append(seed.Members, member(i, n))
+		}
+		w.seeds = append(w.seeds, seed)
+	}
+	for i := range w.cfg.Nodes {
+		n := newNode(w, i)
+		w.nodes = append(w.nodes, n)
+		n.boot(true)
+	}
+	for c := range w.cfg.Clients {
+		w.startClient(c)
+	}
+	w.planFaults()
+}
+
+// loop runs until the clients are done.
+func (w *World) loop() {
+	for len(w.queue) > 0 && w.now < w.cfg.Limit && len(w.problems) == 0 {
+		if w.history.finished >= w.cfg.Clients {
+			return
+		}
+		w.next()
+	}
+	if w.now >= w.cfg.Limit {
+		w.problem("clients did not finish within %v of simulated time", w.cfg.Limit)
+	}
+}
+
+func (w *World) next() {
+	e := heap.Pop(&w.queue).(*event)
+	w.now = e.at
+	e.run()
+}
+
+// heal ends all faults and requires that everything pending finishes: a
+// random majority is enough, so all nodes must make it.
+func (w *World) heal() {
+	if len(w.problems) > 0 {
+		return
+	}
+	w.faultsOn = false
+	clear(w.cut)
+	for _, n := range w.nodes {
+		if n.host == nil {
+			n.boot(false)
+		}
+		n.paused = 0
+	}
+	deadline := w.now + 60*time.Second
+	for len(w.queue) > 0 && w.now < deadline && len(w.problems) == 0 {
+		w.next()
+		if w.settled() {
+			return
+		}
+	}
+	if len(w.problems) == 0 {
+		w.problem("the healed cluster did not settle: %s", w.describe())
+	}
+}
+
+func (c *Coverage) add(o Coverage) {
+	c.Operations += o.Operations
+	c.Acknowledged += o.Acknowledged
+	c.Unknown += o.Unknown
+	c.Failed += o.Failed
+	c.Reads += o.Reads
+	c.FollowerReads += o.FollowerReads
+	c.Batches += o.Batches
+	c.Large += o.Large
+	c.Crashes += o.Crashes
+	c.Partitions += o.Partitions
+	c.Pauses += o.Pauses
+	c.ClockJumps += o.ClockJumps
+	c.Wipes += o.Wipes
+	c.Snapshots += o.Snapshots
+	c.Elections += o.Elections
+	c.Flushes += o.Flushes
+	c.Messages += o.Messages
+	c.Lost += o.Lost
+	c.Duplicated += o.Duplicated
+}
+
+func (c Coverage) String() string {
+	return fmt.Sprintf("%d operations (%d acknowledged, %d unknown, %d not executed, %d reads of which %d on followers, %d pairs, %d large values), "+
+		"%d crashes, %d partitions, %d pauses, %d clock jumps, %d wiped nodes, %d snapshots, %d elections, %d flushes, %d frames (%d lost, %d doubled)",
+		c.Operations, c.Acknowledged, c.Unknown, c.Failed, c.Reads, c.FollowerReads, c.Batches, c.Large,
+		c.Crashes, c.Partitions, c.Pauses, c.ClockJumps, c.Wipes, c.Snapshots, c.Elections, c.Flushes, c.Messages, c.Lost, c.Duplicated)
+}
