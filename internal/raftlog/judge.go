@@ -38,7 +38,7 @@ func (r *recovery) judge(i int) (judgement, error) {
 	if expect == 0 {
 		expect = max(a.number, 2) - 1
 	}
-	h, here, err := r.load(s)
+	_, here, err := r.load(s)
 	if err != nil {
 		return judgement{}, err
 	}
@@ -58,17 +58,24 @@ func (r *recovery) judge(i int) (judgement, error) {
 	}
 	// The last frame is damaged beyond its header: step over it, and leave it
 	// there as evidence.
-	_ = h
 	end, err := r.dirtyEnd(s, s.end)
 	return judgement{verdict: resume, offset: end, number: expect + 1}, err
 }
 
-// follows reports whether the next segment begins with the expected frame.
+// follows reports whether the next segment begins with the expected frame, or
+// was written to and cannot say.
 func (r *recovery) follows(i int) (bool, error) {
-	if i+1 == len(r.found) || r.found[i+1].unreadable || r.expect == 0 {
+	if i+1 == len(r.found) {
 		return false, nil
 	}
 	next := r.found[i+1]
+	if next.unreadable {
+		dirty, err := r.dirtyEnd(next.segment, sectorBytes)
+		return dirty > sectorBytes, err
+	}
+	if r.expect == 0 {
+		return false, nil
+	}
 	if next.size < 2*sectorBytes {
 		return false, nil
 	}

@@ -58,8 +58,12 @@ func (l *Log) begin() error {
 	} else if known {
 		l.unscoped = true
 	}
-	if err := l.commit(first, true); err != nil {
+	err := l.commit(first, true)
+	if err != nil && (l.failed != nil || l.nextFrame == 1) {
 		return err
+	}
+	if err != nil { // a full disk: what is here can be read, and may make room
+		l.log.Warn("raft log opened without room to write", "error", err)
 	}
 	l.prepareAhead()
 	return nil

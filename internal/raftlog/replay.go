@@ -154,8 +154,10 @@ func (r *recovery) entry(s *segment, offset int64, rec record) error {
 	if g.damaged {
 		return nil
 	}
-	if !g.anchored && len(g.refs) == 0 {
-		g.first, g.firstTerm = h.index, 0
+	if !g.anchored && (len(g.refs) == 0 || h.index < g.first) {
+		// Segments that are gone held what came before. An entry may come
+		// below those seen: it replaced them.
+		g.first, g.firstTerm, g.refs, g.bytes = h.index, 0, nil, 0
 	}
 	if h.index == 0 || h.index < g.first || h.index > g.last()+1 {
 		return errGap
