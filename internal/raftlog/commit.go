@@ -25,7 +25,11 @@ func (l *Log) Commit(b *Batch, sync bool) error {
 		if !sync || l.durable == l.nextFrame-1 {
 			return nil
 		}
-		return l.sync()
+		if err := l.sync(); err != nil {
+			return err
+		}
+		l.reclaim()
+		return nil
 	}
 	if err := l.check(b); err != nil {
 		return err
@@ -60,7 +64,6 @@ func (l *Log) commit(b *Batch, sync bool) error {
 		s = l.current()
 	case s.end == sectorBytes:
 		l.buf = l.appendHead(l.buf, s, nil)
-		l.headFrame = l.nextFrame
 		l.nextFrame++
 	}
 	l.appendFrame(b, s)
@@ -81,8 +84,9 @@ func (l *Log) commit(b *Batch, sync bool) error {
 	}
 	if rolled {
 		l.prepareAhead()
-		l.reclaim()
+		l.reclaimDue = true
 	}
+	l.reclaim()
 	return nil
 }
 
@@ -142,7 +146,6 @@ func (l *Log) roll(need int64) ([]move, error) {
 	}
 	l.ahead.spare = nil
 	l.segments = append(l.segments, next)
-	l.headFrame = l.nextFrame
 	l.nextFrame++
 	l.stats.segments.Add(1)
 	l.stats.bytes.Add(next.size)

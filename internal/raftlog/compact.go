@@ -15,15 +15,19 @@ func (l *Log) Compact(group keyspace.GroupID, first keyspace.Index) {
 	}
 	g.compact(min(uint64(first), uint64(g.checkpoint.Index)+1, g.last()+1), &l.cache)
 	l.stats.cached.Store(l.cache.bytes)
+	l.reclaimDue = true
 	l.reclaim()
 }
 
-// reclaim removes the oldest segments that nothing needs. While a group is
-// damaged all stay: they are what says so at the next Open.
+// reclaim removes the oldest segments that nothing needs, once everything that
+// made them so is durable: the checkpoint that covers their entries, the head
+// of a later segment. While a group is damaged all stay: they are what says so
+// at the next Open.
 func (l *Log) reclaim() {
-	if l.failed != nil || l.durable < l.headFrame || l.Damaged() {
+	if !l.reclaimDue || l.failed != nil || l.durable != l.nextFrame-1 || l.Damaged() {
 		return
 	}
+	l.reclaimDue = false
 	needed := l.current().number
 	for _, g := range l.groups {
 		if len(g.refs) > 0 {

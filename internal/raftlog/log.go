@@ -92,9 +92,8 @@ type Log struct {
 	nextFrame uint64
 	// durable is the highest frame covered by a sync that succeeded.
 	durable uint64
-	// headFrame is the head of the last segment: only when it is durable may
-	// the segments before it go.
-	headFrame uint64
+	// reclaimDue: segments may have become removable.
+	reclaimDue bool
 	// unscoped: damage was found, now or once, that could belong to any group.
 	unscoped bool
 	// epoch numbers the calls of Commit, for groupLog.plan.

@@ -25,6 +25,7 @@ type recovery struct {
 	reading *segment
 	frames  []place
 	buf     []byte
+	window  window
 	// spare is a prepared segment without frames.
 	spare *segment
 }
@@ -131,7 +132,7 @@ func (r *recovery) frame(s *segment) (bool, error) {
 // its header is not the expected one.
 func (r *recovery) load(s *segment) (h frameHeader, ok bool, err error) {
 	r.buf = grow(r.buf, sectorBytes)
-	if _, err := s.file.ReadAt(r.buf, s.end); err != nil {
+	if err := r.read(s, r.buf, s.end); err != nil {
 		return h, false, err
 	}
 	h, ok = parseFrameHeader(r.buf, s.salt)
@@ -142,11 +143,34 @@ func (r *recovery) load(s *segment) (h frameHeader, ok bool, err error) {
 		return h, false, errFrameVersion(v)
 	}
 	r.buf = grow(r.buf, int(h.padded()))
-	_, err = s.file.ReadAt(r.buf[sectorBytes:], s.end+sectorBytes)
-	if h.padded() == sectorBytes {
-		err = nil
-	}
+	err = r.read(s, r.buf[sectorBytes:], s.end+sectorBytes)
 	return h, err == nil, err
+}
+
+// window is a part of a segment read ahead, so that small frames cost few
+// reads.
+type window struct {
+	segment *segment
+	offset  int64
+	bytes   []byte
+}
+
+func (r *recovery) read(s *segment, b []byte, offset int64) error {
+	w := &r.window
+	if w.segment != s || offset < w.offset || offset+int64(len(b)) > w.offset+int64(len(w.bytes)) {
+		if len(b) > scanBytes {
+			_, err := s.file.ReadAt(b, offset)
+			return err
+		}
+		w.segment = nil
+		w.bytes = grow(w.bytes, int(min(scanBytes, s.size-offset)))
+		if _, err := s.file.ReadAt(w.bytes, offset); err != nil {
+			return err
+		}
+		w.segment, w.offset = s, offset
+	}
+	copy(b, w.bytes[offset-w.offset:])
+	return nil
 }
 
 // accept applies the readable records of the frame in r.buf and goes on.
