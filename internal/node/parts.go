@@ -1,0 +1,83 @@
+package node
+
+import (
+	"context"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/balancer"
+	"kvstore/internal/guard"
+	"kvstore/internal/keyspace"
+	"kvstore/internal/membership"
+	"kvstore/internal/meta"
+	"kvstore/internal/metrics"
+	"kvstore/internal/router"
+	"kvstore/internal/server/peer"
+	"kvstore/internal/server/rest"
+	"kvstore/internal/server/rpc"
+)
+
+// nameOf returns a node's name in the cluster's metadata, "" while unknown.
+func (n *Node) nameOf(id keyspace.NodeID) string {
+	if n.directory == nil {
+		return ""
+	}
+	return n.directory.Map().Nodes[id].Name
+}
+
+// openServices builds what answers requests, from the router up.
+func (n *Node) openServices() (err error) {
+	n.directory = meta.NewDirectory(meta.Seed{})
+	n.router, err = router.New(router.Options{
+		Node: n.id, NodeName: n.config.Node.Name, Host: n.host, Peers: n.transport, Directory: n.directory,
+		Clock: n.clock, Rand: n.rand, Logger: n.logger.With("part", "router"), Info: n.report,
+		PeerBytes: int64(n.config.Budget().Frames),
+	})
+	if err != nil {
+		return err
+	}
+	n.meta, err = meta.New(meta.Options{
+		Self: n.self(), Directory: n.directory, Store: n.router, Host: n.host, Peers: n.book,
+		Clock: n.clock, Rand: n.rand, Logger: n.logger.With("part", "meta"), Alive: n.alive,
+	})
+	if err != nil {
+		return err
+	}
+	n.router.SetAdmin(n.meta)
+	n.balancer, err = balancer.New(balancer.Options{
+		Host: n.host, Store: n.router, Directory: n.directory, Rand: n.rand, Logger: n.logger.With("part", "balancer"),
+	})
+	if err != nil {
+		return err
+	}
+	limits := n.config.Limits
+	n.guard = guard.New(guard.Options{
+		MaxConcurrent: limits.MaxConcurrentRequests, MaxBytes: int64(n.config.Budget().Requests),
+		DefaultTimeout: limits.DefaultTimeout, MaxTimeout: limits.MaxTimeout,
+		Metrics: n.metrics.Requests(), Logger: n.logger.With("part", "guard"),
+	})
+	if n.rpc, err = rpc.New(rpc.Options{Backend: n.router, Guard: n.guard, Logger: n.logger.With("part", "rpc")}); err != nil {
+		return err
+	}
+	n.feedMetrics()
+	front, err := rest.New(rest.Options{Backend: n.router, Guard: n.guard, Ready: n.Ready, Metrics: n.metrics.Handler()})
+	if err != nil {
+		return err
+	}
+	n.peer, err = peer.New(peer.Options{Streams: n.transport, Prober: prober{n.agent}, Logger: n.logger.With("part", "peer")})
+	if err != nil {
+		return err
+	}
+	n.servers, err = n.newServers(front)
+	return err
+}
+
+func metricsPages(n *Node) metrics.Pages {
+	return metrics.Pages{Ready: n.Ready, Pprof: n.config.Pprof}
+}
+
+// prober answers probes from the membership agent.
+type prober struct{ agent *membership.Agent }
+
+func (p prober) Probe(ctx context.Context, q *api.ProbeRequest) (*api.ProbeResponse, error) {
+	return p.agent.HandleProbe(ctx, q)
+}

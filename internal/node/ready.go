@@ -1,0 +1,111 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"kvstore/internal/host"
+	"kvstore/internal/keyspace"
+)
+
+const (
+	// readyAge is how long an answer about readiness is good for.
+	readyAge = 500 * time.Millisecond
+	// readyTimeout bounds the reads that prove readiness.
+	readyTimeout = time.Second
+	// readyInterval is how often gRPC health is brought up to date.
+	readyInterval = 2 * time.Second
+)
+
+// readiness is the last answer; mu also keeps concurrent askers to one check.
+type readiness struct {
+	mu     sync.Mutex
+	at     time.Duration
+	known  bool
+	reason string
+}
+
+// Ready reports whether this node can serve linearizable requests, and if not,
+// why: it belongs to a cluster, knows the slot map, has a confirmed read on
+// every group it hosts, and knows the leader of every other one.
+func (n *Node) Ready() (bool, string) {
+	r := &n.ready
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := n.clock.Mono(); !r.known || now-r.at > readyAge {
+		ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+		r.reason = n.notReady(ctx)
+		cancel()
+		r.at, r.known = n.clock.Mono(), true
+	}
+	return r.reason == "", r.reason
+}
+
+func (n *Node) notReady(ctx context.Context) string {
+	if !n.running.Load() {
+		return n.agent.Status()
+	}
+	if err := n.host.Err(); err != nil {
+		return fmt.Sprintf("storage failed: %v", err)
+	}
+	m := n.directory.Map()
+	if m.Groups == 0 {
+		return "the cluster's metadata is not known yet"
+	}
+	var hosted []keyspace.GroupID
+	for g := keyspace.GroupID(0); int(g) <= m.Groups; g++ {
+		if n.host.Hosts(g) {
+			hosted = append(hosted, g)
+		} else if _, ok := n.router.Leader(g); !ok {
+			return fmt.Sprintf("no leader of group %d is known", g)
+		}
+	}
+	return n.confirmReads(ctx, hosted)
+}
+
+// confirmReads asks for one read point per group, all at the same time.
+func (n *Node) confirmReads(ctx context.Context, groups []keyspace.GroupID) string {
+	answers := make(chan string, len(groups))
+	for _, g := range groups {
+		n.host.ReadIndex(ctx, g, func(_ host.ReadPoint, err error) {
+			if err != nil {
+				answers <- fmt.Sprintf("group %d does not confirm reads: %v", g, err)
+				return
+			}
+			answers <- ""
+		})
+	}
+	for range groups {
+		select {
+		case reason := <-answers:
+			if reason != "" {
+				return reason
+			}
+		case <-ctx.Done():
+			return "some group does not confirm reads in time"
+		}
+	}
+	return ""
+}
+
+// watchReady keeps gRPC health true.
+func (n *Node) watchReady(ctx context.Context) {
+	ticker := time.NewTicker(readyInterval)
+	defer ticker.Stop()
+	last := false
+	for {
+		ready, reason := n.Ready()
+		if ready != last {
+			n.logger.Info("readiness changed", "ready", ready, "reason", reason)
+			n.rpc.SetReady(ready)
+			last = ready
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package node
+
+import (
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/config"
+	"kvstore/internal/host"
+	"kvstore/internal/keyspace"
+	"kvstore/internal/metrics"
+	"kvstore/internal/router"
+	"kvstore/internal/version"
+)
+
+// report is what Status shows of this node.
+func (n *Node) report() router.NodeReport {
+	e, l := n.storage.engine.Stats(), n.storage.log.Stats()
+	ready, reason := n.Ready()
+	return router.NodeReport{
+		Version: version.String(), UptimeMS: time.Since(n.started).Milliseconds(),
+		EffectiveConfig: n.effective(), Ready: ready, NotReadyReason: reason,
+		Storage: &api.StorageStatus{
+			LsmBytes: uint64(e.LSMBytes), ValueLogBytes: uint64(e.ValueLogBytes), RaftLogBytes: uint64(l.Bytes),
+			DeltaBytes: uint64(n.storage.store.Bytes()), MemoryBudgetBytes: uint64(n.config.Budget().Total),
+		},
+	}
+}
+
+// effective adds what TLS really negotiates to the configuration in force.
+func (n *Node) effective() map[string]string {
+	out := n.config.Effective()
+	if n.tls != nil {
+		r := n.tls.Report()
+		out["tls.cipher_suites_in_use"] = fmt.Sprint(r.SuitesInUse)
+		out["tls.not_after"] = r.NotAfter.UTC().Format(time.RFC3339)
+	}
+	return out
+}
+
+// hostHooks hands the host the functions that count.
+func hostHooks(h metrics.Hooks) host.Hooks {
+	return host.Hooks{
+		Election:    func(g keyspace.GroupID, planned bool) { h.Election(uint32(g), planned) },
+		Commit:      h.Commit,
+		Batch:       h.Batch,
+		ReadBatch:   h.ReadBatch,
+		Flush:       h.Flush,
+		Snapshot:    h.Snapshot,
+		Overloaded:  h.Overloaded,
+		LoopLatency: h.LoopLatency,
+	}
+}
+
+// feedMetrics registers the figures that are read when the page is asked for.
+func (n *Node) feedMetrics() {
+	n.metrics.Groups(func() []metrics.Group {
+		groups := n.host.Groups()
+		out := make([]metrics.Group, len(groups))
+		for i, g := range groups {
+			out[i] = metrics.Group{
+				Group: fmt.Sprint(g.Group), Leader: g.Role == "leader",
+				Commit: uint64(g.Commit), Applied: uint64(g.Applied), Term: uint64(g.Term),
+			}
+		}
+		return out
+	})
+	n.metrics.Storage(func() metrics.Storage {
+		e := n.storage.engine.Stats()
+		return metrics.Storage{
+			LSM: e.LSMBytes, MemtableLogs: e.MemtableLogBytes, ValueLog: e.ValueLogBytes,
+			RaftLog: n.storage.log.Stats().Bytes, Delta: n.storage.store.Bytes(),
+			BlockCacheHitRatio: e.BlockCacheHitRatio, IndexCacheHitRatio: e.IndexCacheHitRatio,
+		}
+	})
+	n.metrics.Gauge("kvstore_ready", "1 while this node serves linearizable requests.", func() float64 {
+		if ok, _ := n.Ready(); ok {
+			return 1
+		}
+		return 0
+	})
+	n.metrics.CounterBy("kvstore_peer_dropped_messages_total", "Messages to a peer that were dropped; raft repeats them.", "peer", func(emit metrics.Emit) {
+		for _, p := range n.transport.Stats().Peers {
+			emit(string(p.Node), float64(p.DroppedFull+p.DroppedTooLarge+p.DroppedDown))
+		}
+	})
+	n.metrics.GaugeBy("kvstore_peer_up", "1 while the stream of frames to a peer is open.", "peer", func(emit metrics.Emit) {
+		for _, p := range n.transport.Stats().Peers {
+			up := 0.0
+			if p.Up {
+				up = 1
+			}
+			emit(string(p.Node), up)
+		}
+	})
+}
+
+// tuneMemory lets Go's collector know about the budget: it works harder when
+// the process comes near it than growth alone would make it.
+func tuneMemory(c *config.Config) {
+	total := int64(c.Budget().Total)
+	debug.SetMemoryLimit(total + total/4 + 32<<20)
+	if c.Profile == "edge" {
+		debug.SetGCPercent(50)
+	}
+}

@@ -1,0 +1,110 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/server/listen"
+	"kvstore/internal/transport"
+)
+
+// stopTimeout bounds how long requests in progress hold up a stop.
+const stopTimeout = 5 * time.Second
+
+// servers are those of the four listeners.
+type servers struct {
+	listeners *listeners
+	http      *listen.Server // REST, and gRPC beside it
+	grpc      *listen.Server
+	peer      *grpc.Server
+	metrics   *http.Server
+	wg        sync.WaitGroup
+}
+
+// newServers builds the servers; front is the REST API.
+func (n *Node) newServers(front http.Handler) (*servers, error) {
+	s := &servers{listeners: n.listeners}
+	o := listen.Options{
+		Register: n.rpc.Register, Guard: n.guard, MaxConnections: n.config.Limits.MaxConnections, Logger: n.logger.With("part", "server"),
+	}
+	peers := transport.ServerOptions()
+	var secure *tls.Config
+	if n.tls != nil {
+		secure = n.tls.Server()
+		o.TLS = secure
+		peers = append(peers, grpc.Creds(n.tls.ServerCredentials(true)))
+	}
+	var err error
+	if s.grpc, err = listen.New(o); err != nil {
+		return nil, err
+	}
+	o.HTTP = front
+	if s.http, err = listen.New(o); err != nil {
+		return nil, err
+	}
+	s.peer = grpc.NewServer(peers...)
+	api.RegisterPeerServer(s.peer, n.peer)
+	s.metrics = &http.Server{
+		Handler:           n.metrics.Serve(metricsPages(n)),
+		TLSConfig:         secure,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+	}
+	return s, nil
+}
+
+// start serves all listeners; a server that ends by itself is reported.
+func (s *servers) start(fail func(error)) {
+	serve := func(name string, f func() error) {
+		s.wg.Go(func() {
+			err := f()
+			if err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, grpc.ErrServerStopped) && !errors.Is(err, net.ErrClosed) {
+				fail(fmt.Errorf("%s listener: %w", name, err))
+			}
+		})
+	}
+	serve("metrics", func() error {
+		if s.metrics.TLSConfig != nil {
+			return s.metrics.ServeTLS(s.listeners.metrics, "", "")
+		}
+		return s.metrics.Serve(s.listeners.metrics)
+	})
+	serve("peer", func() error { return s.peer.Serve(s.listeners.peer) })
+	serve("grpc", func() error { return s.grpc.Serve(s.listeners.grpc) })
+	serve("http", func() error { return s.http.Serve(s.listeners.http) })
+}
+
+// stopClients lets requests in progress finish, then ends the client
+// listeners.
+func (s *servers) stopClients() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	var errs [2]error
+	for i, l := range []*listen.Server{s.http, s.grpc} {
+		wg.Go(func() {
+			if err := l.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+				errs[i] = err
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs[:]...)
+}
+
+// stopRest ends the peer and metrics listeners and waits for all four.
+func (s *servers) stopRest() error {
+	s.peer.Stop()
+	err := s.metrics.Close()
+	s.wg.Wait()
+	return err
+}

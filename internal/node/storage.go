@@ -1,0 +1,106 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"kvstore/internal/config"
+	"kvstore/internal/dirlock"
+	"kvstore/internal/engine"
+	"kvstore/internal/engine/badger"
+	"kvstore/internal/env/osfs"
+	"kvstore/internal/mvcc"
+	"kvstore/internal/raftlog"
+)
+
+// storage is everything this node keeps on disk: the lock, the raft log, the
+// engine, and the deltas over it.
+type storage struct {
+	lock   *dirlock.Lock
+	log    *raftlog.Log
+	engine engine.Engine
+	store  *mvcc.Store
+}
+
+// reserveBytes of disk stay free for what must be written when the disk is
+// full: votes, checkpoints, deletions.
+const reserveBytes = 64 << 20
+
+// openStorage opens all parts; after an error nothing stays open. The order
+// matters: the lock first, because opening the log rewrites its tail.
+func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duration)) (_ *storage, err error) {
+	dir := c.Node.DataDir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	s := &storage{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.lock, err = dirlock.Acquire(dir, "LOCK"); err != nil {
+		return nil, err
+	}
+	budget := c.Budget()
+	s.log, err = raftlog.Open(osfs.New(dir), "raft", raftlog.Options{
+		SegmentBytes: segmentBytes(c),
+		CacheBytes:   int64(budget.RaftCache),
+		ReserveBytes: reserveBytes,
+		Logger:       logger.With("part", "raftlog"),
+		OnSync:       onSync,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("raft log: %w", err)
+	}
+	s.engine, err = badger.Open(filepath.Join(dir, "badger"), badgerOptions(&c.Badger, logger.With("part", "badger")))
+	if err != nil {
+		return nil, fmt.Errorf("badger: %w", err)
+	}
+	s.store = mvcc.New(s.engine, mvcc.Options{SealBytes: int64(budget.DeltaSeal), MaxSealed: budget.DeltaSealed})
+	return s, nil
+}
+
+// segmentBytes: small machines get small segments, since two are preallocated.
+func segmentBytes(c *config.Config) int64 {
+	if c.Profile == "edge" {
+		return 32 << 20
+	}
+	return 64 << 20
+}
+
+func badgerOptions(b *config.Badger, logger *slog.Logger) badger.Options {
+	return badger.Options{
+		MemtableSize:        int64(b.MemtableSize),
+		BlockCacheSize:      int64(b.BlockCacheSize),
+		IndexCacheSize:      int64(b.IndexCacheSize),
+		NumMemtables:        b.NumMemtables,
+		NumLevelZeroTables:  b.NumLevelZeroTables,
+		LevelSizeMultiplier: b.LevelSizeMultiplier,
+		ValueThreshold:      int64(b.ValueThreshold),
+		ValueLogFileSize:    int64(b.ValueLogFileSize),
+		SyncWrites:          b.SyncWrites,
+		NumCompactors:       b.NumCompactors,
+		Compression:         b.Compression,
+		Logger:              logger,
+	}
+}
+
+// close closes what is open, the lock last.
+func (s *storage) close() error {
+	var errs []error
+	if s.engine != nil {
+		errs = append(errs, s.engine.Close())
+	}
+	if s.log != nil {
+		errs = append(errs, s.log.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Release())
+	}
+	return errors.Join(errs...)
+}
