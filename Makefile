@@ -1,0 +1,45 @@
+# make prints what there is; every target is one command that can be run by hand.
+.DEFAULT_GOAL := help
+SEEDS ?= 2000
+FUZZTIME ?= 10s
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+build: ## build the binaries into bin/
+	go build -trimpath -o bin/ ./cmd/...
+
+test: ## all tests, as in the README
+	go test ./...
+
+race: ## all tests with the race detector
+	go test -race ./internal/... ./client/... ./sim
+
+lint: ## golangci-lint, pinned in tools/go.mod
+	./scripts/lint
+
+fuzz: ## every fuzz target for FUZZTIME
+	./scripts/fuzz $(FUZZTIME)
+
+sim: ## SEEDS simulated clusters with faults
+	go test ./sim -run 'TestSeeds|TestOneSeed|TestPlanted' -seeds $(SEEDS) -timeout 2h -v | grep -v -e '=== RUN' -e '--- PASS: TestSeeds/'
+
+chaos: ## real processes, kill -9, longer than in go test
+	go test ./test/... -run . -chaos 20 -timeout 1h -v
+
+bench: ## benchmarks of the packages
+	go test -run '^$$' -bench . -benchmem ./internal/... ./client/...
+
+proto: ## regenerate api/ from its .proto files
+	cd tools/protogen && go run . ../../api kvstore/v1/kvstore.proto kvstore/v1/peer.proto
+
+cross: ## build for all supported systems
+	./scripts/cross
+
+cluster: ## start a three-node cluster on loopback
+	go run ./cmd/kvstore dev
+
+cover: ## coverage of the packages
+	go test -coverprofile=cover.out ./internal/... ./client/... && go tool cover -func=cover.out | tail -1
+
+.PHONY: help build test race lint fuzz sim chaos bench proto cross cluster cover
