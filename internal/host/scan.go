@@ -18,7 +18,12 @@ func (h *Host) clock(ctx context.Context, id keyspace.GroupID, atLeast, limit ke
 	}
 	out := make(chan *replica.Request, 1)
 	h.Submit(ctx, &replica.Request{Group: id, Clock: &replica.ClockOp{AtLeast: atLeast}, Deadline: h.deadline(ctx),
-		Done: func(r *replica.Request) { out <- r }})
+		Done: func(r *replica.Request) {
+			if r.Err == nil { // on the loop; whoever waits may read at the closed revision at once
+				h.publish(h.groups[id])
+			}
+			out <- r
+		}})
 	select {
 	case r := <-out:
 		if r.Err != nil {
