@@ -216,3 +216,7 @@ func (n *node) collect(t *testing.T, count int) []*api.GroupMessage {
 	}
 	return all
 }
+
+func hello() *api.HelloRequest {
+	return &api.HelloRequest{ClusterId: testCluster, NodeId: "a", FormatVersion: 1}
+}

@@ -91,6 +91,9 @@ func (r *snapshotReader) receive(stream api.Peer_SnapshotServer) {
 
 // next returns the next chunk, or why there is none.
 func (r *snapshotReader) next() (*api.SnapshotChunk, error) {
+	if err := r.ctx.Err(); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "stream of a snapshot ended")
+	}
 	timer := time.NewTimer(r.t.o.SnapshotStall)
 	defer timer.Stop()
 	select {
