@@ -19,8 +19,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,16 +62,17 @@ func open(dir string, o Options, maintenance time.Duration) (*Engine, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if err := errors.Join(makeDir(dir), removeEmptyLogs(dir)); err != nil {
+	settings := badgerOptions(dir, o)
+	if err := prepare(dir, settings); err != nil {
 		return nil, err
 	}
-	db, err := openDB(badgerOptions(dir, o))
+	db, err := openDB(settings)
 	if err != nil {
 		return nil, fmt.Errorf("open badger in %s: %w", dir, err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	e := &Engine{db: db, dir: dir, options: o, log: o.Logger, stop: stop}
-	e.sync.dir = dir
+	e.sync.dir, e.sync.file = dir, syncFile
 	e.floor.set = db.SetDiscardTs
 	if err := errors.Join(e.repair(), e.Sync()); err != nil {
 		stop()
@@ -81,14 +80,6 @@ func open(dir string, o Options, maintenance time.Duration) (*Engine, error) {
 	}
 	e.stopped.Go(func() { e.maintain(ctx, maintenance) })
 	return e, nil
-}
-
-// makeDir creates dir and makes its own entry durable.
-func makeDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return fmt.Errorf("create badger directory: %w", err)
-	}
-	return syncDir(filepath.Dir(dir))
 }
 
 // openDB opens Badger, which panics on some damaged files.

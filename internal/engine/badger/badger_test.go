@@ -8,7 +8,8 @@ import (
 	"kvstore/internal/engine/enginetest"
 )
 
-// testOptions are small, so that memtables and value logs rotate in tests.
+// testOptions are small, so that memtables and value logs rotate and level 0
+// is compacted in tests.
 func testOptions() Options {
 	o := DefaultOptions()
 	o.MemtableSize = 1 << 20
@@ -17,6 +18,7 @@ func testOptions() Options {
 	o.ValueLogFileSize = 1 << 20
 	o.ValueThreshold = 512
 	o.NumCompactors = 2
+	o.NumLevelZeroTables = 1
 	return o
 }
 

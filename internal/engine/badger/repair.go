@@ -60,32 +60,6 @@ func readMarker(dir string) (fid uint32, found bool, err error) {
 	return uint32(number), true, nil
 }
 
-// removeEmptyLogs removes logs without a byte: a power cut can keep the name
-// of a new file and lose its size, and Badger does not open it then.
-func removeEmptyLogs(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("list badger directory: %w", err)
-	}
-	for _, entry := range entries {
-		name := entry.Name()
-		if !strings.HasSuffix(name, memtableSuffix) && !strings.HasSuffix(name, valueLogSuffix) {
-			continue
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return fmt.Errorf("list badger directory: %w", err)
-		}
-		if info.Size() > 0 {
-			continue
-		}
-		if err := os.Remove(filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("remove empty log: %w", err)
-		}
-	}
-	return syncDir(dir)
-}
-
 // repair finishes what a crash during a rewrite left: every value of the old
 // log that the store has under its key and revision but cannot read rightly is
 // written again.

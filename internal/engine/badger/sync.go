@@ -24,7 +24,8 @@ import (
 // After an error nothing is known about what is on disk: a second fsync may
 // succeed without having written. So the error stays.
 type syncer struct {
-	dir string
+	dir  string
+	file func(path string) error // syncFile, but in tests
 
 	mu     sync.Mutex
 	failed error
@@ -74,7 +75,7 @@ func (s *syncer) run() error {
 			continue
 		}
 		if !s.done[name] {
-			if err := syncFile(filepath.Join(s.dir, name)); err != nil {
+			if err := s.file(filepath.Join(s.dir, name)); err != nil {
 				return err
 			}
 		}
