@@ -1,0 +1,62 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+
+	"kvstore/client"
+)
+
+// openKVStore is the driver of this store.
+func openKVStore(ctx context.Context, c *Config) (Driver, error) {
+	cfg, t, err := c.Target.Config("kvbench")
+	if err != nil {
+		return nil, err
+	}
+	c.Endpoints, c.Read = t.Endpoints, c.Target.Read
+	if c.Mode == ModeUnary {
+		return openUnary(cfg, c.Connections)
+	}
+	cfg.ConnsPerNode = c.Connections
+	sdk, err := client.New(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("endpoints %v, from %s: %w", t.Endpoints, t.From, err)
+	}
+	return &pipeline{sdk}, nil
+}
+
+// pipeline drives the SDK; all clients share it.
+type pipeline struct{ sdk *client.Client }
+
+func (p *pipeline) Client(int) Client       { return p }
+func (p *pipeline) CodeOf(err error) string { return string(client.CodeOf(err)) }
+func (p *pipeline) Close() error            { return p.sdk.Close() }
+
+func (p *pipeline) Put(ctx context.Context, key string, value []byte) error {
+	_, err := p.sdk.Put(ctx, key, value)
+	return err
+}
+
+func (p *pipeline) Get(ctx context.Context, key string) error {
+	_, err := p.sdk.Get(ctx, key)
+	return err
+}
+
+func (p *pipeline) List(ctx context.Context, prefix, start string, limit int) (int, error) {
+	page, err := p.sdk.List(ctx, client.WithPrefix(prefix), client.WithRange(start, ""), client.WithLimit(limit))
+	return len(page.Records), err
+}
+
+func (p *pipeline) BatchPut(ctx context.Context, keys []string, values [][]byte) error {
+	items := make([]client.PutItem, len(keys))
+	for i, k := range keys {
+		items[i] = client.PutItem{Key: k, Value: values[i]}
+	}
+	_, err := p.sdk.BatchPut(ctx, items)
+	return err
+}
+
+func (p *pipeline) BatchGet(ctx context.Context, keys []string) error {
+	_, err := p.sdk.BatchGet(ctx, keys)
+	return err
+}
