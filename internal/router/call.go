@@ -119,7 +119,7 @@ func (st *callState) prepareResult() {
 	if c.Result == nil {
 		c.Result = &api.PipelineResult{}
 	}
-	c.Result.Id = c.Op.GetId()
+	c.Result.Id, c.Result.Status, c.Err = c.Op.GetId(), nil, nil
 	switch o := c.Op.GetOp().(type) {
 	case *api.PipelineOp_BatchPut:
 		slots := make([]api.BatchPutResult, len(o.BatchPut.GetItems()))

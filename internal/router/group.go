@@ -82,15 +82,20 @@ func (r *Router) ServeScan(ctx context.Context, q *api.GroupScanRequest) (*api.G
 	if !r.o.Host.Hosts(g) {
 		return nil, errWrongLeader(g, "")
 	}
-	p, err := r.o.Host.Scan(ctx, g, host.ScanRequest{
-		Namespace: keyspace.NamespaceID(q.NamespaceId), Revision: keyspace.Revision(q.Revision),
-		Start: q.Start, End: q.End, Reverse: q.Reverse, KeysOnly: q.KeysOnly, CountOnly: q.CountOnly,
-		Limit: int(min(q.Limit, MaxListLimit)), MaxBytes: int(min(q.MaxBytes, MaxBatchBytes)), Tags: q.Tags,
-	})
+	p, err := r.o.Host.Scan(ctx, g, scanOf(q))
 	if err != nil {
 		return nil, err
 	}
 	return &api.GroupScanResponse{Records: records(p.Items, q.KeysOnly), Next: p.Next, More: p.More, Count: p.Count}, nil
+}
+
+// scanOf is the inverse of scanRequest; bounds are those of a message.
+func scanOf(q *api.GroupScanRequest) host.ScanRequest {
+	return host.ScanRequest{
+		Namespace: keyspace.NamespaceID(q.NamespaceId), Revision: keyspace.Revision(q.Revision),
+		Start: q.Start, End: q.End, Reverse: q.Reverse, KeysOnly: q.KeysOnly, CountOnly: q.CountOnly,
+		Limit: int(min(q.Limit, MaxListLimit)), MaxBytes: int(min(q.MaxBytes, MaxBatchBytes)), Tags: q.Tags,
+	}
 }
 
 func records(items []host.ScanItem, keysOnly bool) []*api.Record {

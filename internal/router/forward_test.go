@@ -1,0 +1,390 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
+	"kvstore/internal/host"
+	"kvstore/internal/keyspace"
+)
+
+func putResult(version uint64) *api.PipelineResult {
+	return &api.PipelineResult{Result: &api.PipelineResult_Put{Put: &api.PutResponse{Version: version}}}
+}
+
+func refused(err error) *api.PipelineResult { return &api.PipelineResult{Status: ErrorStatus(err)} }
+
+func TestForwardCarriesIdentityAndDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		var identities []string
+		var left int64
+		f.remote("b", func(identity string, op *api.PipelineOp) *api.PipelineResult {
+			identities = append(identities, identity)
+			left = op.TimeoutMs
+			return putResult(3)
+		})
+		c := putCall("app", "k", "v")
+		c.Identity, c.Op.Id, c.Op.TimeoutMs = "alice", 42, 1500
+		f.Do(t.Context(), c)
+		wantCode(t, c.Err, "")
+		if c.Result.Id != 42 || c.Result.GetPut().Version != 3 {
+			t.Fatalf("result %v", c.Result)
+		}
+		if len(identities) != 1 || identities[0] != "alice" || left != 1500 {
+			t.Fatalf("identities %v, %d ms left", identities, left)
+		}
+	})
+}
+
+// What waits while a frame is on its way leaves as one frame, one per identity.
+func TestForwardCoalesces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		var frames [][]string
+		gate := make(chan struct{})
+		f.remote("b", nil)
+		f.peers.client = func(keyspace.NodeID) (api.PeerClient, error) {
+			return &fakeClient{forward: func(ctx context.Context) (forwardStream, error) {
+				<-gate
+				s := newStream(ctx)
+				go func() {
+					for frame := range s.frames {
+						var keys []string
+						resp := &api.PipelineResponse{}
+						for _, op := range frame.Ops {
+							keys = append(keys, frame.Identity+op.GetPut().Key)
+							resp.Results = append(resp.Results, putResult(1))
+							resp.Results[len(resp.Results)-1].Id = op.Id
+						}
+						frames = append(frames, keys)
+						s.answer <- resp
+					}
+				}()
+				t.Cleanup(func() { close(s.frames) })
+				return s, nil
+			}}, nil
+		}
+		var calls []*Call
+		for i := range 10 {
+			c := putCall("", fmt.Sprint(i), "")
+			if i >= 7 {
+				c.Identity = "x"
+			}
+			calls = append(calls, c)
+		}
+		f.Execute(t.Context(), calls, func(*Call) {})
+		synctest.Wait()
+		close(gate)
+		synctest.Wait()
+		for _, c := range calls {
+			wantCode(t, c.Err, "")
+		}
+		if len(frames) != 2 || len(frames[0]) != 7 || len(frames[1]) != 3 {
+			t.Fatalf("frames %v", frames)
+		}
+	})
+}
+
+func TestForwardFollowsTheLeadersName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.remote("b", nil)
+		var mu sync.Mutex
+		var asked []keyspace.NodeID
+		f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {
+			return &fakeClient{forward: func(ctx context.Context) (forwardStream, error) {
+				s := newStream(ctx)
+				go s.serve(func(_ string, op *api.PipelineOp) *api.PipelineResult {
+					mu.Lock()
+					asked = append(asked, id)
+					mu.Unlock()
+					if id == "b" {
+						return refused(errWrongLeader(1, "c"))
+					}
+					return putResult(1)
+				})
+				return s, nil
+			}}, nil
+		}
+		began := time.Now()
+		c := putCall("", "k", "v")
+		f.Do(t.Context(), c)
+		wantCode(t, c.Err, "")
+		if fmt.Sprint(asked) != "[b c]" || time.Since(began) > 0 {
+			t.Fatalf("asked %v in %v", asked, time.Since(began))
+		}
+		c = putCall("", "k", "v")
+		f.Do(t.Context(), c)
+		if fmt.Sprint(asked) != "[b c c]" {
+			t.Fatalf("asked %v: the leader's name was not kept", asked)
+		}
+	})
+}
+
+// Two nodes that name each other cannot make an operation run in circles at
+// full speed.
+func TestWrongHintsAreFollowedWithPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.remote("b", nil)
+		var mu sync.Mutex
+		asked := 0
+		f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {
+			return &fakeClient{forward: func(ctx context.Context) (forwardStream, error) {
+				s := newStream(ctx)
+				go s.serve(func(_ string, op *api.PipelineOp) *api.PipelineResult {
+					mu.Lock()
+					asked++
+					mu.Unlock()
+					other := map[keyspace.NodeID]keyspace.NodeID{"b": "c", "c": "b"}[id]
+					return refused(errWrongLeader(1, other))
+				})
+				return s, nil
+			}}, nil
+		}
+		c := putCall("", "k", "v")
+		c.Op.TimeoutMs = 5000
+		f.Do(t.Context(), c)
+		wantCode(t, c.Err, fault.Unavailable)
+		if asked < 5 || asked > 60 {
+			t.Fatalf("asked %d times in 5 s", asked)
+		}
+	})
+}
+
+func TestForwardedOperationIsNotForwardedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.host.leaders = func(keyspace.GroupID) (keyspace.NodeID, bool) { return "c", true }
+		w := putCall("", "k", "v")
+		w.Forwarded = true
+		f.Do(t.Context(), w)
+		wantCode(t, w.Err, fault.WrongLeader)
+		if w.Result.Status.LeaderNode != "c" {
+			t.Fatalf("status %v", w.Result.Status)
+		}
+		g := getCall("", "k")
+		g.Forwarded = true
+		f.Do(t.Context(), g)
+		wantCode(t, g.Err, fault.NotFound) // served by the follower here
+	})
+}
+
+// breaking serves node b with a stream that breaks once it got an operation;
+// the other nodes answer.
+func breaking(f *fixture, cause error) (asked *[]keyspace.NodeID) {
+	f.remote("b", nil)
+	asked = new([]keyspace.NodeID)
+	var mu sync.Mutex
+	f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {
+		return &fakeClient{forward: func(ctx context.Context) (forwardStream, error) {
+			s := newStream(ctx)
+			go s.serve(func(_ string, op *api.PipelineOp) *api.PipelineResult {
+				mu.Lock()
+				*asked = append(*asked, id)
+				mu.Unlock()
+				if id == "b" {
+					s.broken <- cause
+					return nil
+				}
+				if op.GetGet() != nil {
+					return &api.PipelineResult{Result: &api.PipelineResult_Get{Get: &api.GetResponse{}}}
+				}
+				return putResult(1)
+			})
+			return s, nil
+		}}, nil
+	}
+	return asked
+}
+
+func TestLostConnectionAfterSend(t *testing.T) {
+	cause := status.Error(codes.Unavailable, "connection reset")
+	t.Run("write", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFixture(t)
+			asked := breaking(f, cause)
+			c := putCall("", "k", "v")
+			f.Do(t.Context(), c)
+			wantCode(t, c.Err, fault.UnknownOutcome)
+			if len(*asked) != 1 {
+				t.Fatalf("asked %v: a write was repeated", *asked)
+			}
+		})
+	})
+	t.Run("read", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFixture(t)
+			asked := breaking(f, cause)
+			c := getCall("", "k")
+			f.Do(t.Context(), c)
+			wantCode(t, c.Err, "")
+			if last := (*asked)[len(*asked)-1]; last == "b" {
+				t.Fatalf("asked %v", *asked)
+			}
+		})
+	})
+}
+
+// Not sent means not executed: the write goes on with another try.
+func TestUnreachableLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		began := time.Now()
+		f.remote("b", func(string, *api.PipelineOp) *api.PipelineResult { return putResult(1) })
+		working := f.peers.client
+		var attempts int
+		f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {
+			attempts++
+			if time.Since(began) < 20*time.Second {
+				return nil, errors.New("connection refused")
+			}
+			return working(id)
+		}
+		c := putCall("", "k", "v")
+		c.Op.TimeoutMs = 30_000
+		f.Do(t.Context(), c)
+		wantCode(t, c.Err, "")
+		// Three peers, each with a breaker that opens for up to 5 s.
+		if attempts > 40 {
+			t.Fatalf("%d attempts in 20 s: the breakers do not open", attempts)
+		}
+	})
+}
+
+func TestSilentPeer(t *testing.T) {
+	silent := func(f *fixture, answers keyspace.NodeID) {
+		f.remote("b", nil)
+		f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {
+			return &fakeClient{forward: func(ctx context.Context) (forwardStream, error) {
+				s := newStream(ctx)
+				go s.serve(func(_ string, op *api.PipelineOp) *api.PipelineResult {
+					if id != answers {
+						return nil
+					}
+					return &api.PipelineResult{Result: &api.PipelineResult_Get{Get: &api.GetResponse{}}}
+				})
+				return s, nil
+			}}, nil
+		}
+	}
+	t.Run("write", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFixture(t)
+			silent(f, "")
+			c := putCall("", "k", "v")
+			c.Op.TimeoutMs = 1000
+			began := time.Now()
+			f.Do(t.Context(), c)
+			wantCode(t, c.Err, fault.UnknownOutcome)
+			if took := time.Since(began); took < time.Second || took > 2*time.Second {
+				t.Fatalf("took %v", took)
+			}
+		})
+	})
+	t.Run("read", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFixture(t)
+			silent(f, "c")
+			c := getCall("", "k")
+			f.Do(t.Context(), c)
+			wantCode(t, c.Err, "")
+		})
+	})
+}
+
+// The replica here may be the one that is cut off.
+func TestReadLeavesAReplicaThatCannotConfirm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.remote("b", func(string, *api.PipelineOp) *api.PipelineResult {
+			return &api.PipelineResult{Result: &api.PipelineResult_Get{Get: &api.GetResponse{ReadRevision: 9}}}
+		})
+		f.host.hosted = func(keyspace.GroupID) bool { return true }
+		f.host.read = func(_ keyspace.GroupID, done func(host.ReadPoint, error)) bool {
+			done(host.ReadPoint{}, fault.New(fault.DeadlineExceeded, "no confirmation"))
+			return true
+		}
+		c := getCall("", "k")
+		f.Do(t.Context(), c)
+		wantCode(t, c.Err, "")
+		if c.Result.GetGet().ReadRevision != 9 {
+			t.Fatalf("result %v", c.Result)
+		}
+	})
+}
+
+func TestFullLinkRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, func(o *Options) { o.PeerInflight = 3 })
+		f.remote("b", func(string, *api.PipelineOp) *api.PipelineResult { return nil })
+		var calls []*Call
+		for i := range 5 {
+			c := putCall("", fmt.Sprint(i), "")
+			c.Op.TimeoutMs = 500
+			calls = append(calls, c)
+		}
+		f.Do(t.Context(), calls...)
+		count := map[fault.Code]int{}
+		for _, c := range calls {
+			count[fault.CodeOf(c.Err)]++
+		}
+		if count[fault.Overloaded] != 2 || count[fault.UnknownOutcome] != 3 {
+			t.Fatalf("codes %v", count)
+		}
+	})
+}
+
+func TestForwardedBatchFindsItsItems(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.remote("b", func(_ string, op *api.PipelineOp) *api.PipelineResult {
+			out := &api.BatchGetResponse{}
+			for _, key := range op.GetBatchGet().Keys {
+				out.Results = append(out.Results, &api.BatchGetResult{Record: &api.Record{Key: key}})
+			}
+			return &api.PipelineResult{Result: &api.PipelineResult_BatchGet{BatchGet: out}}
+		})
+		var keys []string
+		for i := range 30 {
+			keys = append(keys, fmt.Sprint("k", i))
+		}
+		resp, err := f.BatchGet(t.Context(), &api.BatchGetRequest{Keys: keys})
+		wantCode(t, err, "")
+		for i, r := range resp.Results {
+			if r.GetRecord().GetKey() != keys[i] {
+				t.Fatalf("item %d: %v", i, r)
+			}
+		}
+	})
+}
+
+func TestCloseAnswersEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.remote("b", func(string, *api.PipelineOp) *api.PipelineResult { return nil })
+		c := putCall("", "k", "v")
+		answered := make(chan struct{})
+		f.Execute(t.Context(), []*Call{c}, func(*Call) { close(answered) })
+		synctest.Wait()
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		<-answered
+		wantCode(t, c.Err, fault.UnknownOutcome)
+		c = putCall("", "k", "v")
+		f.Do(t.Context(), c)
+		wantCode(t, c.Err, fault.Unavailable)
+	})
+}

@@ -1,0 +1,228 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sort"
+	"testing"
+	"testing/synctest"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
+	"kvstore/internal/format"
+	"kvstore/internal/keyspace"
+)
+
+// filled returns a fixture with n keys over all groups, and the keys in order.
+func filled(t *testing.T, n int) (*fixture, []string) {
+	f := newFixture(t)
+	var keys []string
+	for i := range n {
+		key := fmt.Sprintf("k/%04d", i)
+		keys = append(keys, key)
+		f.host.data[dataKey(1, key)] = &format.Record{
+			Header: format.Header{Version: 1, Revision: 1}, Value: []byte(key),
+			Tags: map[string]string{"odd": fmt.Sprint(i % 2)},
+		}
+	}
+	sort.Strings(keys)
+	return f, keys
+}
+
+// all lists page by page.
+func (f *fixture) all(t *testing.T, req *api.ListRequest) (keys []string, pages int) {
+	t.Helper()
+	for {
+		resp, err := f.List(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages++
+		for _, r := range resp.Records {
+			keys = append(keys, r.Key)
+		}
+		if resp.ContinuationToken == "" {
+			return keys, pages
+		}
+		req.ContinuationToken = resp.ContinuationToken
+	}
+}
+
+func TestListMergesGroups(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, want := filled(t, 500)
+		reversed := slices.Clone(want)
+		slices.Reverse(reversed)
+		var odd []string
+		for i := 1; i < len(want); i += 2 {
+			odd = append(odd, want[i])
+		}
+		for _, c := range []struct {
+			name  string
+			req   *api.ListRequest
+			want  []string
+			pages int
+		}{
+			{"one page", &api.ListRequest{}, want, 1},
+			{"pages", &api.ListRequest{Limit: 7, Prefix: "k/"}, want, 72},
+			{"reverse", &api.ListRequest{Limit: 100, Reverse: true}, reversed, 5},
+			{"range", &api.ListRequest{Start: "k/0100", End: "k/0200", Limit: 30}, want[100:200], 4},
+			{"prefix", &api.ListRequest{Prefix: "k/012"}, want[120:130], 1},
+			{"prefix and range", &api.ListRequest{Prefix: "k/01", Start: "k/0150", End: "x"}, want[150:200], 1},
+			{"tags", &api.ListRequest{Limit: 100, Tags: map[string]string{"odd": "1"}}, odd, 3},
+			{"nothing", &api.ListRequest{Prefix: "z"}, nil, 1},
+			{"empty range", &api.ListRequest{Start: "b", End: "a"}, nil, 1},
+		} {
+			got, pages := f.all(t, c.req)
+			if !slices.Equal(got, c.want) || pages != c.pages {
+				t.Errorf("%s: %d keys on %d pages, want %d on %d", c.name, len(got), pages, len(c.want), c.pages)
+			}
+		}
+	})
+}
+
+// All pages are read at the first page's revision, which every group has moved
+// its clock past before it is read.
+func TestListIsOneSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, _ := filled(t, 100)
+		first, err := f.List(t.Context(), &api.ListRequest{Limit: 10})
+		wantCode(t, err, "")
+		rounds := map[bool]int{}
+		for _, atLeast := range f.host.clocks {
+			rounds[atLeast > 0]++
+			if atLeast > 0 && uint64(atLeast) != first.Revision {
+				t.Fatalf("second round at %d, list at %d", atLeast, first.Revision)
+			}
+		}
+		if rounds[false] != testGroups || rounds[true] < testGroups-1 {
+			t.Fatalf("rounds of clocks %v", rounds)
+		}
+		if _, err = f.List(t.Context(), &api.ListRequest{Limit: 10, ContinuationToken: first.ContinuationToken}); err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range f.host.scans {
+			if uint64(q.Revision) != first.Revision {
+				t.Fatalf("scan at %d, list at %d", q.Revision, first.Revision)
+			}
+		}
+	})
+}
+
+func TestListTokenBelongsToItsList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, _ := filled(t, 50)
+		page, err := f.List(t.Context(), &api.ListRequest{Limit: 10, Prefix: "k"})
+		wantCode(t, err, "")
+		for _, req := range []*api.ListRequest{
+			{Prefix: "k/"}, {Prefix: "k", Start: "k/1"}, {Prefix: "k", Reverse: true}, {Prefix: "k", Namespace: "app"},
+			{Prefix: "k", Tags: map[string]string{"odd": "1"}},
+		} {
+			req.ContinuationToken = page.ContinuationToken
+			_, err := f.List(t.Context(), req)
+			wantCode(t, err, fault.InvalidToken)
+		}
+		_, err = f.List(t.Context(), &api.ListRequest{ContinuationToken: "x"})
+		wantCode(t, err, fault.InvalidToken)
+		_, err = f.List(t.Context(), &api.ListRequest{Prefix: "k", Limit: 3, KeysOnly: true, ContinuationToken: page.ContinuationToken})
+		wantCode(t, err, "")
+		_, err = f.List(t.Context(), &api.ListRequest{Limit: MaxListLimit + 1})
+		wantCode(t, err, fault.InvalidArgument)
+	})
+}
+
+func TestListOfOneHashPartReadsOneGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, _ := filled(t, 0)
+		for i := range 9 {
+			f.host.data[dataKey(1, fmt.Sprint("{u1}/", i))] = &format.Record{Header: format.Header{Version: 1}}
+		}
+		got, _ := f.all(t, &api.ListRequest{Prefix: "{u1}/"})
+		if len(got) != 9 || len(f.host.scans) != 1 {
+			t.Fatalf("%d keys by %d scans", len(got), len(f.host.scans))
+		}
+	})
+}
+
+func TestListCountsAndStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, want := filled(t, 300)
+		resp, err := f.List(t.Context(), &api.ListRequest{CountOnly: true, Tags: map[string]string{"odd": "0"}})
+		wantCode(t, err, "")
+		if resp.Count != 150 || len(resp.Records) != 0 || resp.ContinuationToken != "" {
+			t.Fatalf("count %v", resp)
+		}
+		var got []string
+		scans := len(f.host.scans)
+		err = f.ListStream(t.Context(), &api.ListRequest{Limit: 20}, func(page *api.ListResponse) error {
+			for _, r := range page.Records {
+				got = append(got, r.Key)
+			}
+			return nil
+		})
+		wantCode(t, err, "")
+		if !slices.Equal(got, want) {
+			t.Fatalf("%d keys streamed", len(got))
+		}
+		// What a page did not use stays for the next: no key is read twice.
+		if n := len(f.host.scans) - scans; n > 40 {
+			t.Fatalf("%d scans for a stream of 300 keys", n)
+		}
+	})
+}
+
+func TestPagesAreBoundedInBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, func(o *Options) { o.PageBytes = 1 << 20 })
+		for i := range 20 {
+			f.host.data[dataKey(1, fmt.Sprint(i))] = &format.Record{Header: format.Header{Version: 1}, Value: make([]byte, 300<<10)}
+		}
+		f.host.data[dataKey(1, "zz")] = &format.Record{Header: format.Header{Version: 1}, Value: make([]byte, 3<<20)}
+		var total int
+		err := f.ListStream(t.Context(), &api.ListRequest{}, func(page *api.ListResponse) error {
+			if len(page.Records) > 3 {
+				t.Errorf("%d records on a page", len(page.Records))
+			}
+			total += len(page.Records)
+			return nil
+		})
+		wantCode(t, err, "")
+		if total != 21 {
+			t.Fatalf("%d records", total)
+		}
+	})
+}
+
+// Groups that are not hosted here are asked over the peer service, and a
+// leader that moved is followed.
+func TestListOverPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, want := filled(t, 60)
+		other := f.host
+		f.remote("b", nil)
+		wrong := map[uint32]bool{}
+		f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {
+			return &fakeClient{
+				clock: func(q *api.GroupClockRequest) (*api.GroupClockResponse, error) {
+					if id != "c" {
+						other.mu.Lock()
+						wrong[q.Group] = true
+						other.mu.Unlock()
+						return nil, errWrongLeader(keyspace.GroupID(q.Group), "c")
+					}
+					rev, err := other.Clock(context.Background(), keyspace.GroupID(q.Group), keyspace.Revision(q.AtLeast))
+					return &api.GroupClockResponse{Clock: uint64(rev)}, err
+				},
+				scan: func(q *api.GroupScanRequest) (*api.GroupScanResponse, error) {
+					page, err := other.Scan(context.Background(), keyspace.GroupID(q.Group), scanOf(q))
+					return &api.GroupScanResponse{Records: records(page.Items, q.KeysOnly), Next: page.Next, More: page.More}, err
+				},
+			}, nil
+		}
+		got, _ := f.all(t, &api.ListRequest{Limit: 25})
+		if !slices.Equal(got, want) || len(wrong) != testGroups {
+			t.Fatalf("%d keys, %d groups followed a new leader", len(got), len(wrong))
+		}
+	})
+}
