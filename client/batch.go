@@ -182,21 +182,34 @@ func (c *Client) again(errs []error, positions []int) []int {
 // split puts the items of groups that have the same leader together. A group
 // is never split, because it is the unit of atomicity.
 func (c *Client) split(b *batch, positions []int) [][]int {
+	t := c.topology()
+	return partition(b, positions, func(i int) *node {
+		if g := t.groupOf(b.namespace, b.key(i)); g != nil {
+			return g.leader.Load()
+		}
+		return nil
+	})
+}
+
+// splitGroups gives each group its own part.
+func (c *Client) splitGroups(b *batch, positions []int) [][]int {
+	t := c.topology()
+	return partition(b, positions, func(i int) *group { return t.groupOf(b.namespace, b.key(i)) })
+}
+
+// partition puts the items with the same owner together.
+func partition[T comparable](b *batch, positions []int, owner func(i int) T) [][]int {
 	if b.whole {
 		return [][]int{positions}
 	}
-	t := c.topology()
-	part := make(map[*node]int)
+	part := make(map[T]int)
 	var parts [][]int
 	for _, i := range positions {
-		var leader *node
-		if g := t.groupOf(b.namespace, b.key(i)); g != nil {
-			leader = g.leader.Load()
-		}
-		p, ok := part[leader]
+		who := owner(i)
+		p, ok := part[who]
 		if !ok {
 			p = len(parts)
-			part[leader], parts = p, append(parts, nil)
+			part[who], parts = p, append(parts, nil)
 		}
 		parts[p] = append(parts[p], i)
 	}
@@ -219,6 +232,14 @@ func (c *Client) runPart(ctx context.Context, b *batch, positions []int, errs []
 	o.namespace, o.key, o.from = b.namespace, b.key(positions[0]), b.from
 	o.body = b.encode(o.body[:0], positions)
 	err := c.checkMessage(len(o.body))
+	if err != nil {
+		if parts := c.splitGroups(b, positions); len(parts) > 1 {
+			for _, group := range parts {
+				c.runPart(ctx, b, group, errs)
+			}
+			return
+		}
+	}
 	var answer []byte
 	if err == nil {
 		answer, err = c.do(ctx, o)

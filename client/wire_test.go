@@ -1,0 +1,197 @@
+package client
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	api "kvstore/api/kvstore/v1"
+)
+
+// wireRand draws arguments with every field set or not.
+type wireRand struct{ *rand.Rand }
+
+func newWireRand(t *testing.T) wireRand {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	return wireRand{rand.New(rand.NewPCG(seed, 0))}
+}
+
+func (r wireRand) bytes() []byte {
+	b := make([]byte, r.IntN(300))
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+func (r wireRand) text() string {
+	if r.IntN(3) == 0 {
+		return ""
+	}
+	return "text-é-" + string(rune('a'+r.IntN(26)))
+}
+
+func (r wireRand) pairs() map[string]string {
+	if r.IntN(2) == 0 {
+		return nil
+	}
+	m := make(map[string]string)
+	for range 1 + r.IntN(3) {
+		m[r.text()] = r.text()
+	}
+	return m
+}
+
+func (r wireRand) condition() Condition {
+	var c Condition
+	switch r.IntN(6) {
+	case 0:
+		c.Version = new(r.Uint64() >> r.IntN(64))
+	case 1:
+		c.Revision = new(r.Uint64())
+	case 2:
+		c.MustExist = true
+	case 3:
+		c.MustNotExist = true
+	case 4:
+		c.ValueEquals, c.HasValueEquals = r.bytes(), true
+	}
+	return c
+}
+
+func (r wireRand) putItem() PutItem {
+	i := PutItem{Key: "k" + r.text(), Value: r.bytes(), ContentType: r.text(), Encoding: r.text(), Tags: r.pairs(), Metadata: r.pairs(), Condition: r.condition()}
+	switch r.IntN(3) {
+	case 0:
+		i.TTL = time.Duration(1+r.IntN(1000)) * time.Second
+	case 1:
+		i.ExpiresAt = time.UnixMilli(r.Int64N(1 << 45))
+	}
+	return i
+}
+
+func apiPut(namespace string, i *PutItem) *api.PutRequest {
+	u := &upload{call: &putCall{namespace: namespace, item: *i}}
+	q := u.request()
+	q.Checksum = new(itemChecksum(i))
+	if len(i.Value) > 0 {
+		q.Value = i.Value
+	}
+	return q
+}
+
+// wantFrame decodes a frame with the generated code and compares it.
+func wantFrame(t *testing.T, body []byte, want *api.PipelineOp) {
+	t.Helper()
+	want.Id, want.TimeoutMs = 1<<40|77, 3
+	frame := appendOp([]byte(nil), want.GetId(), body, 2*time.Millisecond+1)
+	if len(frame) > len(body)+opOverheadBytes {
+		t.Fatalf("a frame adds %d bytes, bound %d", len(frame)-len(body), opOverheadBytes)
+	}
+	var got api.PipelineRequest
+	if err := proto.Unmarshal(frame, &got); err != nil {
+		t.Fatal(err)
+	}
+	if !proto.Equal(&got, &api.PipelineRequest{Ops: []*api.PipelineOp{want}}) {
+		t.Fatalf("encoded\n%v\nwant\n%v", &got, want)
+	}
+}
+
+func TestEncodedOperationsEqualGenerated(t *testing.T) {
+	r := newWireRand(t)
+	for range 2000 {
+		item, del, ns := r.putItem(), DeleteItem{Key: r.text(), Condition: r.condition()}, r.text()
+		read := readCall{maxAge: time.Duration(r.IntN(5)) * time.Millisecond, keysOnly: r.IntN(2) == 0, atRevision: r.Uint64() >> r.IntN(64), consistency: Consistency(r.IntN(2))}
+		get := &api.GetRequest{Namespace: ns, Key: del.Key, Consistency: api.Consistency(read.consistency), MaxStalenessMs: read.maxAge.Milliseconds(), KeysOnly: read.keysOnly, AtRevision: read.atRevision}
+		apiDel := &api.DeleteRequest{Key: del.Key, Condition: conditionToAPI(&del.Condition)}
+		atomic := r.IntN(2) == 0
+		wantFrame(t, appendPut(nil, fieldOpPut, ns, &item), &api.PipelineOp{Op: &api.PipelineOp_Put{Put: apiPut(ns, &item)}})
+		wantFrame(t, appendGet(nil, ns, del.Key, &read), &api.PipelineOp{Op: &api.PipelineOp_Get{Get: get}})
+		wantFrame(t, appendBatchPut(nil, ns, []PutItem{{}, item, item}, []int{1, 2}, atomic), &api.PipelineOp{Op: &api.PipelineOp_BatchPut{
+			BatchPut: &api.BatchPutRequest{Namespace: ns, Items: []*api.PutRequest{apiPut("", &item), apiPut("", &item)}, Atomic: atomic}}})
+		wantFrame(t, appendBatchDelete(nil, ns, []DeleteItem{del}, []int{0}, atomic), &api.PipelineOp{Op: &api.PipelineOp_BatchDelete{
+			BatchDelete: &api.BatchDeleteRequest{Namespace: ns, Items: []*api.DeleteRequest{apiDel}, Atomic: atomic}}})
+		wantFrame(t, appendBatchGet(nil, ns, []string{"a", "b", ""}, []int{0, 2}, &read), &api.PipelineOp{Op: &api.PipelineOp_BatchGet{
+			BatchGet: &api.BatchGetRequest{Namespace: ns, Keys: []string{"a", ""}, Consistency: get.Consistency, MaxStalenessMs: get.MaxStalenessMs, KeysOnly: get.KeysOnly}}})
+		apiDel = proto.Clone(apiDel).(*api.DeleteRequest) //nolint:errcheck,forcetypeassert // a clone
+		apiDel.Namespace = ns
+		wantFrame(t, appendDelete(nil, fieldOpDelete, ns, &del), &api.PipelineOp{Op: &api.PipelineOp_Delete{Delete: apiDel}})
+	}
+}
+
+func (r wireRand) record() *api.Record {
+	return &api.Record{
+		Key: r.text(), Value: r.bytes(), ContentType: r.text(), Encoding: r.text(), Checksum: r.Uint32(), CreatedAtMs: r.Int64N(1 << 45),
+		UpdatedAtMs: -r.Int64N(1 << 45), ExpiresAtMs: r.Int64N(2) * 1e12, Version: r.Uint64(), Revision: r.Uint64(), Tags: r.pairs(), Metadata: r.pairs(), Size: r.Uint64(),
+	}
+}
+
+func TestDecodedAnswersEqualGenerated(t *testing.T) {
+	r := newWireRand(t)
+	for range 2000 {
+		record := r.record()
+		get := &api.GetResponse{Record: record, Consistency: api.Consistency(r.IntN(2)), ReadRevision: r.Uint64(), AgeMs: r.Int64N(100)} //nolint:gosec // 0 or 1
+		body, err := decodeResult(mustMarshal(t, &api.PipelineResult{Id: 9, Result: &api.PipelineResult_Get{Get: get}}), fieldOpGet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got Record
+		if err := decodeGet(body, "asked", &got); err != nil {
+			t.Fatal(err)
+		}
+		want := recordFromAPI(record)
+		want.Read = ReadInfo{Consistency: Consistency(get.GetConsistency()), Revision: get.GetReadRevision(), Age: millis(get.GetAgeMs())}
+		if len(want.Value) == 0 {
+			want.Value = nil
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("decoded\n%+v\nwant\n%+v", got, want)
+		}
+	}
+}
+
+func TestDecodedStatusEqualsGenerated(t *testing.T) {
+	r := newWireRand(t)
+	for range 500 {
+		st := &api.Status{Code: "wrong_leader", Message: r.text(), Details: r.pairs(), RetryAfterMs: r.Int64N(100), LeaderNode: r.text()}
+		_, err := decodeResult(mustMarshal(t, &api.PipelineResult{Status: st}), fieldOpPut)
+		want := &Error{Code: CodeWrongLeader, Message: st.GetMessage(), Details: st.GetDetails(), RetryAfter: millis(st.GetRetryAfterMs()), Leader: st.GetLeaderNode()}
+		if !reflect.DeepEqual(err, error(want)) {
+			t.Fatalf("decoded %#v, want %#v", err, want)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(mustMarshal(f, &api.PipelineResult{Id: 3, Result: &api.PipelineResult_BatchGet{BatchGet: &api.BatchGetResponse{
+		Results: []*api.BatchGetResult{{Record: &api.Record{Key: "k", Tags: map[string]string{"a": "b"}}}, {Status: &api.Status{Code: "not_found"}}}}}}))
+	f.Fuzz(func(_ *testing.T, b []byte) {
+		resultID(b)
+		for op := fieldOpPut; op <= fieldOpBatchDelete; op++ {
+			body, err := decodeResult(bytes.Clone(b), op)
+			if err != nil {
+				continue
+			}
+			_ = decodePut(body, &PutResult{})
+			_ = decodeDelete(body, &DeleteResult{})
+			_ = decodeGet(body, "k", &Record{})
+			_, _ = decodeItems(body, func(_ int, _ error, answer []byte) error { return decodeRecord(answer, "k", &Record{}) })
+		}
+	})
+}
+
+func TestPaddedLengths(t *testing.T) {
+	for _, n := range []int{0, 1, 127, 128, 1 << 14, 1<<21 + 5, 1<<28 - 1} {
+		b := make([]byte, 4)
+		putPaddedLength(b, n)
+		if got, size := protowire.ConsumeVarint(b); got != uint64(n) || size != 4 { //nolint:gosec // not negative
+			t.Errorf("length %d reads as %d in %d bytes", n, got, size)
+		}
+	}
+}
