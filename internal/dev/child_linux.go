@@ -7,5 +7,3 @@ import "syscall"
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
-
-func (ch *child) askToStop() error { return ch.cmd.Process.Signal(syscall.SIGTERM) }

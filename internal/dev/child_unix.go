@@ -7,5 +7,3 @@ import "syscall"
 // childAttributes: a process group of its own, so that a Ctrl-C of the
 // terminal reaches the supervisor only.
 func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
-
-func (ch *child) askToStop() error { return ch.cmd.Process.Signal(syscall.SIGTERM) }

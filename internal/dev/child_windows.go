@@ -7,6 +7,3 @@ import "syscall"
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP}
 }
-
-// askToStop ends the pipe that the child reads; there is no SIGTERM here.
-func (ch *child) askToStop() error { return ch.pipe.Close() }

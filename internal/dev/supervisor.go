@@ -30,8 +30,10 @@ type supervisor struct {
 	probe   *prober
 
 	children []*child
-	started  []time.Time
-	pauses   []time.Duration
+	// others are the pids of nodes that somebody else started again, 0 for none.
+	others  []int
+	started []time.Time
+	pauses  []time.Duration
 	// ended holds the number of a node whose process ended: one slot each,
 	// since a node is started again only after its end was taken.
 	ended   chan int
@@ -47,7 +49,7 @@ func newSupervisor(c *cluster, o Options) (*supervisor, error) {
 	n := len(c.nodes)
 	return &supervisor{
 		c: c, o: o, spawner: newSpawner(), probe: probe,
-		children: make([]*child, n), started: make([]time.Time, n), pauses: make([]time.Duration, n),
+		children: make([]*child, n), others: make([]int, n), started: make([]time.Time, n), pauses: make([]time.Duration, n),
 		ended: make(chan int, n), restart: make(chan int, n),
 	}, nil
 }
@@ -144,12 +146,19 @@ func (s *supervisor) tail(i int) []byte {
 	return bytes.TrimSpace(text)
 }
 
-// supervise reports nodes that end, and with Restart starts them again.
+// supervise reports nodes that end, and with Restart starts them again. Nodes
+// that somebody else starts again are noticed.
 func (s *supervisor) supervise(ctx context.Context) error {
+	look := time.NewTicker(lookInterval)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-look.C:
+			if err := s.lookForOthers(); err != nil {
+				return err
+			}
 		case i := <-s.ended:
 			if err := s.noteEnd(ctx, i); err != nil {
 				return err
@@ -199,6 +208,9 @@ func endReason(err error) string {
 }
 
 func (s *supervisor) startAgain(i int) error {
+	if s.c.nodes[i].PID != 0 {
+		return nil // somebody else was faster
+	}
 	if err := s.start(i); err != nil {
 		return err
 	}
@@ -241,6 +253,7 @@ func (s *supervisor) stopAll(hurry <-chan struct{}) error {
 		<-ch.ended
 	}
 	s.timers.Wait()
+	errs = append(errs, s.stopOthers(deadline.C, hurry))
 	for i := range s.c.nodes {
 		s.c.nodes[i].PID = 0
 	}
