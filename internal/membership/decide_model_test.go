@@ -207,7 +207,7 @@ func TestDecideEveryOrder(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, c := range []struct{ nodes, wipes, restarts, losses, limit int }{
 		{2, 1, 1, 1, 1 << 20},
-		{3, 1, 0, 0, 60_000},
+		{3, 1, 0, 0, 20_000},
 	} {
 		start := newWorld(c.nodes, c.wipes, c.restarts, c.losses)
 		seen := map[string]bool{start.key(): true}

@@ -25,7 +25,7 @@ const (
 )
 
 var clientAuths = map[string]tls.ClientAuthType{
-	"no_client_cert":                 tls.NoClientCert,
+	"none":                           tls.NoClientCert,
 	"request_client_cert":            tls.RequestClientCert,
 	"require_any_client_cert":        tls.RequireAnyClientCert,
 	"verify_client_cert_if_given":    tls.VerifyClientCertIfGiven,

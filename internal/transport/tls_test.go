@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"kvstore/internal/tlsconf"
 )
@@ -50,6 +51,13 @@ func TestTLS(t *testing.T) {
 	b.collect(t, 1)
 
 	for name, o := range map[string]nodeOptions{"plaintext": {}, "foreign": withTLS(foreign, "")} {
+		creds := o.transport
+		o.transport = func(o *Options) {
+			o.HelloTimeout = 300 * time.Millisecond
+			if creds != nil {
+				creds(o)
+			}
+		}
 		c := mustNode(t, "c", o)
 		if err := c.SetPeer("b", b.addr); err != nil {
 			t.Fatal(err)
