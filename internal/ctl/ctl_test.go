@@ -3,6 +3,7 @@ package ctl
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 
+	"kvstore/client"
 	"kvstore/internal/ctl/lineedit"
 	"kvstore/internal/ctl/memserver"
 	"kvstore/internal/ctl/target"
@@ -202,5 +204,28 @@ func TestInterrupted(t *testing.T) {
 	code := Run(ctx, []string{"get", "a", "-e", s.Addr}, Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
 	if code != exitInterrupted {
 		t.Errorf("exit %d, %s", code, errs.String())
+	}
+}
+
+// TestExitCodes holds the mapping of docs/kvctl.md.
+func TestExitCodes(t *testing.T) {
+	ctx := context.Background()
+	for code, want := range map[client.Code]int{
+		client.CodeNotFound: 3, client.CodeNamespaceNotFound: 3, client.CodeConditionFailed: 4, client.CodeNamespaceExists: 4,
+		client.CodeBatchAborted: 4, client.CodeUnavailable: 5, client.CodeDeadlineExceeded: 5, client.CodeUnknownOutcome: 6,
+		client.CodeOverloaded: 7, client.CodeValueTooLarge: 8, client.CodeKeyTooLarge: 8, client.CodeInvalidKey: 8,
+		client.CodeCrossGroup: 8, client.CodeOutOfRange: 8, client.CodeCorruption: 9, client.CodeUnauthenticated: 10,
+		client.CodePermissionDenied: 10, client.CodeInternal: 1, "a_new_one": 1,
+	} {
+		if got := exitCode(ctx, fmt.Errorf("wrapped: %w", &client.Error{Code: code})); got != want {
+			t.Errorf("%s: exit %d, want %d", code, got, want)
+		}
+	}
+	if got := exitCode(ctx, errors.New("foreign")); got != exitError {
+		t.Errorf("a foreign error: exit %d", got)
+	}
+	batch := &client.BatchError{Total: 2, Items: map[int]error{1: &client.Error{Code: client.CodeOverloaded}}}
+	if got := exitCode(ctx, batch); got != exitOverloaded {
+		t.Errorf("a batch: exit %d", got)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -152,7 +151,7 @@ func (a *app) progress(label string) *progress.Progress {
 
 func (a *app) importLines(ctx context.Context, name string, o transfer.Options) (transfer.Summary, error) {
 	if name == "-" {
-		return transfer.ImportLines(ctx, name, "", a.In, nil, o)
+		return transfer.ImportLines(ctx, name, "", a.In, o)
 	}
 	f, err := os.Open(name)
 	if err != nil {
@@ -163,16 +162,12 @@ func (a *app) importLines(ctx context.Context, name string, o transfer.Options) 
 	if err != nil {
 		return transfer.Summary{}, err
 	}
-	var reopen func() (io.ReadCloser, error)
-	if info.Mode().IsRegular() {
-		reopen = func() (io.ReadCloser, error) { return os.Open(name) }
-	}
 	abs, err := filepath.Abs(name)
 	if err != nil {
 		return transfer.Summary{}, err
 	}
 	etag := strconv.FormatInt(info.Size(), 36) + "-" + strconv.FormatInt(info.ModTime().UnixNano(), 36)
-	return transfer.ImportLines(ctx, abs, etag, f, reopen, o)
+	return transfer.ImportLines(ctx, abs, etag, f, o)
 }
 
 func (a *app) exportLines(ctx context.Context, name string, o transfer.Options) (transfer.Summary, error) {

@@ -77,7 +77,8 @@ func Start(t testing.TB) *Server {
 }
 
 // FailWith makes every later operation on a key ask fail first; verb is put,
-// get, delete or list. A nil fail ends that.
+// get, delete or list. A nil fail ends that. fail runs inside the operation:
+// of this type's methods it may call only Replace.
 func (s *Server) FailWith(fail func(verb, key string) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,6 +97,13 @@ func (s *Server) Change(key string, change func(*api.Record)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(s.spaces["default"].records[key])
+}
+
+// Replace stores another value with the checksum it should have; fail may
+// call it.
+func (s *Server) Replace(key string, value []byte) {
+	rec := s.spaces["default"].records[key]
+	rec.Value, rec.Checksum, rec.Size = value, crc32.Checksum(value, castagnoli), uint64(len(value))
 }
 
 // Len counts the records of the namespace default.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"time"
 
@@ -42,46 +43,49 @@ func (r *run) importTree(ctx context.Context, t *tree) error {
 	if err := r.each(ctx, t.walk, r.put); err != nil || !r.Verify {
 		return err
 	}
+	// What could not be written is reported already.
+	r.mu.Lock()
+	unwritten := maps.Clone(r.failed)
+	r.mu.Unlock()
 	r.Progress.Phase("verify", items, bytes)
-	return r.each(ctx, silent.walk, r.compareLoaded)
+	return r.each(ctx, silent.walk, func(ctx context.Context, it item) error {
+		if _, skip := unwritten[it.name]; skip {
+			return nil
+		}
+		if err := r.compare(ctx, it); err != nil {
+			return err
+		}
+		r.Progress.Add(1, it.size)
+		return nil
+	})
 }
 
-// ImportLines writes the records of a stream of JSON lines. reopen starts the
-// stream again for verification; nil verifies each record after its write.
-// etag names the stream's content in the journal.
-func ImportLines(ctx context.Context, name, etag string, in io.Reader, reopen func() (io.ReadCloser, error), o Options) (Summary, error) {
+// ImportLines writes the records of a stream of JSON lines. etag names the
+// stream's content in the journal. Verification reads each record back right
+// after its write: a later line may replace it.
+func ImportLines(ctx context.Context, name, etag string, in io.Reader, o Options) (Summary, error) {
 	r := newRun(o)
 	if err := r.openJournal(header{Kind: "import jsonl", Source: name + " " + etag, Target: o.Prefix, Namespace: o.Namespace}); err != nil {
 		return Summary{}, err
 	}
-	return r.finish(r.importLines(ctx, in, reopen))
+	return r.finish(r.importLines(ctx, in))
 }
 
-func (r *run) importLines(ctx context.Context, in io.Reader, reopen func() (io.ReadCloser, error)) error {
+func (r *run) importLines(ctx context.Context, in io.Reader) error {
 	from := int64(0)
 	if r.journal != nil {
 		from = r.journal.line
 	}
 	w := &watermark{next: from + 1, waiting: map[int64]struct{}{}, journal: r.journal}
 	defer w.flush()
-	err := r.each(ctx, r.lines(in, from), func(ctx context.Context, it item) error {
+	return r.each(ctx, r.lines(in, from), func(ctx context.Context, it item) error {
 		err := r.put(ctx, it)
-		if err == nil && r.Verify && reopen == nil {
+		if err == nil && r.Verify {
 			err = r.compare(ctx, it)
 		}
 		w.finished(it.seq, err == nil)
 		return err
 	})
-	if err != nil || !r.Verify || reopen == nil {
-		return err
-	}
-	r.Progress.Phase("verify", 0, 0)
-	again, err := reopen()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = again.Close() }()
-	return r.each(ctx, r.lines(again, 0), r.compareLoaded)
 }
 
 // lines emits the records of a stream after the first skip of them.
@@ -155,24 +159,15 @@ func (r *run) put(ctx context.Context, it item) error {
 	return nil
 }
 
-// compareLoaded is compare with progress.
-func (r *run) compareLoaded(ctx context.Context, it item) error {
-	err := r.compare(ctx, it)
-	if err == nil {
-		r.Progress.Add(1, it.size)
-	}
-	return err
-}
-
-// compare reads a record back and compares it with its source. What never
-// could be written is not a difference: its failure is counted already.
+// compare reads a record back and compares it with its source. One that may
+// have expired by now, or was there before with IfAbsent, is not compared.
 func (r *run) compare(ctx context.Context, it item) error {
 	want, err := it.load()
 	if err != nil {
 		return err
 	}
-	if !want.ExpiresAt.IsZero() || want.TTL != 0 {
-		return nil // may have gone by now
+	if !want.ExpiresAt.IsZero() || want.TTL != 0 || r.IfAbsent {
+		return nil
 	}
 	var got client.Record
 	err = r.retry(ctx, func(ctx context.Context) (err error) {

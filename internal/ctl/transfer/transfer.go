@@ -34,6 +34,7 @@ const (
 	budgetBytes = 128 << 20 // values in memory at once
 	queueLength = 4         // items waiting for one worker
 	keptErrors  = 20        // failures kept for the summary
+	keptFailed  = 10_000    // names of failed items kept
 )
 
 // Errors a run ends with.
@@ -108,13 +109,14 @@ type run struct {
 	started  time.Time
 	mismatch atomic.Bool
 
-	mu  sync.Mutex // guards sum
-	sum Summary
+	mu     sync.Mutex // guards what follows
+	sum    Summary
+	failed map[string]struct{} // names of failed items, the first keptFailed
 }
 
 func newRun(o Options) *run {
 	o.Parallel = min(max(o.Parallel, 1), MaxParallel)
-	return &run{Options: o, budget: semaphore.NewWeighted(budgetBytes), seed: maphash.MakeSeed(), started: time.Now()}
+	return &run{Options: o, budget: semaphore.NewWeighted(budgetBytes), seed: maphash.MakeSeed(), started: time.Now(), failed: map[string]struct{}{}}
 }
 
 // count changes the summary.
@@ -126,13 +128,16 @@ func (r *run) count(change func(*Summary)) {
 
 // fail reports an item; the error ends the run when there are too many.
 func (r *run) fail(name string, err error) error {
-	if errors.Is(err, ErrMismatch) {
+	if errors.Is(err, ErrMismatch) || errors.Is(err, client.ErrCorruption) {
 		r.mismatch.Store(true)
 	}
 	line := fmt.Sprintf("%s: %v", name, err)
 	r.mu.Lock()
 	r.sum.Failed++
 	n := r.sum.Failed
+	if len(r.failed) < keptFailed {
+		r.failed[name] = struct{}{}
+	}
 	kept := len(r.sum.Failures) < keptErrors
 	if kept {
 		r.sum.Failures = append(r.sum.Failures, line)
