@@ -393,6 +393,37 @@ func TestUnaryFailures(t *testing.T) {
 	}
 }
 
+// Requests beside the pipes leave a silent node too.
+func TestUnaryReadsLeaveASilentNode(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	c := f.client(nil)
+	key := f.keyLedBy(f.nodes[1], "k")
+	mustPut(t, c, key, "value")
+	f.nodes[1].freeze()
+	v, err := c.GetReader(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(v); err != nil || string(got) != "value" {
+		t.Fatalf("read %q, %v", got, err)
+	}
+	for range 6 {
+		if _, err := c.List(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := time.Now()
+	if _, err := c.StatusOf(t.Context(), "node-b"); !errors.Is(err, ErrUnavailable) {
+		t.Fatalf("status of the silent node: %v", err)
+	}
+	if _, err := c.PutReader(t.Context(), key, strings.NewReader("other"), 5); err != nil {
+		t.Fatal(err)
+	}
+	if d := time.Since(start); d > 2*time.Second {
+		t.Fatalf("took %v", d)
+	}
+}
+
 func TestGetReaderResumes(t *testing.T) {
 	f := newFakeCluster(t, 3)
 	c := f.client(nil)

@@ -23,8 +23,7 @@ type ValueReader struct {
 	request *api.GetRequest
 	from    ReadFrom
 	stream  grpc.ServerStreamingClient[api.GetChunk]
-	node    *node
-	cancel  context.CancelFunc
+	rpc     *rpc
 	piece   []byte
 	offset  uint64
 	// skip is what accept still drops after a resume.
@@ -77,9 +76,9 @@ func (v *ValueReader) open() (*api.GetResponse, error) {
 }
 
 func (v *ValueReader) openOn(n *node, deadline time.Duration) (*api.GetResponse, error) {
-	ctx, cancel := context.WithCancel(v.ctx)
-	limit := time.AfterFunc(deadline-v.client.now(), cancel)
-	stream, err := n.conn().rpc().GetStream(ctx, v.request, v.client.callOptions()...)
+	r := n.begin(v.ctx, true)
+	limit := time.AfterFunc(deadline-v.client.now(), func() { r.cancel(context.DeadlineExceeded) })
+	stream, err := r.stub().GetStream(r.ctx, v.request, v.client.callOptions()...)
 	var first *api.GetChunk
 	if err == nil {
 		first, err = stream.Recv()
@@ -87,11 +86,11 @@ func (v *ValueReader) openOn(n *node, deadline time.Duration) (*api.GetResponse,
 	if err == nil && !limit.Stop() {
 		err = context.DeadlineExceeded
 	}
-	if err != nil {
-		cancel()
-		return nil, n.rpcFailure(v.ctx, err)
+	if err = r.failure(err); err != nil {
+		r.end()
+		return nil, err
 	}
-	v.stream, v.cancel, v.node = stream, cancel, n
+	v.stream, v.rpc = stream, r
 	v.accept(first.GetData())
 	return first.GetResponse(), nil
 }
@@ -114,9 +113,12 @@ func (v *ValueReader) Read(p []byte) (int, error) {
 
 // next gets the next piece, from another node if this one fails.
 func (v *ValueReader) next() error {
+	v.rpc.wait()
 	chunk, err := v.stream.Recv()
+	v.rpc.waiting.Store(0)
 	switch {
 	case err == nil:
+		v.rpc.conn.hear()
 		v.accept(chunk.GetData())
 		return nil
 	case errors.Is(err, io.EOF):
@@ -125,7 +127,7 @@ func (v *ValueReader) next() error {
 	if v.ctx.Err() != nil {
 		return contextError(v.ctx.Err())
 	}
-	failure := v.node.rpcFailure(v.ctx, err)
+	failure := v.rpc.failure(err)
 	if e := (*Error)(nil); errors.As(failure, &e) && !notExecuted(e.Code) {
 		return e
 	}
@@ -157,7 +159,7 @@ func (v *ValueReader) end() error {
 
 // resume opens the same version again; accept skips what was read of it.
 func (v *ValueReader) resume() error {
-	v.cancel()
+	v.rpc.end()
 	v.skip = v.offset
 	v.request.AtRevision = v.Record.Revision
 	v.request.Consistency, v.request.MaxStalenessMs = api.Consistency_CONSISTENCY_LINEARIZABLE, 0
@@ -173,7 +175,7 @@ func (v *ValueReader) resume() error {
 
 // Close ends reading. It returns nil.
 func (v *ValueReader) Close() error {
-	v.cancel()
+	v.rpc.end()
 	if v.err == nil {
 		v.err = newError(CodeClosed, "the reader was closed")
 	}

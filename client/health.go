@@ -40,7 +40,7 @@ func (n *node) check() {
 	now := n.client.now()
 	var silent *nodeConn
 	for _, nc := range n.conns {
-		waited := max(nc.small.sweep(now, nil), nc.bulk.sweep(now, nil))
+		waited := nc.sweep(now, nil)
 		if min(waited, nc.silence(now)) > n.client.cfg.ProbeAfter {
 			silent = nc
 		}
@@ -57,6 +57,11 @@ func (n *node) check() {
 		n.probing = false
 		n.mu.Unlock()
 	})
+}
+
+// sweep is that of the pipes and of the requests beside them.
+func (nc *nodeConn) sweep(now time.Duration, suspect error) (oldest time.Duration) {
+	return max(nc.small.sweep(now, suspect), nc.bulk.sweep(now, suspect), nc.sweepRPCs(now, suspect))
 }
 
 func (nc *nodeConn) silence(now time.Duration) time.Duration {
@@ -86,7 +91,7 @@ func (nc *nodeConn) probe() {
 	ctx, cancel := context.WithTimeout(nc.node.ctx, c.cfg.ProbeTimeout)
 	defer cancel()
 	nc.node.resetConnectBackoff()
-	resp, err := nc.rpc().Topology(ctx, &api.TopologyRequest{KnownEpoch: c.topology().epoch}, grpc.WaitForReady(true))
+	resp, err := api.NewKVStoreClient(nc.cc).Topology(ctx, &api.TopologyRequest{KnownEpoch: c.topology().epoch}, grpc.WaitForReady(true))
 	if err == nil || servedError(err) {
 		nc.hear()
 		nc.node.alive()
@@ -96,8 +101,7 @@ func (nc *nodeConn) probe() {
 		return
 	}
 	nc.node.failed(err)
-	nc.small.sweep(c.now(), errSuspect)
-	nc.bulk.sweep(c.now(), errSuspect)
+	nc.sweep(c.now(), errSuspect)
 	if nc.silence(c.now()) > cutAfterProbes*c.cfg.ProbeTimeout {
 		nc.cut()
 	}

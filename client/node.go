@@ -53,6 +53,9 @@ type nodeConn struct {
 	// heard is when something last came from the server, since the client's
 	// start.
 	heard atomic.Int64
+	rpcMu sync.Mutex
+	// rpcs are the requests outside of the pipes. rpcMu guards it.
+	rpcs map[*rpc]struct{}
 	// raw is the socket, kept so that a silent one can be cut.
 	raw atomic.Pointer[net.Conn]
 }
@@ -117,8 +120,6 @@ func (nc *nodeConn) cut() {
 }
 
 func (nc *nodeConn) hear() { nc.heard.Store(int64(nc.node.client.now())) }
-
-func (nc *nodeConn) rpc() api.KVStoreClient { return api.NewKVStoreClient(nc.cc) }
 
 // errNotConnected means that nothing was sent.
 var errNotConnected = errors.New("not connected")

@@ -83,19 +83,19 @@ func (u *upload) send(ctx context.Context, n *node) error {
 	if err := u.rewind(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := n.conn().rpc().PutStream(ctx, u.client.callOptions()...)
+	rpc := n.begin(ctx, true)
+	defer rpc.end()
+	stream, err := rpc.stub().PutStream(rpc.ctx, u.client.callOptions()...)
 	if err != nil {
-		return u.unsent(n.rpcFailure(ctx, err))
+		return u.unsent(rpc.failure(err))
 	}
-	sum, err := u.sendPieces(stream)
+	sum, err := u.sendPieces(rpc, stream)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return u.unsent(err)
 	}
 	complete := err == nil
 	r, err := stream.CloseAndRecv()
-	if err = n.rpcFailure(ctx, err); err != nil {
+	if err = rpc.failure(err); err != nil {
 		if !complete {
 			err = u.unsent(err)
 		}
@@ -135,31 +135,35 @@ type pieceSender interface {
 
 // sendPieces sends the request and the value, and returns its checksum. io.EOF
 // means that the server ended the stream and has said why.
-func (u *upload) sendPieces(stream pieceSender) (sum uint32, err error) {
+func (u *upload) sendPieces(rpc *rpc, stream pieceSender) (sum uint32, err error) {
+	rpc.repeatable.Store(u.size > 0)
 	if err := stream.Send(&api.PutChunk{Request: u.request(), Size: uint64(u.size)}); err != nil { //nolint:gosec // not negative
-		return 0, sendFailure(err)
+		return 0, sendFailure(rpc, err)
 	}
 	for left := u.size; left > 0; {
 		// gRPC may hold on to a message after Send; the buffer is not reused.
 		b := make([]byte, min(left, streamChunkBytes))
 		u.used = true
+		rpc.waiting.Store(0) // the source's turn
 		if _, err := io.ReadFull(u.source, b); err != nil {
 			return 0, readFailed(u.call.item.Key, err)
 		}
 		sum = crc32.Update(sum, castagnoli, b)
 		left -= int64(len(b))
+		rpc.repeatable.Store(left > 0)
+		rpc.wait()
 		if err := stream.Send(&api.PutChunk{Data: b}); err != nil {
-			return 0, sendFailure(err)
+			return 0, sendFailure(rpc, err)
 		}
 	}
 	return sum, nil
 }
 
-func sendFailure(err error) error {
+func sendFailure(rpc *rpc, err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.EOF
 	}
-	return &lostError{cause: err}
+	return rpc.failure(err)
 }
 
 func (u *upload) request() *api.PutRequest {

@@ -168,7 +168,7 @@ func (c *Client) loadTopology(ctx context.Context) error {
 func (c *Client) fetchTopology(ctx context.Context, n *node) (*api.TopologyResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout+c.cfg.ProbeTimeout)
 	defer cancel()
-	r, err := n.conn().rpc().Topology(ctx, &api.TopologyRequest{})
+	r, err := api.NewKVStoreClient(n.conn().cc).Topology(ctx, &api.TopologyRequest{})
 	if err != nil {
 		e, _ := errorFromGRPC(err)
 		return nil, e

@@ -27,28 +27,29 @@ func unary[Req, Resp any](ctx context.Context, c *Client, kind unaryKind, in *Re
 	return unaryOn(ctx, c, kind, nil, in, method)
 }
 
-// unaryOn calls a method on one node, or on any when n is nil.
+// unaryOn calls a method once on one node, or on any when fixed is nil.
 func unaryOn[Req, Resp any](ctx context.Context, c *Client, kind unaryKind, fixed *node, in *Req, method rpcMethod[kvClient, Req, Resp]) (*Resp, error) {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
 	var out *Resp
 	o := &operation{write: kind == writeUnary, from: Any, deadline: c.until(ctx)}
 	err := c.try(ctx, o, fixed, func(n *node) (err error) {
-		nc := n.conn()
+		r := n.begin(ctx, !o.write)
+		defer r.end()
 		if o.write {
-			if err := nc.ready(ctx); err != nil {
+			if err := r.conn.ready(ctx); err != nil {
 				n.failed(err)
 				return &lostError{cause: err}
 			}
 		}
-		out, err = method(nc.rpc(), ctx, in, c.callOptions()...)
-		return n.rpcFailure(ctx, err)
+		out, err = method(r.stub(), r.ctx, in, c.callOptions()...)
+		return r.failure(err)
 	})
 	return out, err
 }
 
 // try runs once on one node after the other until it succeeds, or must not or
-// cannot be repeated. The failures it returns are *lostError or *Error.
+// cannot be repeated; a fixed node is tried one time. The failures it returns are *lostError or *Error.
 func (c *Client) try(ctx context.Context, o *operation, fixed *node, once func(*node) error) error {
 	var avoid *node
 	for attempt := 0; ; attempt++ {
@@ -67,7 +68,7 @@ func (c *Client) try(ctx context.Context, o *operation, fixed *node, once func(*
 			return nil
 		}
 		v := c.judge(ctx, o, g, err)
-		if !v.retry {
+		if !v.retry || fixed != nil {
 			return v.err
 		}
 		avoid = nil
@@ -78,30 +79,6 @@ func (c *Client) try(ctx context.Context, o *operation, fixed *node, once func(*
 		if err := c.backoff(ctx, o, attempt, v); err != nil {
 			return err
 		}
-	}
-}
-
-// rpcFailure turns the failure of an RPC that was sent into what judge
-// expects, and notes a connection that failed. nil stays nil.
-func (n *node) rpcFailure(ctx context.Context, err error) error {
-	if err == nil {
-		return nil
-	}
-	e, answered := errorFromGRPC(err)
-	if ctx.Err() != nil && !answered {
-		return &lostError{sent: true, cause: ctx.Err()}
-	}
-	if answered {
-		return e
-	}
-	switch e.Code {
-	case CodeUnavailable:
-		n.failed(err)
-		return &lostError{sent: true, cause: err}
-	case CodeDeadlineExceeded, CodeCanceled, CodeInternal:
-		return &lostError{sent: true, cause: err}
-	default:
-		return e
 	}
 }
 
