@@ -33,6 +33,16 @@ func retryableRead(err error) bool {
 	return false
 }
 
+// corruptionAttempts bounds how many replicas are asked for a record that is
+// damaged on the ones before.
+const corruptionAttempts = 4
+
+// worthAnother reports whether attempt n's failure may pass: damage does not,
+// but other replicas may not have it.
+func worthAnother(err error, n int) bool {
+	return fault.CodeOf(err) != fault.Corruption || n < corruptionAttempts
+}
+
 // leaderOf returns the leader an error names, "" when it names none.
 func leaderOf(err error) keyspace.NodeID {
 	var e *fault.Error

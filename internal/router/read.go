@@ -91,7 +91,7 @@ func (gr *groupRead) confirmed(point host.ReadPoint, err error, latest time.Dura
 
 // readFailed tries a read again, or answers with err.
 func (f *frame) readFailed(p *part, err error) {
-	if retryableRead(err) {
+	if retryableRead(err) && worthAnother(err, p.attempts) {
 		f.retry(p, err)
 		return
 	}

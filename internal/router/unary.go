@@ -83,7 +83,7 @@ func (r *Router) onGroup(ctx context.Context, g keyspace.GroupID, a attempt) err
 	var asked, hint keyspace.NodeID
 	for n := 1; ; n++ {
 		err := r.try(ctx, g, a, n, &asked, hint)
-		if err == nil || !retryableRead(err) || Forwarded(ctx) {
+		if err == nil || !retryableRead(err) || !worthAnother(err, n) || Forwarded(ctx) {
 			return err
 		}
 		hint = ""
