@@ -45,8 +45,9 @@ func (g *Guard) HTTP(w http.ResponseWriter, r *http.Request, route Route, fail f
 			err = g.Recovered(route.Method, p)
 		}
 		closed()
+		begun := out.status != 0
 		g.finishHTTP(out, r, route.Method, start, err, fail)
-		if p != nil && out.status != 0 && out.wrote {
+		if p != nil && begun {
 			panic(http.ErrAbortHandler) // half an answer must not look whole
 		}
 	}()
@@ -143,7 +144,6 @@ type recorder struct {
 	http.ResponseWriter
 	status int // 0 until the header is written
 	bytes  int64
-	wrote  bool
 }
 
 func (w *recorder) WriteHeader(code int) {
@@ -159,7 +159,6 @@ func (w *recorder) Write(b []byte) (int, error) {
 	}
 	n, err := w.ResponseWriter.Write(b)
 	w.bytes += int64(n)
-	w.wrote = w.wrote || n > 0
 	return n, err
 }
 
