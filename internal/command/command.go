@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -67,7 +68,11 @@ func versionCommand() *cobra.Command {
 	}
 }
 
-// stopSignals returns a context that the first signal to stop ends; the second
+// sameSignal: a signal this soon after the first is the first one delivered
+// twice (a terminal and a parent both send it), not somebody in a hurry.
+const sameSignal = time.Second
+
+// stopSignals returns a context that the first signal to stop ends; a later
 // one is sent on hurry.
 func stopSignals(parent context.Context) (ctx context.Context, hurry <-chan struct{}, release func()) {
 	ctx, cancel := context.WithCancel(parent)
@@ -76,13 +81,17 @@ func stopSignals(parent context.Context) (ctx context.Context, hurry <-chan stru
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for n := 0; ; n++ {
-			if _, ok := <-signals.c; !ok {
-				return
-			}
+		var first time.Time
+		for range signals.c {
 			cancel()
-			if n == 1 {
-				second <- struct{}{}
+			switch {
+			case first.IsZero():
+				first = time.Now()
+			case time.Since(first) > sameSignal:
+				select {
+				case second <- struct{}{}:
+				default: // already in a hurry
+				}
 			}
 		}
 	}()
