@@ -45,7 +45,7 @@ type Options struct {
 	// JoinTimeout bounds one request to join; 15 s.
 	JoinTimeout time.Duration
 	// MinPause and MaxPause bound the jittered pause between rounds of probes
-	// or requests; 50 ms and 2 s.
+	// or requests; 50 ms and 500 ms.
 	MinPause, MaxPause time.Duration
 }
 
@@ -63,6 +63,7 @@ type Agent struct {
 	clusterID string
 	founded   map[string]string
 	status    string
+	logged    time.Time // when status was last logged
 }
 
 // NewAgent returns an agent; it starts nothing.
@@ -76,7 +77,7 @@ func NewAgent(o Options) (*Agent, error) {
 	for _, d := range []struct {
 		v         *time.Duration
 		otherwise time.Duration
-	}{{&o.ProbeTimeout, 2 * time.Second}, {&o.JoinTimeout, 15 * time.Second}, {&o.MinPause, 50 * time.Millisecond}, {&o.MaxPause, 2 * time.Second}} {
+	}{{&o.ProbeTimeout, 2 * time.Second}, {&o.JoinTimeout, 15 * time.Second}, {&o.MinPause, 50 * time.Millisecond}, {&o.MaxPause, 500 * time.Millisecond}} {
 		if *d.v <= 0 {
 			*d.v = d.otherwise
 		}
@@ -156,7 +157,7 @@ func (a *Agent) Run(ctx context.Context) (Decision, error) {
 }
 
 // decide judges one round. What this node sees and says changes with the
-// decision, in one step. progress reports whether every member answered.
+// decision, in one step. progress reports whether it sees something new.
 func (a *Agent) decide(answers map[string]Answer) (d Decision, progress bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -171,20 +172,23 @@ func (a *Agent) decide(answers map[string]Answer) (d Decision, progress bool) {
 		ConfigHash: a.o.ConfigHash,
 		Sees:       a.sees,
 	}, answers)
+	progress = !maps.Equal(a.sees, d.Sees)
 	a.sees = d.Sees
 	a.frozen = d.Action != Wait
 	a.note(d.Reason)
-	progress = true
-	for _, ans := range answers {
-		progress = progress && ans.Err == ""
-	}
 	return d, progress
 }
 
-// note keeps and logs a reason when it is new. mu must be held.
+// logEvery is the shortest interval at which changes of status are logged.
+const logEvery = 5 * time.Second
+
+// note keeps a reason, and logs it when it is new and the last line is old
+// enough. mu must be held.
 func (a *Agent) note(reason string) {
-	if a.status != reason {
-		a.status = reason
+	changed := a.status != reason
+	a.status = reason
+	if changed && time.Since(a.logged) >= logEvery {
+		a.logged = time.Now()
 		a.o.Logger.Info("cluster membership", "status", reason)
 	}
 }

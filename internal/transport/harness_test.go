@@ -87,7 +87,7 @@ type nodeOptions struct {
 }
 
 // mustNode opens a node on loopback, on a free port unless one is given.
-func mustNode(t *testing.T, id keyspace.NodeID, o nodeOptions) *node {
+func mustNode(t testing.TB, id keyspace.NodeID, o nodeOptions) *node {
 	t.Helper()
 	n := &node{
 		id:     id,
@@ -122,14 +122,14 @@ func mustNode(t *testing.T, id keyspace.NodeID, o nodeOptions) *node {
 	return n
 }
 
-func (n *node) start(t *testing.T) {
+func (n *node) start(t testing.TB) {
 	t.Helper()
 	if err := n.Start(context.Background(), n.in); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (n *node) listen(t *testing.T, o nodeOptions) {
+func (n *node) listen(t testing.TB, o nodeOptions) {
 	t.Helper()
 	if o.addr == "" {
 		o.addr = "127.0.0.1:0"
@@ -180,7 +180,7 @@ func (l logTo) Handle(_ context.Context, r slog.Record) error {
 }
 
 // await receives from c.
-func await[T any](t *testing.T, c <-chan T, what string) T {
+func await[T any](t testing.TB, c <-chan T, what string) T {
 	t.Helper()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
@@ -193,7 +193,7 @@ func await[T any](t *testing.T, c <-chan T, what string) T {
 	}
 }
 
-func link(t *testing.T, from, to *node) {
+func link(t testing.TB, from, to *node) {
 	t.Helper()
 	if err := from.SetPeer(to.id, to.addr); err != nil {
 		t.Fatal(err)

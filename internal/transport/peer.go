@@ -31,8 +31,10 @@ type peer struct {
 	// kick ends the pause before the next attempt; capacity one.
 	kick chan struct{}
 
-	mu     sync.Mutex
-	status PeerStatus // mu must be held
+	mu sync.Mutex
+	// mu must be held for these.
+	status PeerStatus
+	logged time.Time // when a failure was last logged
 }
 
 func newPeer(t *Transport, id keyspace.NodeID, addr string) (*peer, error) {

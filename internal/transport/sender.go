@@ -110,19 +110,25 @@ func (p *peer) sendFrame(stream grpc.ClientStream, f *frame) bool {
 	return true
 }
 
-// ended notes why a session failed. Repeated failures are logged once per
-// reason.
+// logEvery is the shortest interval at which failed attempts are logged.
+const logEvery = 10 * time.Second
+
+// ended notes why a session failed. The end of a stream is always logged, a
+// failed attempt when its reason is new and the last line is old enough.
 func (p *peer) ended(up bool, err error) {
 	if errors.Is(err, io.EOF) {
 		err = errors.New("the stream was reset")
 	}
 	p.mu.Lock()
-	changed := up || p.status.LastError != err.Error()
+	worth := up || p.status.LastError != err.Error() && time.Since(p.logged) >= logEvery
+	if worth {
+		p.logged = time.Now()
+	}
 	p.status.Up = false
 	p.status.LastError = err.Error()
 	p.status.Since = time.Now()
 	p.mu.Unlock()
-	if changed {
+	if worth {
 		p.t.o.Logger.Warn("peer is not connected", "peer", p.id, "addr", p.addr, "error", err)
 	}
 	if up && p.t.o.OnDown != nil {
