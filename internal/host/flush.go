@@ -86,10 +86,10 @@ func (h *Host) flushSoon() {
 
 // flushOne writes the oldest sealed delta and tells the loop.
 func (h *Host) flushOne(ctx context.Context) {
-	start, bytes := h.opt.Clock.Mono(), h.opt.Store.Bytes()
+	start, bytes := h.opt.Clock.Mono(), h.opt.Store.OldestBytes()
 	id, ok, err := h.opt.Store.FlushOldest(ctx, h.alive)
 	if f := h.opt.Hooks.Flush; f != nil && ok {
-		f(h.opt.Clock.Mono()-start, bytes-h.opt.Store.Bytes())
+		f(h.opt.Clock.Mono()-start, bytes)
 	}
 	h.control(func() {
 		h.flush.running = false

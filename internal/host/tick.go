@@ -15,6 +15,7 @@ func (h *Host) tick() {
 	mono := h.opt.Clock.Mono()
 	for _, g := range h.order {
 		g.rn.Tick()
+		h.campaignFirst(g)
 		g.core.Expire(mono)
 		h.retryReads(g, mono)
 		h.tickLeader(g, mono)
@@ -23,6 +24,27 @@ func (h *Host) tick() {
 		h.updateStatus(g)
 	}
 	h.flushTick(mono)
+}
+
+// campaignFirst lets the preferred replica of a group that has no leader ask
+// for votes soon after a start, so that leaders are spread from the beginning.
+// Pre-vote makes it harmless where a leader lives.
+func (h *Host) campaignFirst(g *group) {
+	const soon = 3 // ticks after the start of the host
+	if h.ticks != soon || g.leader != 0 {
+		return
+	}
+	for _, m := range g.core.State().Members {
+		if m.Learner {
+			continue
+		}
+		if m.Replica == g.replica {
+			if err := g.rn.Campaign(); err != nil {
+				h.opt.Logger.Debug("not campaigning", "group", g.id, "error", err)
+			}
+		}
+		return // only the first voter is preferred
+	}
 }
 
 // tickLeader advances closed revisions, ceilings and transfers.

@@ -126,6 +126,9 @@ func (s *Store) Bytes() int64 {
 	return sum
 }
 
+// OldestBytes is the size of the oldest delta, the next one to be flushed.
+func (s *Store) OldestBytes() int64 { return s.layers().oldest().bytes.Load() }
+
 // Sealed returns the number of sealed deltas.
 func (s *Store) Sealed() int { return len(s.layers()) - 1 }
 
