@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"kvstore/internal/engine"
+	"kvstore/internal/engine/badger"
 	"kvstore/internal/engine/mem"
 	"kvstore/internal/keyspace"
 )
@@ -17,8 +19,24 @@ import (
 // publishes its revision; seals and flushes go on beside it; a reader at the
 // published revision must find exactly that number everywhere.
 func TestReadersSeeWholeEntriesWhileDeltasMove(t *testing.T) {
+	t.Run("mem", func(t *testing.T) { testWholeEntries(t, mem.Open()) })
+	t.Run("badger", func(t *testing.T) {
+		o := badger.DefaultOptions()
+		o.MemtableSize, o.BlockCacheSize, o.IndexCacheSize, o.ValueLogFileSize = 1<<20, 4<<20, 4<<20, 1<<20
+		eng, err := badger.Open(t.TempDir(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		testWholeEntries(t, eng)
+		if err := eng.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func testWholeEntries(t *testing.T, eng engine.Engine) {
 	const keys, entries, readers = 16, 1500, 3
-	s := New(mem.Open(), Options{SealBytes: 8 << 10, MaxSealed: 3, FlushBatchBytes: 1 << 10})
+	s := New(eng, Options{SealBytes: 8 << 10, MaxSealed: 3, FlushBatchBytes: 1 << 10})
 	var published atomic.Uint64
 	var group sync.WaitGroup
 	stop := make(chan struct{})

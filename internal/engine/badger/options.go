@@ -79,8 +79,9 @@ func (o *Options) Validate() error {
 	check("num_memtables", int64(o.NumMemtables), 1, 1000)
 	check("num_level_zero_tables", int64(o.NumLevelZeroTables), 1, 1000)
 	check("level_size_multiplier", int64(o.LevelSizeMultiplier), 2, 1000)
-	// A value must fit into one Badger batch, which is 15 % of a memtable.
-	check("value_threshold", o.ValueThreshold, 1, min(maxValueThreshold, o.MemtableSize*15/100))
+	// A value must fit into one Badger batch, which is 15 % of a memtable, with
+	// its key.
+	check("value_threshold", o.ValueThreshold, 1, min(maxValueThreshold, o.MemtableSize/10))
 	check("value_log_file_size", o.ValueLogFileSize, minValueLogFileSize, maxValueLogFileSize)
 	check("num_compactors", int64(o.NumCompactors), 2, 1000)
 	if _, ok := compressions[o.Compression]; !ok {
