@@ -16,7 +16,7 @@ func (s *Source) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			s.Poll()
+			_, _ = s.Poll() // it has logged and counted the error
 		}
 	}
 }

@@ -77,7 +77,7 @@ func handshake(t *testing.T, server, client *tls.Config) (serial string, err err
 	serverErr := <-served
 	_ = conn.Close()
 	if clientErr != nil || serverErr != nil {
-		return "", fmt.Errorf("client: %v, server: %v", clientErr, serverErr)
+		return "", fmt.Errorf("client: %w, server: %w", clientErr, serverErr)
 	}
 	return c.ConnectionState().PeerCertificates[0].SerialNumber.Text(16), nil
 }

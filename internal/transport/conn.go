@@ -38,7 +38,6 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.InitialConnWindowSize(connWindow),
 		grpc.ReadBufferSize(ioBuffer),
 		grpc.WriteBufferSize(ioBuffer),
-		grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: probeEvery, Timeout: deadAfter}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minClientPing / 2, PermitWithoutStream: true}),
 	}
@@ -63,7 +62,6 @@ func (t *Transport) dial(addr string, idle time.Duration) (*grpc.ClientConn, err
 		grpc.WithInitialConnWindowSize(connWindow),
 		grpc.WithReadBufferSize(ioBuffer),
 		grpc.WithWriteBufferSize(ioBuffer),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithIdleTimeout(idle),
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),

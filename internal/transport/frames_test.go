@@ -259,7 +259,9 @@ func TestCloseEndsHandlers(t *testing.T) {
 	if err := await(t, closed, "Close"); err != nil {
 		t.Fatal(err)
 	}
-	await(t, a.down, "the end of the stream")
+	if err := await(t, a.down, "the end of the stream"); err == nil {
+		t.Fatal("the stream ended without a reason")
+	}
 	if err := b.SetPeer("c", "127.0.0.1:1"); fault.CodeOf(err) != fault.Unavailable {
 		t.Fatalf("SetPeer after Close: %v", err)
 	}

@@ -44,7 +44,7 @@ func (t *Transport) SendSnapshot(ctx context.Context, h *api.SnapshotHeader, nex
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(p.ctx, func() { cancel(errClosing) })()
+	defer context.AfterFunc(p.ctx, func() { cancel(errClosing) })() //nolint:contextcheck // the peer's end ends the caller's context too
 
 	select {
 	case t.snapSend <- struct{}{}:

@@ -131,7 +131,9 @@ func TestRotationDuringTraffic(t *testing.T) {
 func restart(t *testing.T, a, b *node, s *tlsconf.Source) *node {
 	t.Helper()
 	b.shut()
-	await(t, a.down, "the loss of the peer")
+	if err := await(t, a.down, "the loss of the peer"); err == nil {
+		t.Fatal("the stream ended without a reason")
+	}
 	n := mustNode(t, b.id, withTLS(s, b.addr))
 	await(t, a.up, "the peer")
 	return n
