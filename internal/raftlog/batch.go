@@ -71,7 +71,8 @@ func (b *Batch) next(kind opKind, group keyspace.GroupID, bodies int64) *op {
 
 // Create starts a new replica whose log begins after c.Index. It replaces an
 // older replica of the group, which counts as removed. Commit refuses a
-// replica id that is not above every one that lived here.
+// replica id that is not above every one that lived here (FailedPrecondition),
+// and any one where damage hides which did (Corruption): ask MayCreate first.
 func (b *Batch) Create(group keyspace.GroupID, replica keyspace.ReplicaID, c Checkpoint) {
 	o := b.next(opCreate, group, 8+int64(checkpointBytes(&c)))
 	o.replica, o.checkpoint = replica, c
@@ -139,6 +140,9 @@ func (l *Log) check(b *Batch) error {
 			continue
 		}
 		g := l.groups[o.group]
+		if g == nil && l.unscoped && o.kind == opCreate {
+			return errHiddenReplica(o.group)
+		}
 		for _, c := range created {
 			if c.id == o.group {
 				g = c
@@ -159,10 +163,18 @@ func (l *Log) check(b *Batch) error {
 	return nil
 }
 
+// errHiddenReplica: a replica made now could be one that voted before.
+func errHiddenReplica(group keyspace.GroupID) error {
+	return fault.New(fault.Corruption, "damage hides which replica lived here; the data directory must be deleted", "group", group)
+}
+
 func (g *groupLog) check(o *op) error {
 	p := &g.plan
 	switch o.kind {
 	case opCreate:
+		if g.damaged && p.replica == 0 {
+			return errHiddenReplica(g.id)
+		}
 		if lived := max(g.removed, p.replica); o.replica <= lived {
 			return fault.New(fault.FailedPrecondition, "replica ids are never used again on a node",
 				"group", g.id, "replica", o.replica, "highest", lived)
@@ -172,7 +184,7 @@ func (g *groupLog) check(o *op) error {
 		return nil
 	case opRemove:
 		if g.damaged && p.replica == 0 {
-			return fault.New(fault.Corruption, "damage hides which replica lived here; the data directory must be wiped", "group", g.id)
+			return errHiddenReplica(g.id)
 		}
 		o.replica = p.replica
 		p.replica = 0

@@ -253,8 +253,8 @@ func TestDamagedRecordOfEachKind(t *testing.T) {
 			if !one.Damaged || two.Damaged != all || l.Hidden() != all {
 				t.Fatalf("group 1 damaged %v, group 2 %v, hidden %v", one.Damaged, two.Damaged, l.Hidden())
 			}
-			if l.MayCreate(1, 10) {
-				t.Fatal("a damaged replica may be created over")
+			if l.MayCreate(1, one.Replica) || !l.MayCreate(1, 10) {
+				t.Fatalf("MayCreate of the damaged replica %v, of a later one %v", l.MayCreate(1, one.Replica), l.MayCreate(1, 10))
 			}
 			mustCommit(t, l, true, func(b *Batch) { b.Remove(1) })
 			if l.MayCreate(1, 3) || !l.MayCreate(1, 10) {
@@ -264,6 +264,12 @@ func TestDamagedRecordOfEachKind(t *testing.T) {
 			l = mustOpen(t, fs)
 			if one := l.Groups()[0]; one.Damaged || one.Replica != 10 {
 				t.Fatalf("after the rebuild: %+v", one)
+			}
+			b := l.NewBatch()
+			b.Create(77, 1, checkpoint(1, 0, 0))
+			may := l.MayCreate(77, 1)
+			if err := l.Commit(b, true); (fault.CodeOf(err) == fault.Corruption) != all || may == all {
+				t.Fatalf("Create of an unknown group = %v, MayCreate %v", err, may)
 			}
 		})
 	}
@@ -320,5 +326,72 @@ func TestDamageFoundByReading(t *testing.T) {
 	flip(8)
 	if _, err := s.Entries(6, 11, 1<<20); fault.CodeOf(err) != fault.Corruption || !l.Damaged() {
 		t.Fatalf("Entries over a damaged one above the checkpoint: %v, damaged %v", err, l.Damaged())
+	}
+}
+
+// A value cannot pass for a frame: whoever writes values does not know the
+// segment's salt. Otherwise a torn write could be made to look like damage.
+func TestValuesAreNotFrames(t *testing.T) {
+	fs := simfs.New()
+	l := mustOpen(t, fs)
+	mustCommit(t, l, true, func(b *Batch) { b.Create(1, 1, checkpoint(1, 0, 0)) })
+	s := l.current()
+	at := s.end
+	forged := endFrame(beginFrame(nil), 0, 0, l.nextFrame+5, l.nextFrame+4)
+	const before = frameHeaderBytes + recordHeaderBytes + entryFixedBytes
+	data := append(make([]byte, sectorBytes-before), forged...) // begins a sector
+	mustCommit(t, l, false, func(b *Batch) { b.Entries(1, append(entries(1, 0, 0)[:0], entry(1, 1, string(data)))) })
+	torn := fs.Image(func(_ int, u simfs.Unit) simfs.Choice {
+		if u.Sector == at/sectorBytes {
+			return simfs.Choice{}
+		}
+		return simfs.Choice{Version: u.Versions}
+	})
+	l = mustOpen(t, torn)
+	if i := l.Groups()[0]; l.Damaged() || l.Hidden() || i.Last != 0 {
+		t.Fatalf("a torn write is taken for damage: %+v, hidden %v", i, l.Hidden())
+	}
+}
+
+// Segments with evidence of damage stay until the damaged replicas are gone.
+func TestDamageKeepsItsEvidence(t *testing.T) {
+	fs := simfs.New()
+	l := mustOpen(t, fs)
+	mustCommit(t, l, true, func(b *Batch) {
+		b.Create(1, 1, checkpoint(1, 0, 0))
+		b.Create(2, 1, checkpoint(1, 0, 0))
+	})
+	s := l.current()
+	at := s.end + frameHeaderBytes + recordHeaderBytes
+	mustCommit(t, l, true, func(b *Batch) { b.HardState(1, hard(3, 2, 0)) })
+	mustClose(t, l)
+	if err := fs.FlipBit(segmentName(testDir, s.number), at, 0); err != nil {
+		t.Fatal(err)
+	}
+	index := uint64(0)
+	work := func(l *Log) {
+		for range 60 {
+			index++
+			mustCommit(t, l, true, func(b *Batch) {
+				b.Entries(2, append(entries(1, 0, 0)[:0], entry(1, index, strings.Repeat("w", 1000))))
+			})
+			mustCommit(t, l, true, func(b *Batch) { b.Checkpoint(2, checkpoint(1, index, 1)) })
+			l.Compact(2, keyspace.Index(index+1))
+		}
+	}
+	for range 2 {
+		l = mustOpen(t, fs)
+		work(l)
+		if !l.Groups()[0].Damaged || l.Groups()[1].Damaged || l.segments[0].number != 1 {
+			t.Fatalf("groups %+v, first segment %d", l.Groups(), l.segments[0].number)
+		}
+	}
+	mustCommit(t, l, true, func(b *Batch) { b.Remove(1) })
+	work(l)
+	if n := l.Stats().Segments; n > 3 {
+		t.Fatalf("%d segments are left after the damaged replica is gone", n)
+	}
+	if l = mustOpen(t, fs); l.Damaged() || l.HighestRemoved(1) != 1 {
+		t.Fatalf("damaged %v, highest removed %d", l.Damaged(), l.HighestRemoved(1))
 	}
 }

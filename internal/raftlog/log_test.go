@@ -139,8 +139,14 @@ func TestIdleGroupsMoveForward(t *testing.T) {
 		b.Create(1, 1, checkpoint(1, 0, 0))
 		b.Create(2, 1, checkpoint(1, 0, 0))
 		b.Entries(1, entries(1, 1, 4))
+		b.HardState(1, hard(6, 5, 3))
+		b.Checkpoint(1, checkpoint(1, 2, 1))
 		b.SetMeta("node_id", []byte("n"))
 	})
+	idle, err := logGroupString(l, l.Groups()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i := uint64(1); i < 100; i++ {
 		mustCommit(t, l, i%3 == 0, func(b *Batch) {
 			b.Entries(2, append(entries(1, 0, 0)[:0], entry(1, i, strings.Repeat("z", 1000))))
@@ -152,9 +158,12 @@ func TestIdleGroupsMoveForward(t *testing.T) {
 		t.Fatalf("%d segments are left", n)
 	}
 	for range 2 {
-		es, err := l.Storage(1).Entries(1, 5, 1<<20)
-		if err != nil || len(es) != 4 || string(es[3].Data) != "1/4" {
+		es, err := l.Storage(1).Entries(3, 5, 1<<20)
+		if err != nil || len(es) != 2 || string(es[1].Data) != "1/4" {
 			t.Fatalf("entries %v, %v", es, err)
+		}
+		if got, err := logGroupString(l, l.Groups()[0]); got != idle || err != nil {
+			t.Fatalf("the idle group is now\n%s, %v\nwas\n%s", got, err, idle)
 		}
 		l = mustOpen(t, fs)
 	}
