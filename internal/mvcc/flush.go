@@ -31,7 +31,7 @@ func (s *Store) FlushOldest(ctx context.Context, live func(keyspace.InstanceID) 
 }
 
 func (s *Store) flush(ctx context.Context, d *delta, live func(keyspace.InstanceID) bool) error {
-	batch := flushBatch{limit: s.options.FlushBatchBytes}
+	batch := flushBatch{engine: s.engine, limit: s.options.FlushBatchBytes}
 	alive := liveness{live: live}
 	var last *node
 	for n := d.list.first(); n != nil; n = n.next() {
@@ -41,17 +41,17 @@ func (s *Store) flush(ctx context.Context, d *delta, live func(keyspace.Instance
 		}
 		last = n
 		if batch.full(n) {
-			if err := s.engine.Write(ctx, batch.writes); err != nil {
+			if err := batch.write(ctx); err != nil {
 				return err
 			}
-			batch.reset()
 		}
 		batch.add(n)
 	}
-	if len(batch.writes) > 0 {
-		if err := s.engine.Write(ctx, batch.writes); err != nil {
-			return err
-		}
+	if last == nil {
+		return nil // nothing to make durable
+	}
+	if err := batch.write(ctx); err != nil {
+		return err
 	}
 	return s.engine.Sync()
 }
@@ -76,6 +76,7 @@ func (l *liveness) is(inst keyspace.InstanceID) bool {
 
 // flushBatch is one engine write; its memory is used again for the next one.
 type flushBatch struct {
+	engine engine.Engine
 	limit  int
 	bytes  int
 	writes []engine.Write
@@ -105,7 +106,12 @@ func (b *flushBatch) add(n *node) {
 	b.bytes += need + len(n.value)
 }
 
-func (b *flushBatch) reset() {
+// write hands the batch to the engine and empties it.
+func (b *flushBatch) write(ctx context.Context) error {
+	if err := b.engine.Write(ctx, b.writes); err != nil {
+		return err
+	}
 	clear(b.writes)
 	b.writes, b.keys, b.bytes = b.writes[:0], b.keys[:0], 0
+	return nil
 }

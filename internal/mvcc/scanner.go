@@ -43,16 +43,12 @@ type Scanner struct {
 	// The current position. found is nil when the engine has it.
 	valid      bool
 	found      *node
-	matching   uint64 // cursors that stand on the current position, by bit
-	engineMeet bool   // the engine stands on it
+	matching   []int // the cursors that stand on the current position
+	engineMeet bool  // the engine stands on it
 	key        []byte
 	rev        keyspace.Revision
 	seekBuf    []byte
 }
-
-// maxLayers is how many deltas a scan can merge; Options.MaxSealed is far
-// below.
-const maxLayers = 64
 
 // Scan returns a scanner on the first key of its range. It must be closed
 // before the view.
@@ -60,12 +56,10 @@ func (v *View) Scan(o ScanOptions) *Scanner {
 	if o.Reverse && o.AllVersions {
 		panic("mvcc: a scan of all versions cannot be reversed")
 	}
-	if len(v.layers) > maxLayers {
-		panic("mvcc: too many deltas to merge")
-	}
 	s := &Scanner{options: o}
 	s.span = span{instance: o.Instance, lower: o.Lower, upper: o.Upper, at: o.At}
 	s.cursors = make([]cursor, len(v.layers))
+	s.matching = make([]int, 0, len(v.layers))
 	for i, d := range v.layers {
 		s.cursors[i] = cursor{list: d.list, span: &s.span}
 	}
@@ -136,10 +130,7 @@ func (s *Scanner) Next() {
 
 // advance moves every source off the current position.
 func (s *Scanner) advance() {
-	for i := range s.cursors {
-		if s.matching&(1<<i) == 0 {
-			continue
-		}
+	for _, i := range s.matching {
 		switch {
 		case s.options.Reverse:
 			s.cursors[i].nextBackward()
@@ -168,7 +159,7 @@ func (s *Scanner) settle() {
 
 // pick finds the first position over all sources and who stands on it.
 func (s *Scanner) pick() {
-	s.valid, s.found, s.matching, s.engineMeet = false, nil, 0, false
+	s.valid, s.found, s.matching, s.engineMeet = false, nil, s.matching[:0], false
 	for i := range s.cursors {
 		if n := s.cursors[i].at; n != nil {
 			s.offer(n, i)
@@ -186,9 +177,9 @@ func (s *Scanner) offer(n *node, source int) {
 	c := s.order(n.key, n.rev)
 	switch {
 	case c < 0:
-		s.matching = 1 << source
+		s.matching = append(s.matching[:0], source)
 	case c == 0:
-		s.matching |= 1 << source
+		s.matching = append(s.matching, source)
 		if n.rev <= s.rev {
 			return
 		}
@@ -203,7 +194,7 @@ func (s *Scanner) offerEngine() {
 	c := s.order(key, rev)
 	switch {
 	case c < 0:
-		s.matching, s.engineMeet = 0, true
+		s.matching, s.engineMeet = s.matching[:0], true
 	case c == 0:
 		s.engineMeet = true
 		if rev <= s.rev {

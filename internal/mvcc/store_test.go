@@ -160,6 +160,27 @@ func TestSealAndFullBounds(t *testing.T) {
 	}
 }
 
+// The host seals by time too, so a flush that cannot proceed piles up deltas.
+func TestManyDeltas(t *testing.T) {
+	eng := &flaky{Mem: mem.Open()}
+	s := New(eng, Options{})
+	for rev := keyspace.Revision(1); rev <= 100; rev++ {
+		fill(s, 1, rev, rev)
+		s.Seal()
+		s.Seal() // empty
+	}
+	mustCount(t, s, 1, 100)
+	for s.Sealed() > 0 {
+		if _, _, err := s.FlushOldest(context.Background(), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if eng.syncs != 100 {
+		t.Errorf("%d syncs, want none for empty deltas", eng.syncs)
+	}
+	mustCount(t, s, 1, 100)
+}
+
 // After a crash the deltas are gone and any unsynced part of the engine with
 // them; inserting again from the checkpoint on restores everything (DESIGN 5).
 func TestReplayAfterCrashIsIdempotent(t *testing.T) {

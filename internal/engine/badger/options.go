@@ -55,7 +55,7 @@ const (
 	minMemtableSize     = 1 << 20
 	maxMemtableSize     = 1 << 30
 	minValueLogFileSize = 1 << 20
-	maxValueLogFileSize = 1 << 30
+	maxValueLogFileSize = 2<<30 - 1
 	maxValueThreshold   = 1 << 20
 )
 

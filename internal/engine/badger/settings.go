@@ -26,8 +26,7 @@ func badgerOptions(dir string, o Options) badgerdb.Options {
 	b.NumLevelZeroTablesStall = max(b.NumLevelZeroTablesStall, 3*o.NumLevelZeroTables)
 	b.LevelSizeMultiplier = o.LevelSizeMultiplier
 	b.ValueThreshold = o.ValueThreshold
-	// Badger maps twice this size and wants the product below 2 GB.
-	b.ValueLogFileSize = min(o.ValueLogFileSize, maxValueLogFileSize-1)
+	b.ValueLogFileSize = o.ValueLogFileSize
 	b.SyncWrites = o.SyncWrites
 	b.NumCompactors = o.NumCompactors
 	b.Compression = compressions[o.Compression]

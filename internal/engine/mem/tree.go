@@ -47,17 +47,40 @@ func (t *tree) with(left, right *tree) *tree {
 
 // insert returns t with v, which replaces the same key and revision.
 func (t *tree) insert(v version) *tree {
-	left, right := t.split(v.key, v.rev)
-	_, right = right.splitFirst(v.key, v.rev)
-	n := &tree{priority: xxh3.HashSeed(v.key, uint64(v.rev)), version: v}
-	return merge(merge(left, n), right)
+	return t.insertNode(&tree{priority: xxh3.HashSeed(v.key, uint64(v.rev)), version: v})
+}
+
+func (t *tree) insertNode(n *tree) *tree {
+	switch {
+	case t == nil:
+		return n
+	case n.priority > t.priority:
+		// n's position is not in t: it would have n's priority there.
+		n.left, n.right = t.split(n.key, n.rev)
+		return n
+	}
+	switch c := t.compare(n.key, n.rev); {
+	case c < 0:
+		return t.with(t.left, t.right.insertNode(n))
+	case c > 0:
+		return t.with(t.left.insertNode(n), t.right)
+	}
+	n.left, n.right = t.left, t.right
+	return n
 }
 
 // remove returns t without a version.
 func (t *tree) remove(key []byte, rev keyspace.Revision) *tree {
-	left, right := t.split(key, rev)
-	_, right = right.splitFirst(key, rev)
-	return merge(left, right)
+	if t == nil {
+		return nil
+	}
+	switch c := t.compare(key, rev); {
+	case c < 0:
+		return t.with(t.left, t.right.remove(key, rev))
+	case c > 0:
+		return t.with(t.left.remove(key, rev), t.right)
+	}
+	return merge(t.left, t.right)
 }
 
 // split parts t into what is before the position and the rest.
@@ -71,24 +94,6 @@ func (t *tree) split(key []byte, rev keyspace.Revision) (before, rest *tree) {
 	}
 	before, inner := t.left.split(key, rev)
 	return before, t.with(inner, t.right)
-}
-
-// splitFirst takes the first version off t if it is at the position.
-func (t *tree) splitFirst(key []byte, rev keyspace.Revision) (first, rest *tree) {
-	if t == nil {
-		return nil, nil
-	}
-	if t.left != nil {
-		first, left := t.left.splitFirst(key, rev)
-		if first == nil {
-			return nil, t
-		}
-		return first, t.with(left, t.right)
-	}
-	if t.compare(key, rev) != 0 {
-		return nil, t
-	}
-	return t, t.right
 }
 
 // merge joins two trees, all of a before all of b.
