@@ -232,6 +232,22 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+func TestBatchesHaveDistinctKeys(t *testing.T) {
+	cfg := Default()
+	cfg.Workload, cfg.Keys, cfg.Batch, cfg.Zipf = WorkBatchPut, 12, 10, 2
+	w := newWorker(&cfg, newPool(cfg.ValueSize, 1), 0)
+	for range 1000 {
+		w.distinct()
+		seen := map[string]bool{}
+		for _, k := range w.batchK {
+			seen[k] = true
+		}
+		if len(seen) != cfg.Batch {
+			t.Fatalf("%q", w.batchK)
+		}
+	}
+}
+
 func TestSpreadIsPrime(t *testing.T) {
 	for i := 2; i <= int(math.Sqrt(spread)); i++ {
 		if spread%i == 0 {

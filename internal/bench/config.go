@@ -113,6 +113,9 @@ func (c *Config) Validate(drivers []string) error {
 	within("list-limit", float64(c.ListLimit), 1, maxListLimit)
 	within("rate", c.Rate, 0, maxRate)
 	within("ops", float64(c.Ops), 0, 1e12)
+	if c.isBatch() && c.Batch > c.Keys {
+		problems = append(problems, fmt.Errorf("--batch %d: there are only %d --keys", c.Batch, c.Keys))
+	}
 	if c.Zipf != 0 && !(c.Zipf > 1 && c.Zipf <= 10) {
 		problems = append(problems, fmt.Errorf("--zipf %v: want 0 (uniform) or more than 1, up to 10", c.Zipf))
 	}

@@ -54,8 +54,15 @@ func Run(ctx context.Context, cfg *Config, d Driver, live func(Point)) *Result {
 	return r.result()
 }
 
-// watch drains the recorder at every tick and once more at the end.
+// watch drains the recorder at every tick after the warm-up and once more at
+// the end.
 func (r *run) watch(stop <-chan struct{}) {
+	warm := time.NewTimer(time.Until(r.measure))
+	defer warm.Stop()
+	select {
+	case <-warm.C:
+	case <-stop:
+	}
 	every := max(tick, r.cfg.Duration/points)
 	t := time.NewTicker(every)
 	defer t.Stop()

@@ -51,6 +51,7 @@ type worker struct {
 	stride uint64 // spreads hot ranks over the key space
 	batchK []string
 	batchV [][]byte
+	taken  map[int]bool
 }
 
 // spread is prime and larger than maxKeys, so that it has no factor in common
@@ -67,6 +68,7 @@ func newWorker(cfg *Config, p pool, client int) *worker {
 	}
 	if cfg.isBatch() {
 		w.batchK, w.batchV = make([]string, cfg.Batch), make([][]byte, cfg.Batch)
+		w.taken = make(map[int]bool, cfg.Batch)
 	}
 	return w
 }
@@ -98,17 +100,30 @@ func (w *worker) do(ctx context.Context, c Client) (kind string, keys int, err e
 		n, err := c.List(ctx, w.cfg.Prefix, w.listStart(), w.cfg.ListLimit)
 		return WorkList, n, err
 	case WorkBatchPut:
-		for i := range w.batchK {
-			w.batchK[i], w.batchV[i] = w.key(), w.value()
+		w.distinct()
+		for i := range w.batchV {
+			w.batchV[i] = w.value()
 		}
 		return WorkBatchPut, len(w.batchK), c.BatchPut(ctx, w.batchK, w.batchV)
 	case WorkBatchGet:
-		for i := range w.batchK {
-			w.batchK[i] = w.key()
-		}
+		w.distinct()
 		return WorkBatchGet, len(w.batchK), c.BatchGet(ctx, w.batchK)
 	}
 	return WorkPut, 1, c.Put(ctx, w.key(), w.value())
+}
+
+// distinct fills the batch with different keys (a store may refuse a batch
+// that writes one twice): a key drawn again becomes the next free one.
+func (w *worker) distinct() {
+	clear(w.taken)
+	for i := range w.batchK {
+		n := w.index()
+		for w.taken[n] {
+			n = (n + 1) % w.cfg.Keys
+		}
+		w.taken[n] = true
+		w.batchK[i] = w.keys.Key(n)
+	}
 }
 
 // listStart leaves room for a whole page behind it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -31,11 +32,16 @@ type replicaDigestView struct {
 	Error string `json:"error,omitempty"`
 }
 
+// digestTimeout is the least time a digest gets: it reads every record.
+const digestTimeout = time.Minute
+
 func (a *app) digestCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "digest", Short: "Hash every replica's records at one log index and compare; ends with 9 if they differ",
 		Args: usageArgs(cobra.NoArgs),
 		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
+			ctx, cancel := context.WithTimeout(ctx, max(a.opts.Timeout, digestTimeout))
+			defer cancel()
 			res, err := c.Digest(ctx)
 			if err != nil {
 				return err

@@ -43,7 +43,7 @@ func (e *Editor) Line(ctx context.Context, prompt string) (string, error) {
 		return "", fmt.Errorf("terminal: %w", err)
 	}
 	defer func() { _ = term.Restore(e.fd, state) }()
-	if w, h, err := term.GetSize(e.fd); err == nil {
+	if w, h, err := term.GetSize(e.fd); err == nil && w > 0 && h > 0 {
 		_ = e.term.SetSize(w, h) // keeps the old size
 	}
 	e.term.SetPrompt(prompt)
