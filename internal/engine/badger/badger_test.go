@@ -31,6 +31,13 @@ func mustOpen(t testing.TB, dir string) *Engine {
 	return e
 }
 
+func mustClose(t testing.TB, e *Engine) {
+	t.Helper()
+	if err := e.Close(); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+}
+
 func TestContract(t *testing.T) {
 	enginetest.Run(t, enginetest.Harness{
 		Open: func(t testing.TB) engine.Engine { return mustOpen(t, t.TempDir()) },

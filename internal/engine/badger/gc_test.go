@@ -194,7 +194,7 @@ func rewriteWithoutSync(t *testing.T, e *Engine, fid uint32) image {
 
 func TestCandidateIsBadgersChoice(t *testing.T) {
 	e := garbageStore(t)
-	defer e.Close()
+	defer mustClose(t, e)
 	fid, ok := e.candidate()
 	if !ok {
 		t.Fatal("no candidate")

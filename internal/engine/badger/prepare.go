@@ -117,7 +117,7 @@ func checkTables(dir string, o badgerdb.Options) error {
 	if err != nil {
 		return fmt.Errorf("read badger manifest: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read from
 	manifest, _, err := badgerdb.ReplayManifestFile(f, o.ExternalMagicVersion, o)
 	if err != nil {
 		return fault.Wrap(fault.Corruption, err, "badger manifest is damaged")
@@ -139,7 +139,7 @@ func checkTable(path string) error {
 	if err != nil {
 		return fmt.Errorf("check badger table: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read from
 	info, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("check badger table: %w", err)

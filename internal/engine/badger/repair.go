@@ -85,7 +85,7 @@ func (e *Engine) repairFrom(fid uint32) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read from
 	r := e.Reader().(*reader)
 	defer r.Close()
 	var repaired int
