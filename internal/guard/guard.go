@@ -119,9 +119,6 @@ func (g *Guard) Observe(method string, code fault.Code, d time.Duration) {
 	g.o.Metrics.Observe(method, code, d)
 }
 
-// Requests returns the counters the guard feeds.
-func (g *Guard) Requests() *metrics.Requests { return g.o.Metrics }
-
 // Timeout returns how long an operation may take that asked for d; 0 means it
 // did not say.
 func (g *Guard) Timeout(d time.Duration) time.Duration {

@@ -18,6 +18,8 @@ import (
 	"kvstore/internal/router"
 )
 
+var _ Backend = (*router.Router)(nil)
+
 // Backend is what the handlers need below them; *router.Router is one.
 type Backend interface {
 	// Do runs operations and returns when each has its Result and Err.

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/guard"
 	"kvstore/internal/metrics"
 	"kvstore/internal/server/servertest"
@@ -114,9 +113,3 @@ func (f *fixture) put(key, value string, headers ...string) string {
 }
 
 func failWith(err error) func(string) error { return func(string) error { return err } }
-
-// opOf lets a test answer operations of one kind with an error.
-func opOf[T any](op *api.PipelineOp) bool {
-	_, ok := op.GetOp().(T)
-	return ok
-}

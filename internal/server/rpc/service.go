@@ -20,6 +20,8 @@ import (
 	"kvstore/internal/router"
 )
 
+var _ Backend = (*router.Router)(nil)
+
 // Backend is what the service needs below it; *router.Router is one.
 type Backend interface {
 	// Do runs operations and returns when each has its Result and Err.
@@ -29,6 +31,9 @@ type Backend interface {
 	Execute(ctx context.Context, calls []*router.Call, done func(*router.Call))
 	// List returns one byte-bounded page.
 	List(ctx context.Context, req *api.ListRequest) (*api.ListResponse, error)
+	// ListStream calls yield with each page of one snapshot until the end or an
+	// error; a page is not kept after yield returns.
+	ListStream(ctx context.Context, req *api.ListRequest, yield func(*api.ListResponse) error) error
 
 	Status(ctx context.Context, req *api.StatusRequest) (*api.StatusResponse, error)
 	Topology(ctx context.Context, req *api.TopologyRequest) (*api.TopologyResponse, error)

@@ -6,7 +6,6 @@ import (
 	"io"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/fault"
@@ -152,28 +151,26 @@ func (s *Service) GetStream(q *api.GetRequest, ss grpc.ServerStreamingServer[api
 // page is read, not while it is sent: how fast the caller reads is its affair,
 // and one page is in memory at a time.
 func (s *Service) ListStream(q *api.ListRequest, ss grpc.ServerStreamingServer[api.ListResponse]) error {
-	req, _ := proto.Clone(q).(*api.ListRequest)
-	for {
-		page, err := s.page(ss.Context(), req)
-		if err != nil {
-			return err
+	ctx, g := ss.Context(), s.o.Guard
+	if err := g.Acquire(ctx, 1, 0); err != nil {
+		return err
+	}
+	held := true
+	defer func() {
+		if held {
+			g.Release(1, 0)
 		}
+	}()
+	return s.b.ListStream(ctx, q, func(page *api.ListResponse) error {
+		g.Release(1, 0)
+		held = false
 		if err := ss.Send(page); err != nil {
 			return err
 		}
-		if page.ContinuationToken == "" {
-			return nil
+		if err := g.Acquire(ctx, 1, 0); err != nil {
+			return err
 		}
-		req.ContinuationToken = page.ContinuationToken
-	}
-}
-
-func (s *Service) page(ctx context.Context, q *api.ListRequest) (*api.ListResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.o.Guard.Timeout(0))
-	defer cancel()
-	if err := s.o.Guard.Acquire(ctx, 1, 0); err != nil {
-		return nil, err
-	}
-	defer s.o.Guard.Release(1, 0)
-	return s.b.List(ctx, q)
+		held = true
+		return nil
+	})
 }

@@ -293,6 +293,24 @@ func (b *Backend) List(_ context.Context, q *api.ListRequest) (*api.ListResponse
 	return out, nil
 }
 
+// ListStream yields page after page.
+func (b *Backend) ListStream(ctx context.Context, q *api.ListRequest, yield func(*api.ListResponse) error) error {
+	next := &api.ListRequest{
+		Namespace: q.Namespace, Prefix: q.Prefix, Start: q.Start, End: q.End, Limit: q.Limit, KeysOnly: q.KeysOnly,
+		Reverse: q.Reverse, ContinuationToken: q.ContinuationToken, Tags: q.Tags, CountOnly: q.CountOnly,
+	}
+	for {
+		page, err := b.List(ctx, next)
+		if err == nil {
+			err = yield(page)
+		}
+		if err != nil || page.ContinuationToken == "" {
+			return err
+		}
+		next.ContinuationToken = page.ContinuationToken
+	}
+}
+
 func token(text string) (int, error) {
 	if text == "" {
 		return 0, nil
