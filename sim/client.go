@@ -68,7 +68,9 @@ func (c *client) host(g keyspace.GroupID, any bool) *node {
 // write issues a put, create, compare-and-set or delete on one key.
 func (c *client) write(g keyspace.GroupID) {
 	w := c.w
-	in := input{key: c.key(g), kind: kind(w.rng.IntN(4))}
+	// Conditions fail often, so that refusals are judged as hard as writes.
+	kinds := []kind{opPut, opPut, opCreate, opCreate, opCreate, opCAS, opCAS, opDelete, opDelete}
+	in := input{key: c.key(g), kind: kinds[w.rng.IntN(len(kinds))]}
 	w.history.values++
 	in.value = fmt.Sprintf("v%d", w.history.values)
 	if w.cfg.LargeEvery > 0 && w.rng.IntN(w.cfg.LargeEvery) == 0 {
@@ -140,7 +142,7 @@ func (c *client) submit(g keyspace.GroupID, ins []input, ops []replica.Op) {
 		c.pause()
 	}
 	w.after(patience, func() { end(nil) })
-	n.host.Submit(context.Background(), &replica.Request{Group: g, Ops: ops, Deadline: w.now + 2*time.Second, Done: end})
+	n.host.Submit(context.Background(), &replica.Request{Group: g, Ops: ops, Deadline: w.now + w.between(200*time.Millisecond, 2*time.Second), Done: end})
 	n.wake()
 }
 

@@ -80,7 +80,7 @@ func TestPlantedBugs(t *testing.T) {
 			for seed := uint64(1); seed <= most; seed++ {
 				cryptotest.SetGlobalRandom(t, seed)
 				cfg := configOf(seed)
-				cfg.Bugs = b.bug
+				cfg.Bugs, cfg.Partitions, cfg.Keys, cfg.Clients = b.bug, 6, 3, 16
 				if _, problems := Run(cfg); len(problems) > 0 {
 					t.Logf("found by seed %d: %.200s", seed, problems[0])
 					return

@@ -86,10 +86,7 @@ func (c *Core) park(refused []*Request, b *building, out *Outcome) {
 		return
 	}
 	l := c.lead
-	if c.cfg.Bugs.Has(invariant.BugRefusalInFlight) || (c.cfg.Bugs.Has(invariant.BugRefusalUnconfirmed) && len(l.inflight) == 0) {
-		for _, r := range refused {
-			r.finish(nil)
-		}
+	if refused = c.answerEarly(refused); len(refused) == 0 {
 		return
 	}
 	if out.Payload != nil {
@@ -102,6 +99,27 @@ func (c *Core) park(refused []*Request, b *building, out *Outcome) {
 	}
 	l.refusals = append(l.refusals, refused...)
 	out.Confirm = l.evaluations
+}
+
+// answerEarly is two planted bugs: answering refusals before what they saw is
+// applied, or, when all of it is, before leadership is confirmed.
+func (c *Core) answerEarly(refused []*Request) (rest []*Request) {
+	if c.cfg.Bugs&(invariant.BugRefusalInFlight|invariant.BugRefusalUnconfirmed) == 0 {
+		return refused
+	}
+	for _, r := range refused {
+		seen := false
+		for i := range r.Ops {
+			_, inflight := c.lead.overlay[string(r.Ops[i].diskKey)]
+			seen = seen || inflight
+		}
+		if seen == c.cfg.Bugs.Has(invariant.BugRefusalInFlight) {
+			r.finish(nil)
+		} else {
+			rest = append(rest, r)
+		}
+	}
+	return rest
 }
 
 // Confirmed tells that leadership in term was confirmed by a ReadIndex that
