@@ -25,16 +25,21 @@ func (n *fakeNode) Pipeline(s grpc.BidiStreamingServer[api.PipelineRequest, api.
 		p.held.Wait()
 		return err
 	case <-p.dropped:
+		if p.reason != nil {
+			return p.reason
+		}
 		return status.Error(codes.Unavailable, "fake: stream dropped")
 	}
 }
 
 type fakePipeline struct {
-	node    *fakeNode
-	stream  grpc.BidiStreamingServer[api.PipelineRequest, api.PipelineResponse]
-	held    sync.WaitGroup
-	mu      sync.Mutex
-	once    sync.Once
+	node   *fakeNode
+	stream grpc.BidiStreamingServer[api.PipelineRequest, api.PipelineResponse]
+	held   sync.WaitGroup
+	mu     sync.Mutex
+	once   sync.Once
+	// reason is set before dropped is closed.
+	reason  error
 	dropped chan struct{}
 }
 
@@ -84,6 +89,12 @@ func (p *fakePipeline) handle(op *api.PipelineOp) *api.PipelineResult {
 			p.node.cluster.execute(op)
 		}
 		p.once.Do(func() { close(p.dropped) })
+		return nil
+	case fault.drain:
+		p.once.Do(func() {
+			p.reason = rpcError(statusOf(CodeUnavailable))
+			close(p.dropped)
+		})
 		return nil
 	case fault.mute:
 		return nil

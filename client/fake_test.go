@@ -64,6 +64,9 @@ type opFault struct {
 	hold chan struct{}
 	// dropBefore and dropAfter end the stream before or after the execution.
 	dropBefore, dropAfter bool
+	// drain ends the stream before the execution as a node that stops does: it
+	// says that nothing else was executed.
+	drain bool
 	// mute executes nothing and answers nothing.
 	mute bool
 }

@@ -364,6 +364,19 @@ func TestRefusedStream(t *testing.T) {
 	mustPut(t, c, "k", "v")
 }
 
+// A node that stops says that what it did not answer was not executed.
+func TestDrainedStreamIsRepeated(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	c := f.client(nil)
+	key := f.keyLedBy(f.nodes[1], "k")
+	mustPut(t, c, key, "1")
+	f.nodes[1].setFault(times(1, opFault{drain: true}))
+	mustPut(t, c, key, "2")
+	if n := f.executions(key); n != 2 {
+		t.Fatalf("executed %d times", n)
+	}
+}
+
 func TestUnaryFailures(t *testing.T) {
 	f := newFakeCluster(t, 3)
 	c := f.client(nil)

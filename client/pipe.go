@@ -162,7 +162,7 @@ func (p *pipe) withdraw(id uint64) (sent, ok bool) {
 
 // sweep ends calls whose time is over and, when the node is suspect, the reads
 // among the others, so that they can go elsewhere. It returns how long the
-// oldest sent call has been waiting.
+// oldest of the rest has been waiting.
 func (p *pipe) sweep(now time.Duration, suspect error) (oldest time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -177,7 +177,7 @@ func (p *pipe) sweep(now time.Duration, suspect error) (oldest time.Duration) {
 			p.tear(id, context.DeadlineExceeded)
 		case suspect != nil && (!s.c.write || s.frame == 0):
 			p.tear(id, suspect)
-		case s.frame != 0:
+		default:
 			oldest = max(oldest, now-s.c.started)
 		}
 	}

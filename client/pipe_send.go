@@ -85,15 +85,22 @@ func (p *pipe) flush(ctx context.Context, st *pipeStream) *pipeStream {
 	}
 }
 
+// reasonWait is how long the receiver may take to get the reason after SendMsg
+// saw the end of the stream.
+const reasonWait = 100 * time.Millisecond
+
 // sendFailed ends the stream after SendMsg failed. io.EOF means that the
-// stream ended before and that the receiver gets the reason.
+// stream ended before and that the receiver gets the reason, except when gRPC
+// lost the connection before it sent the headers: it then may have begun the
+// stream anew for the receiver, which waits on it.
 func (p *pipe) sendFailed(st *pipeStream, err error) {
-	if errors.Is(err, io.EOF) {
-		<-st.ended
-	} else {
+	limit := time.AfterFunc(reasonWait, st.cancel)
+	defer limit.Stop()
+	if !errors.Is(err, io.EOF) {
 		p.closeStream(st)
 		st.err = err
 	}
+	<-st.ended
 	p.streamLost(st)
 }
 
@@ -216,18 +223,21 @@ func (p *pipe) streamLost(st *pipeStream) {
 	p.failAll(func(sent bool) error { return &lostError{sent: sent, cause: st.err} }, false)
 }
 
-// refused returns the server's error when it turned the whole stream down
-// before it executed anything: it gave no answer, and says so itself.
+// refused returns the server's error when it says that what it did not answer
+// was not executed: it is stopping, or it turned the whole stream down.
 func (st *pipeStream) refused() *Error {
-	if st.received > 0 {
-		return nil
-	}
 	e, answered := errorFromGRPC(st.err)
 	switch e.Code {
-	case CodeUnauthenticated, CodePermissionDenied, CodeUnsupported:
-		return e
-	case CodeOverloaded, CodeUnavailable, CodeInvalidArgument:
+	case CodeUnavailable:
 		if answered {
+			return e
+		}
+	case CodeOverloaded, CodeInvalidArgument:
+		if answered && st.received == 0 {
+			return e
+		}
+	case CodeUnauthenticated, CodePermissionDenied, CodeUnsupported:
+		if st.received == 0 {
 			return e
 		}
 	}

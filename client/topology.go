@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -202,7 +203,7 @@ func (c *Client) applyTopology(r *api.TopologyResponse) {
 	t := newTopology(r, c.nodeOf)
 	c.topo.Store(t)
 	for addr, n := range c.nodes {
-		if !containsNode(t.nodes, n) && !containsNode(c.seeds, n) {
+		if !slices.Contains(t.nodes, n) && !slices.Contains(c.seeds, n) {
 			delete(c.nodes, addr)
 			c.retired = append(c.retired, n)
 		}
@@ -231,15 +232,6 @@ func (c *Client) nodeOf(info *api.NodeInfo) *node {
 	return n
 }
 
-func containsNode(nodes []*node, n *node) bool {
-	for _, m := range nodes {
-		if m == n {
-			return true
-		}
-	}
-	return false
-}
-
 // allNodes returns every node in use, also the retired ones.
 func (c *Client) allNodes() []*node {
 	c.mu.Lock()
@@ -254,13 +246,18 @@ func (c *Client) allNodes() []*node {
 // closeRetired closes retired nodes that owe no answer.
 func (c *Client) closeRetired() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	kept := c.retired[:0]
-	for _, n := range c.retired {
-		if !n.closeIfIdle() {
-			kept = append(kept, n)
+	retired := c.retired
+	c.mu.Unlock()
+	var closed []*node
+	for _, n := range retired { // without mu: a pipe's own comes before it
+		if n.closeIfIdle() {
+			closed = append(closed, n)
 		}
 	}
-	clear(c.retired[len(kept):])
-	c.retired = kept
+	if len(closed) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.retired = slices.DeleteFunc(slices.Clone(c.retired), func(n *node) bool { return slices.Contains(closed, n) })
 }
