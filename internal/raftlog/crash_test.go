@@ -9,7 +9,7 @@ import (
 )
 
 var (
-	crashSeeds  = flag.Uint64("crash-seeds", 2, "workloads of the crash-image test")
+	crashSeeds  = flag.Uint64("crash-seeds", 1, "workloads of the crash-image test")
 	crashImages = flag.Int("crash-images", 1024, "images of each moment, at most")
 )
 

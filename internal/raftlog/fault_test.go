@@ -145,13 +145,17 @@ func TestBitFlips(t *testing.T) {
 	fs, want := damageLog(t)
 	r := rand.New(rand.NewPCG(1, 1))
 	damaged, hidden, harmless := 0, 0, 0
+	stride := 150
+	if testing.Short() {
+		stride = 1500
+	}
 	for _, name := range fs.Files() {
 		file, err := fs.Open(name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		size, _ := file.Size()
-		for offset := int64(r.IntN(5)); offset < size; offset += 1 + int64(r.IntN(40)) {
+		for offset := int64(r.IntN(5)); offset < size; offset += 1 + int64(r.IntN(stride)) {
 			flipped := copyOf(fs)
 			if err := flipped.FlipBit(name, offset, uint(r.IntN(8))); err != nil { //nolint:gosec // small
 				t.Fatal(err)
