@@ -132,7 +132,7 @@ func TestSharedPort(t *testing.T) {
 					t.Fatal(err)
 				}
 				body, _ := io.ReadAll(res.Body)
-				res.Body.Close()
+				_ = res.Body.Close()
 				if string(body) != "v" || (res.ProtoMajor == 2) != two {
 					t.Errorf("%s over %s", body, res.Proto)
 				}
@@ -223,7 +223,7 @@ func TestMaxConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer second.Close()
+	defer func() { _ = second.Close() }()
 	_ = second.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 	if _, err := io.WriteString(second, request); err != nil {
 		t.Fatal(err)
@@ -232,7 +232,7 @@ func TestMaxConnections(t *testing.T) {
 		t.Error("answered beyond the bound")
 	}
 	_ = second.SetReadDeadline(time.Time{})
-	first.Close()
+	_ = first.Close()
 	if _, err := second.Read(make([]byte, 1)); err != nil {
 		t.Error(err)
 	}

@@ -65,7 +65,7 @@ func TestOverload(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		f.do(call{method: "PUT", target: "/api/v1/keys/k", body: "v"}).Body.Close()
+		f.put("k", "v")
 	}()
 	<-entered
 	res, body := f.expect(http.StatusTooManyRequests, call{method: "GET", target: "/api/v1/keys/k"})

@@ -14,13 +14,13 @@ import (
 )
 
 // raw sends one request as it is written, which no HTTP client would.
-func raw(t *testing.T, addr, request string) (*http.Response, string) {
+func raw(t *testing.T, addr, request string) (status int, body string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if _, err := io.WriteString(conn, request); err != nil {
 		t.Fatal(err)
 	}
@@ -29,12 +29,12 @@ func raw(t *testing.T, addr, request string) (*http.Response, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
+	defer func() { _ = res.Body.Close() }()
+	text, err := io.ReadAll(res.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return res, string(body)
+	return res.StatusCode, string(text)
 }
 
 // The key is everything after the prefix, decoded once and never cleaned.
@@ -49,9 +49,9 @@ func TestKeysAreTakenFromThePathAsSent(t *testing.T) {
 		"grüße": "grüße", "%00": "\x00", "%25": "%", "%2525": "%25", "a%3Fb": "a?b", "%23": "#", "a;b=c": "a;b=c", "a:b@c": "a:b@c",
 		"{tag}x": "{tag}x", "%F0%9F%98%80": "😀", "http://x/y": "http://x/y",
 	} {
-		res, body := raw(t, addr, fmt.Sprintf("PUT /api/v1/keys/%s HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nConnection: close\r\n\r\nv", path))
-		if res.StatusCode != http.StatusCreated && res.StatusCode != http.StatusNoContent {
-			t.Errorf("PUT %s: status %d %s", path, res.StatusCode, body)
+		code, body := raw(t, addr, fmt.Sprintf("PUT /api/v1/keys/%s HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nConnection: close\r\n\r\nv", path))
+		if code != http.StatusCreated && code != http.StatusNoContent {
+			t.Errorf("PUT %s: status %d %s", path, code, body)
 			continue
 		}
 		got, err := f.server.do(t.Context(), &api.PipelineOp{Op: &api.PipelineOp_Get{Get: &api.GetRequest{Key: key}}})
@@ -60,8 +60,8 @@ func TestKeysAreTakenFromThePathAsSent(t *testing.T) {
 		} else if got.GetGet().GetRecord().GetKey() != key {
 			t.Errorf("PUT %s wrote %q", path, got.GetGet().GetRecord().GetKey())
 		}
-		if res, body := raw(t, addr, fmt.Sprintf("GET /api/v1/keys/%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path)); body != "v" {
-			t.Errorf("GET %s: status %d %q", path, res.StatusCode, body)
+		if code, body := raw(t, addr, fmt.Sprintf("GET /api/v1/keys/%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path)); body != "v" {
+			t.Errorf("GET %s: status %d %q", path, code, body)
 		}
 	}
 }
@@ -79,10 +79,10 @@ func TestSlowBodyTimesOut(t *testing.T) {
 	f := newFixture(t)
 	srv := httptest.NewServer(f.server)
 	defer srv.Close()
-	res, body := raw(t, srv.Listener.Addr().String(),
+	code, body := raw(t, srv.Listener.Addr().String(),
 		"PUT /api/v1/keys/k?timeout_ms=30 HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
-	if res.StatusCode != http.StatusRequestTimeout || !strings.Contains(body, `"code":"deadline_exceeded"`) {
-		t.Errorf("status %d: %s", res.StatusCode, body)
+	if code != http.StatusRequestTimeout || !strings.Contains(body, `"code":"deadline_exceeded"`) {
+		t.Errorf("status %d: %s", code, body)
 	}
 	f.expect(404, call{method: "GET", target: "/api/v1/keys/k"})
 }
@@ -92,10 +92,10 @@ func TestExpectContinueIsRefusedEarly(t *testing.T) {
 	f := newFixture(t)
 	srv := httptest.NewServer(f.server)
 	defer srv.Close()
-	res, body := raw(t, srv.Listener.Addr().String(),
+	code, body := raw(t, srv.Listener.Addr().String(),
 		"PUT /api/v1/keys/k HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 20000000\r\n\r\n")
-	if res.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(body, `"actual_bytes":"20000000"`) {
-		t.Errorf("status %d: %s", res.StatusCode, body)
+	if code != http.StatusRequestEntityTooLarge || !strings.Contains(body, `"actual_bytes":"20000000"`) {
+		t.Errorf("status %d: %s", code, body)
 	}
 }
 
@@ -111,7 +111,7 @@ func TestChunkedBodyOverTheLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	body, _ := io.ReadAll(res.Body)
 	if res.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(string(body), `more than 16777216`) {
 		t.Errorf("status %d: %s", res.StatusCode, body)

@@ -55,11 +55,14 @@ func (f *fixture) do(c call) *http.Response {
 	return w.Result()
 }
 
-// expect runs c, checks the status and returns the response with its body.
-func (f *fixture) expect(code int, c call) (*http.Response, string) {
+// answer is a response whose body was read.
+type answer struct{ Header http.Header }
+
+// expect runs c, checks the status and returns the header and the body.
+func (f *fixture) expect(code int, c call) (answer, string) {
 	f.t.Helper()
 	res := f.do(c)
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	body, err := io.ReadAll(res.Body)
 	if err != nil {
 		f.t.Fatal(err)
@@ -70,7 +73,7 @@ func (f *fixture) expect(code int, c call) (*http.Response, string) {
 	if code >= 400 && c.method != http.MethodHead {
 		f.checkProblem(res, string(body))
 	}
-	return res, string(body)
+	return answer{res.Header}, string(body)
 }
 
 // problem runs c and returns the problem it ends with.
@@ -105,7 +108,7 @@ func (f *fixture) checkProblem(res *http.Response, body string) {
 func (f *fixture) put(key, value string, headers ...string) string {
 	f.t.Helper()
 	res := f.do(call{"PUT", keysPath + "/" + key, headers, value})
-	res.Body.Close()
+	_ = res.Body.Close()
 	if res.StatusCode != http.StatusCreated && res.StatusCode != http.StatusNoContent {
 		f.t.Fatalf("put %s: status %d", key, res.StatusCode)
 	}

@@ -87,7 +87,7 @@ func FromItem(s *api.Status) error {
 	return fromParts(s.Code, s.Message, s.Details, s.RetryAfterMs, s.LeaderNode)
 }
 
-func fromParts(code, message string, details map[string]string, retryMS int64, leader string) error {
+func fromParts(code, message string, details map[string]string, retryMS int64, leader string) *fault.Error {
 	return &fault.Error{
 		Code:       fault.Code(code),
 		Message:    message,
@@ -135,8 +135,7 @@ var tooLarge = regexp.MustCompile(`larger than max \((\d+) vs\. (\d+)\)`)
 func fromStatus(s *status.Status) *fault.Error {
 	for _, d := range s.Details() {
 		if detail, ok := d.(*api.ErrorDetail); ok && detail.Code != "" {
-			f, _ := FromDetail(s.Message(), detail).(*fault.Error)
-			return f
+			return fromParts(detail.Code, s.Message(), detail.Details, detail.RetryAfterMs, detail.LeaderNode)
 		}
 	}
 	if m := tooLarge.FindStringSubmatch(s.Message()); m != nil && s.Code() == codes.ResourceExhausted {
