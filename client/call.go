@@ -35,7 +35,7 @@ var operations = sync.Pool{New: func() any { return new(operation) }}
 const maxPooledBody = 64 << 10
 
 func newOperation(kind protowire.Number, write bool) *operation {
-	o := operations.Get().(*operation) //nolint:errcheck,forcetypeassert // the pool holds nothing else
+	o := operations.Get().(*operation) // the pool holds nothing else
 	o.kind, o.write = kind, write
 	return o
 }
@@ -123,7 +123,7 @@ type frame struct {
 var frames = sync.Pool{New: func() any { return new(frame) }}
 
 func newFrame() *frame {
-	f := frames.Get().(*frame) //nolint:errcheck,forcetypeassert // the pool holds nothing else
+	f := frames.Get().(*frame) // the pool holds nothing else
 	f.refs.Store(1)
 	return f
 }

@@ -23,7 +23,7 @@ type Client struct {
 	refresh  chan struct{}
 	counters counters
 
-	ctx    context.Context //nolint:containedctx // the life of the background goroutines
+	ctx    context.Context // the life of the background goroutines
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 

@@ -19,7 +19,7 @@
 //     that up for a bound on the age; Record.Read says what was served.
 //   - A write is executed at most once. It is repeated only when it certainly
 //     was not executed: it never left this process, or the server said so
-//     (wrong_leader, unavailable, overloaded).
+//     (wrong_leader, unavailable, overloaded, a stream it ended to stop).
 //   - A write whose answer was lost, because its connection ended or its
 //     deadline passed after it was sent, fails with ErrUnknownOutcome and is
 //     never repeated, not even under a condition: read the key, or repeat it

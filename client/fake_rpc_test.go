@@ -117,8 +117,8 @@ func (n *fakeNode) Topology(context.Context, *api.TopologyRequest) (*api.Topolog
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t := &api.TopologyResponse{
-		Epoch: f.epoch, ClusterId: "fake", MaxValueBytes: f.limits.valueBytes, MaxKeyBytes: uint32(f.limits.keyBytes), //nolint:gosec // small
-		MaxMessageBytes: uint64(f.limits.messageBytes), Namespaces: map[string]uint32{}, //nolint:gosec // not negative
+		Epoch: f.epoch, ClusterId: "fake", MaxValueBytes: f.limits.valueBytes, MaxKeyBytes: uint32(f.limits.keyBytes),
+		MaxMessageBytes: uint64(f.limits.messageBytes), Namespaces: map[string]uint32{},
 	}
 	for name, ns := range f.namespaces {
 		t.Namespaces[name] = ns.GetId()
@@ -126,13 +126,13 @@ func (n *fakeNode) Topology(context.Context, *api.TopologyRequest) (*api.Topolog
 	var replicas []*api.ReplicaInfo
 	for i, m := range f.nodes {
 		t.Nodes = append(t.Nodes, &api.NodeInfo{Id: "id-" + m.name, Name: m.name, Grpc: m.addr, Zone: m.zone, Healthy: true})
-		replicas = append(replicas, &api.ReplicaInfo{Replica: uint64(i + 1), NodeId: "id-" + m.name, Role: "voter"}) //nolint:gosec // small
+		replicas = append(replicas, &api.ReplicaInfo{Replica: uint64(i + 1), NodeId: "id-" + m.name, Role: "voter"})
 	}
 	for g, leader := range f.leaders {
-		t.Groups = append(t.Groups, &api.GroupInfo{Group: uint32(g + 1), LeaderNode: "id-" + f.nodes[leader].name, Replicas: replicas}) //nolint:gosec // small
+		t.Groups = append(t.Groups, &api.GroupInfo{Group: uint32(g + 1), LeaderNode: "id-" + f.nodes[leader].name, Replicas: replicas})
 	}
 	for slot := range keyspace.SlotCount {
-		t.SlotGroups = append(t.SlotGroups, uint32(groupOfSlot(slot))) //nolint:gosec // small
+		t.SlotGroups = append(t.SlotGroups, uint32(groupOfSlot(slot)))
 	}
 	return t, nil
 }
@@ -212,7 +212,7 @@ func (n *fakeNode) CreateNamespace(_ context.Context, q *api.CreateNamespaceRequ
 	if f.namespaces[q.GetName()] != nil {
 		return nil, rpcError(statusOf(CodeNamespaceExists, "namespace", q.GetName()))
 	}
-	ns := &api.Namespace{Name: q.GetName(), Id: uint32(15 + len(f.namespaces)), State: "active"} //nolint:gosec // small
+	ns := &api.Namespace{Name: q.GetName(), Id: uint32(15 + len(f.namespaces)), State: "active"}
 	f.namespaces[q.GetName()] = ns
 	return ns, nil
 }

@@ -68,7 +68,7 @@ func (f *fakeCluster) put(namespace string, q *api.PutRequest) (*api.PutResponse
 		return nil, st
 	}
 	f.clock++
-	now := int64(f.clock >> 16) //nolint:gosec // a clock
+	now := int64(f.clock >> 16) // a clock
 	r := &api.Record{
 		Key: q.GetKey(), Value: append([]byte(nil), q.GetValue()...), ContentType: q.GetContentType(), Encoding: q.GetEncoding(),
 		Checksum: sum, CreatedAtMs: now, UpdatedAtMs: now, ExpiresAtMs: q.GetExpiresAtMs(), Version: old.GetVersion() + 1,
@@ -113,7 +113,7 @@ func (f *fakeCluster) get(namespace, key string, keysOnly bool) (*api.Record, *a
 }
 
 func withoutValue(r *api.Record, keysOnly bool) *api.Record {
-	r = proto.Clone(r).(*api.Record) //nolint:errcheck,forcetypeassert // a clone
+	r = proto.Clone(r).(*api.Record)
 	if keysOnly {
 		r.Value = nil
 	}

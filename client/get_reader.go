@@ -19,7 +19,7 @@ type ValueReader struct {
 	Record Record
 
 	client  *Client
-	ctx     context.Context //nolint:containedctx // bounds the reads, as it bounded GetReader
+	ctx     context.Context // bounds the reads, as it bounded GetReader
 	request *api.GetRequest
 	from    ReadFrom
 	stream  grpc.ServerStreamingClient[api.GetChunk]
@@ -48,7 +48,7 @@ func (c *Client) GetReader(ctx context.Context, key string, opts ...GetOption) (
 		opt.applyGet(&r)
 	}
 	v := &ValueReader{client: c, ctx: ctx, from: r.source(), request: &api.GetRequest{
-		Namespace: r.namespace, Key: key, Consistency: api.Consistency(r.consistency), //nolint:gosec // 0 or 1
+		Namespace: r.namespace, Key: key, Consistency: api.Consistency(r.consistency),
 		MaxStalenessMs: ceilMillis(r.maxAge), KeysOnly: r.keysOnly, AtRevision: r.atRevision,
 	}}
 	head, err := v.open()
@@ -106,7 +106,7 @@ func (v *ValueReader) Read(p []byte) (int, error) {
 	n := copy(p, v.piece)
 	v.sum = crc32.Update(v.sum, castagnoli, v.piece[:n])
 	v.piece = v.piece[n:]
-	v.offset += uint64(n) //nolint:gosec // not negative
+	v.offset += uint64(n)
 	v.resumes = 0
 	return n, nil
 }

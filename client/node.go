@@ -25,7 +25,7 @@ type node struct {
 	addr   string
 	conns  []*nodeConn
 	// ctx is the life of the node's pipes.
-	ctx    context.Context //nolint:containedctx // as Client.ctx
+	ctx    context.Context // as Client.ctx
 	cancel context.CancelFunc
 	// next spreads operations over conns.
 	next atomic.Uint32

@@ -243,5 +243,5 @@ func WithTagFilter(tags map[string]string) ListOption {
 }
 
 func clampUint32(n int) uint32 {
-	return uint32(min(max(n, 0), 1<<31)) //nolint:gosec // clamped
+	return uint32(min(max(n, 0), 1<<31)) // clamped
 }

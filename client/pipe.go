@@ -115,7 +115,7 @@ func (p *pipe) addSlot(c *call, maxPending int) uint64 {
 		if len(p.slots) >= maxPending {
 			return 0
 		}
-		i = uint32(len(p.slots)) //nolint:gosec // at most 1<<slotBits
+		i = uint32(len(p.slots)) // at most 1<<slotBits
 		p.slots = append(p.slots, slot{})
 	}
 	s := &p.slots[i]
@@ -146,7 +146,7 @@ func (p *pipe) takeSlot(id uint64) (c *call, sent bool) {
 	}
 	c, sent = s.c, s.frame != 0
 	s.c = nil
-	p.free = append(p.free, uint32(id&slotMask)) //nolint:gosec // masked
+	p.free = append(p.free, uint32(id&slotMask)) // masked
 	p.node.outstanding.Add(-1)
 	return c, sent
 }

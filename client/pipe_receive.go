@@ -27,7 +27,7 @@ func (p *pipe) deliver(f *frame, batch []*call) ([]*call, error) {
 		return batch, nil
 	}
 	batch, err := p.collect(f, batch)
-	f.refs.Add(int32(len(batch))) //nolint:gosec // at most 1<<slotBits
+	f.refs.Add(int32(len(batch))) // at most 1<<slotBits
 	for i, c := range batch {
 		c.done <- struct{}{}
 		batch[i] = nil

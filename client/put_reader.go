@@ -46,7 +46,7 @@ func (c *Client) PutReader(ctx context.Context, key string, r io.Reader, size in
 
 // sizedReader makes the size known and refuses one that is too large.
 func (c *Client) sizedReader(key string, r io.Reader, size int64) (io.Reader, int64, error) {
-	limit := int64(c.topology().limits.valueBytes) //nolint:gosec // far below 1<<63
+	limit := int64(c.topology().limits.valueBytes) // far below 1<<63
 	if size < 0 {
 		b, err := io.ReadAll(io.LimitReader(r, limit+1))
 		if err != nil {
@@ -137,7 +137,7 @@ type pieceSender interface {
 // means that the server ended the stream and has said why.
 func (u *upload) sendPieces(rpc *rpc, stream pieceSender) (sum uint32, err error) {
 	rpc.repeatable.Store(u.size > 0)
-	if err := stream.Send(&api.PutChunk{Request: u.request(), Size: uint64(u.size)}); err != nil { //nolint:gosec // not negative
+	if err := stream.Send(&api.PutChunk{Request: u.request(), Size: uint64(u.size)}); err != nil {
 		return 0, sendFailure(rpc, err)
 	}
 	for left := u.size; left > 0; {

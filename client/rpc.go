@@ -15,8 +15,8 @@ import (
 type rpc struct {
 	conn *nodeConn
 	// ctx is the request's; caller is the one it was made from.
-	ctx    context.Context //nolint:containedctx // the life of the request
-	caller context.Context //nolint:containedctx // as above
+	ctx    context.Context // the life of the request
+	caller context.Context // as above
 	cancel context.CancelCauseFunc
 	// waiting is when the wait for the server began, since the client's start;
 	// 0 while it is not waited for.

@@ -163,14 +163,14 @@ func decodePut(b []byte, r *PutResult) error {
 		case 5:
 			r.ExpiresAt = milliTime(signed(f.num))
 		case 6:
-			r.Checksum = uint32(f.num) //nolint:gosec // a uint32 on the wire
+			r.Checksum = uint32(f.num) // a uint32 on the wire
 		}
 		b = rest
 	}
 	return nil
 }
 
-func signed(v uint64) int64 { return int64(v) } //nolint:gosec // protobuf's int64 is two's complement
+func signed(v uint64) int64 { return int64(v) } // protobuf's int64 is two's complement
 
 // decodeDelete reads a DeleteResponse.
 func decodeDelete(b []byte, r *DeleteResult) error {
@@ -238,7 +238,7 @@ func decodeRecordField(f field, key string, r *Record) error {
 	case 4:
 		r.Encoding = string(f.bytes)
 	case 5:
-		r.Checksum = uint32(f.num) //nolint:gosec // a uint32 on the wire
+		r.Checksum = uint32(f.num) // a uint32 on the wire
 	case 6:
 		r.CreatedAt = milliTime(signed(f.num))
 	case 7:

@@ -71,7 +71,7 @@ func appendInt(b []byte, field protowire.Number, v int64) []byte {
 	if v == 0 {
 		return b
 	}
-	return appendUint(b, field, uint64(v)) //nolint:gosec // protobuf's int64 is two's complement
+	return appendUint(b, field, uint64(v)) // protobuf's int64 is two's complement
 }
 
 func appendBool(b []byte, field protowire.Number, v bool) []byte {

@@ -119,7 +119,7 @@ func TestEncodedOperationsEqualGenerated(t *testing.T) {
 			BatchDelete: &api.BatchDeleteRequest{Namespace: ns, Items: []*api.DeleteRequest{apiDel}, Atomic: atomic}}})
 		wantFrame(t, appendBatchGet(nil, ns, []string{"a", "b", ""}, []int{0, 2}, &read), &api.PipelineOp{Op: &api.PipelineOp_BatchGet{
 			BatchGet: &api.BatchGetRequest{Namespace: ns, Keys: []string{"a", ""}, Consistency: get.Consistency, MaxStalenessMs: get.MaxStalenessMs, KeysOnly: get.KeysOnly}}})
-		apiDel = proto.Clone(apiDel).(*api.DeleteRequest) //nolint:errcheck,forcetypeassert // a clone
+		apiDel = proto.Clone(apiDel).(*api.DeleteRequest)
 		apiDel.Namespace = ns
 		wantFrame(t, appendDelete(nil, fieldOpDelete, ns, &del), &api.PipelineOp{Op: &api.PipelineOp_Delete{Delete: apiDel}})
 	}
@@ -136,7 +136,7 @@ func TestDecodedAnswersEqualGenerated(t *testing.T) {
 	r := newWireRand(t)
 	for range 2000 {
 		record := r.record()
-		get := &api.GetResponse{Record: record, Consistency: api.Consistency(r.IntN(2)), ReadRevision: r.Uint64(), AgeMs: r.Int64N(100)} //nolint:gosec // 0 or 1
+		get := &api.GetResponse{Record: record, Consistency: api.Consistency(r.IntN(2)), ReadRevision: r.Uint64(), AgeMs: r.Int64N(100)}
 		body, err := decodeResult(mustMarshal(t, &api.PipelineResult{Id: 9, Result: &api.PipelineResult_Get{Get: get}}), fieldOpGet)
 		if err != nil {
 			t.Fatal(err)
@@ -190,7 +190,7 @@ func TestPaddedLengths(t *testing.T) {
 	for _, n := range []int{0, 1, 127, 128, 1 << 14, 1<<21 + 5, 1<<28 - 1} {
 		b := make([]byte, 4)
 		putPaddedLength(b, n)
-		if got, size := protowire.ConsumeVarint(b); got != uint64(n) || size != 4 { //nolint:gosec // not negative
+		if got, size := protowire.ConsumeVarint(b); got != uint64(n) || size != 4 {
 			t.Errorf("length %d reads as %d in %d bytes", n, got, size)
 		}
 	}
