@@ -98,15 +98,15 @@ func TestRetriesEndWithTheDeadline(t *testing.T) {
 	f := newFakeCluster(t, 1)
 	c := f.client(nil)
 	refusal := statusOf(CodeOverloaded, "limit", "10", "actual", "11")
-	refusal.RetryAfterMs = 10
+	refusal.RetryAfterMs = time.Minute.Milliseconds() // past the deadline
 	f.nodes[0].setFault(func(*api.PipelineOp) opFault { return opFault{status: refusal} })
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	_, err := c.Put(ctx, "k", nil)
 	wantError(t, err, ErrOverloaded)
 	wantError(t, err, context.DeadlineExceeded)
 	var e *Error
-	if errors.As(err, &e); e.RetryAfter != 10*time.Millisecond || e.Details["limit"] != "10" {
+	if errors.As(err, &e); e.RetryAfter != time.Minute || e.Details["limit"] != "10" {
 		t.Fatalf("error %+v", e)
 	}
 }
@@ -128,15 +128,17 @@ func TestOtherRefusalsAreFinal(t *testing.T) {
 // ASKS F2: a deadline that passes after a write was sent is not a refusal.
 func TestDeadline(t *testing.T) {
 	f := newFakeCluster(t, 1)
-	withTimeout := f.client(func(cfg *Config) { cfg.Timeout = 50 * time.Millisecond })
+	withTimeout := f.client(func(cfg *Config) { cfg.Timeout = 300 * time.Millisecond })
 	c := f.client(nil)
+	mustPut(t, c, "k", "v") // opens the streams
+	mustPut(t, withTimeout, "k", "v")
 	f.nodes[0].setFault(func(*api.PipelineOp) opFault { return opFault{mute: true} })
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	_, err := c.Put(ctx, "k", nil)
 	wantError(t, err, ErrUnknownOutcome)
 	wantError(t, err, context.DeadlineExceeded)
-	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	_, err = c.Get(ctx, "k")
 	wantError(t, err, ErrDeadlineExceeded)
@@ -298,7 +300,7 @@ func TestSilentNodeIsLeft(t *testing.T) {
 // A socket that stays silent is cut; the writes on it are unknown.
 func TestSilentSocketIsCut(t *testing.T) {
 	f := newFakeCluster(t, 2)
-	c := f.client(func(cfg *Config) { cfg.ProbeAfter, cfg.ProbeTimeout = 5*time.Millisecond, 10*time.Millisecond })
+	c := f.client(func(cfg *Config) { cfg.ProbeAfter, cfg.ProbeTimeout = 20*time.Millisecond, 60*time.Millisecond })
 	silent := f.nodes[1]
 	key := f.keyLedBy(silent, "k")
 	mustPut(t, c, key, "1")
