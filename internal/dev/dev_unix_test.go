@@ -214,6 +214,7 @@ func TestCluster(t *testing.T) {
 	first := mustNodes(t, dir)
 	checkNodes(t, first, 3)
 	checkContext(t, contexts, first)
+	checkMemory(t, first)
 	put(t, first[0], "greeting", "hello")
 
 	second := startDev(t, contexts, "--data-dir", dir)
@@ -264,6 +265,33 @@ func checkNodes(t *testing.T, nodes []Node, count int) {
 		if !alive(n.PID) || len(n.Argv) == 0 || !filepath.IsAbs(n.Argv[0]) || !filepath.IsAbs(n.DataDir) {
 			t.Errorf("incomplete: %+v", n)
 		}
+	}
+}
+
+// checkMemory: three idle nodes fit a laptop (S3.27, DESIGN 14), where the
+// system tells how much they use.
+func checkMemory(t *testing.T, nodes []Node) {
+	t.Helper()
+	const each, together = 150 << 10, 400 << 10 // KB
+	sum := 0
+	for _, n := range nodes {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.PID))
+		if err != nil {
+			t.Logf("no figures here: %v", err)
+			return
+		}
+		_, rest, _ := strings.Cut(string(text), "VmRSS:")
+		var kb int
+		if _, err := fmt.Sscan(rest, &kb); err != nil {
+			t.Fatal(err)
+		}
+		if kb > each {
+			t.Errorf("%s uses %d KB, limit %d", n.Name, kb, each)
+		}
+		sum += kb
+	}
+	if sum > together {
+		t.Errorf("%d nodes use %d KB, limit %d", len(nodes), sum, together)
 	}
 }
 

@@ -135,7 +135,7 @@ func (n *Node) openStorage() (err error) {
 func (n *Node) openPeers() (err error) {
 	o := transport.Options{
 		Node: n.id, Version: version.String(), Clock: n.clock, Logger: n.logger.With("part", "transport"),
-		QueueBytes: int(min(n.config.Budget().Frames/2, 32<<20)),
+		QueueBytes: n.peerQueueBytes(),
 	}
 	if n.config.TLS.Enabled() {
 		if n.tls, err = tlsconf.Open(n.config.TLS, tlsconf.Options{Logger: n.logger.With("part", "tls")}); err != nil {
@@ -153,14 +153,21 @@ func (n *Node) openPeers() (err error) {
 	return err
 }
 
+// peerQueueBytes is each peer's share of what may wait for all of them.
+func (n *Node) peerQueueBytes() int {
+	peers := max(2, len(n.config.Membership)-1)
+	return int(min(max(n.config.Budget().Frames/config.Size(peers), 4*config.MB), 32*config.MB))
+}
+
 func (n *Node) openHost() (err error) {
-	budget := n.config.Budget()
+	bounds := hostBounds(n.config)
 	n.host, err = host.New(host.Options{
 		Node: n.id, Log: n.storage.log, Store: n.storage.store, Engine: n.storage.engine,
 		Out: n.transport, Snapshots: n.transport, Clock: n.clock, Rand: n.rand,
 		Logger: n.logger.With("part", "host"), Hooks: hostHooks(n.metrics.Hooks()),
 		Window:        n.config.HistoryWindow,
-		MaxQueueBytes: int(budget.Proposals),
+		MaxQueueBytes: bounds.queue, MaxUncommittedBytes: bounds.uncommitted, MaxInflightBytes: bounds.inflight,
+		LogBytes: bounds.log,
 	})
 	if err != nil {
 		return err

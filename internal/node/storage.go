@@ -61,6 +61,9 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 	if err != nil {
 		return nil, fmt.Errorf("badger: %w", err)
 	}
+	if err := syncDirs(dir); err != nil {
+		return nil, err
+	}
 	s.store = mvcc.New(s.engine, mvcc.Options{SealBytes: int64(budget.DeltaSeal), MaxSealed: budget.DeltaSealed})
 	return s, nil
 }
@@ -71,6 +74,38 @@ func segmentBytes(c *config.Config) int64 {
 		return 32 << 20
 	}
 	return 64 << 20
+}
+
+// syncDirs makes the data directory and what was made in it durable.
+func syncDirs(dir string) error {
+	disk := osfs.New("")
+	for _, d := range []string{dir, filepath.Dir(filepath.Clean(dir))} {
+		if err := disk.SyncDir(filepath.ToSlash(d)); err != nil {
+			return fmt.Errorf("data directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// bounds are the host's, per group but for log.
+type bounds struct {
+	queue                 int
+	uncommitted, inflight uint64
+	log                   int64
+}
+
+// hostBounds lets a group hold one value of the largest size at least. All
+// groups together are held to the budget by what the guard admits.
+func hostBounds(c *config.Config) bounds {
+	proposals := c.Budget().Proposals
+	b := bounds{queue: int(proposals), uncommitted: uint64(proposals), inflight: uint64(proposals / 4), log: 1 << 30}
+	switch c.Profile {
+	case "edge":
+		b.log = 256 << 20
+	case "scale":
+		b.log = 4 << 30
+	}
+	return b
 }
 
 func badgerOptions(b *config.Badger, logger *slog.Logger) badger.Options {

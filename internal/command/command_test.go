@@ -1,0 +1,56 @@
+package command
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func run(t *testing.T, main func([]string, *bytes.Buffer, *bytes.Buffer) int, args ...string) (out, errs string, code int) {
+	t.Helper()
+	var o, e bytes.Buffer
+	code = main(args, &o, &e)
+	return o.String(), e.String(), code
+}
+
+func kvstore(args []string, out, errs *bytes.Buffer) int       { return Main(args, out, errs) }
+func kvStoreServer(args []string, out, errs *bytes.Buffer) int { return ServerMain(args, out, errs) }
+
+// TestConfig: `config default` prints a file that `config check` accepts, and
+// `config check` reports all problems at once.
+func TestConfig(t *testing.T) {
+	text, errs, code := run(t, kvstore, "config", "default")
+	if code != 0 || errs != "" {
+		t.Fatalf("config default: %d %s", code, errs)
+	}
+	file := filepath.Join(t.TempDir(), "kvstore.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, errs, code := run(t, kvstore, "config", "check", "--config", file); code != 0 || !strings.Contains(out, "replication_factor: 3") {
+		t.Errorf("config check: %d %s%s", code, out, errs)
+	}
+	_, errs, code = run(t, kvstore, "config", "check", "--config", file, "--cluster.groups", "0", "--log.level", "loud")
+	if code != 1 || !strings.Contains(errs, "2 problems") || !strings.Contains(errs, "cluster.groups") || !strings.Contains(errs, "log.level") {
+		t.Errorf("config check of a bad configuration: %d %s", code, errs)
+	}
+}
+
+func TestServerRefusesBeforeItStarts(t *testing.T) {
+	_, errs, code := run(t, kvstore, "server", "--config", filepath.Join(t.TempDir(), "none.yaml"))
+	if code != 1 || !strings.Contains(errs, "none.yaml") {
+		t.Errorf("%d %s", code, errs)
+	}
+}
+
+// TestAlias: KVStoreServer (S0.4) is `kvstore server`, and knows the rest too.
+func TestAlias(t *testing.T) {
+	if _, errs, code := run(t, kvStoreServer, "--cluster.groups", "0"); code != 1 || !strings.Contains(errs, "cluster.groups") {
+		t.Errorf("KVStoreServer --cluster.groups 0: %d %s", code, errs)
+	}
+	if out, errs, code := run(t, kvStoreServer, "version"); code != 0 || !strings.HasPrefix(out, "kvstore ") {
+		t.Errorf("KVStoreServer version: %d %s%s", code, out, errs)
+	}
+}
