@@ -1,12 +1,14 @@
 package sim
 
 import (
+	"strings"
 	"time"
 
+	"kvstore/internal/balancer"
 	"kvstore/internal/engine/mem"
 	"kvstore/internal/env/simfs"
-	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
+	"kvstore/internal/router"
 )
 
 // faultWindow is when faults begin; they last longer.
@@ -28,6 +30,9 @@ func (w *World) planFaults() {
 	plan(w.cfg.Pauses, w.pauseOne)
 	plan(w.cfg.ClockJumps, w.jumpClock)
 	plan(w.cfg.Wipes, w.wipeOne)
+	plan(w.cfg.FullDisks, w.fillDisk)
+	plan(w.cfg.Damages, w.damageOne)
+	w.after(time.Second, w.balance)
 }
 
 // crashSome crashes one node, sometimes all at once.
@@ -86,64 +91,87 @@ func (w *World) jumpClock() {
 // wipeOne loses one directory; its replicas are replaced by new ones.
 func (w *World) wipeOne() {
 	for _, n := range w.nodes {
-		if n.host == nil || n.wiped > 0 {
+		if n.host == nil || n.wiped > 0 || n.damaged {
 			return // one at a time, and only while the others are whole
 		}
 	}
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
-	old := n.id()
 	w.stats.Wipes++
 	n.crash()
 	n.wiped++
 	n.disk, n.engine = simfs.New(), mem.Open()
 	n.boot(false)
-	w.after(time.Second, func() { w.replaceAll(old, n) })
 }
 
-// replaceAll asks every group's leader to give the wiped node new replicas,
-// again and again until it is done, as the balancer does.
-func (w *World) replaceAll(old keyspace.NodeID, n *node) {
-	left := false
+// balance keeps every group's members as they should be, with the balancer's
+// own decisions, as long as the run lasts.
+func (w *World) balance() {
+	m := &router.Map{ReplicationFactor: min(w.cfg.Nodes, 3), Nodes: make(map[keyspace.NodeID]router.Node),
+		Replaced: make(map[keyspace.NodeID]keyspace.NodeID)}
+	for _, n := range w.nodes {
+		m.Nodes[n.id()] = router.Node{ID: n.id()}
+		for life := range n.wiped {
+			m.Replaced[nodeID(n.index, life)] = nodeID(n.index, life+1)
+		}
+	}
 	for g := range w.cfg.Groups + 1 {
-		left = w.replaceIn(keyspace.GroupID(g), old, n) || left
+		w.balanceGroup(keyspace.GroupID(g), m)
 	}
-	if left {
-		w.after(300*time.Millisecond, func() { w.replaceAll(old, n) })
+	w.after(300*time.Millisecond, w.balance)
+}
+
+func (w *World) balanceGroup(g keyspace.GroupID, m *router.Map) {
+	lead := w.leader(g)
+	if lead == nil || lead.paused > w.now {
+		return
+	}
+	st, _ := statusOf(lead, g)
+	if step, ok := balancer.Decide(&st, m); ok {
+		if len(st.Lost) > 0 && step.Change.AddLearner != "" {
+			w.stats.Rebuilt++
+		}
+		lead.host.ChangeMembersAsync(g, step.Change, func(keyspace.ReplicaID, error) {})
+		lead.wake()
 	}
 }
 
-// replaceIn takes the next step in one group; false when nothing is left.
-func (w *World) replaceIn(g keyspace.GroupID, old keyspace.NodeID, n *node) bool {
-	lead := w.leader(g)
-	if lead == nil {
-		return true
-	}
-	var st host.GroupStatus
-	for _, s := range lead.host.Groups() {
-		if s.Group == g {
-			st = s
+// fillDisk leaves a node a few kilobytes for a while.
+func (w *World) fillDisk() {
+	w.stats.FullDisks++
+	n := w.nodes[w.rng.IntN(len(w.nodes))]
+	disk := n.disk
+	disk.SetCapacity(disk.Used() + w.rng.Int64N(100_000))
+	w.after(w.between(500*time.Millisecond, 4*time.Second), func() {
+		for _, n := range w.nodes {
+			n.disk.SetCapacity(0)
+		}
+	})
+}
+
+// damageOne crashes a node and flips a bit in its log; what was durable is
+// lost there and comes back from the others under new replica ids.
+func (w *World) damageOne() {
+	for _, n := range w.nodes {
+		if n.host == nil || n.wiped > 0 || n.damaged {
+			return // one at a time, and only while the others are whole
 		}
 	}
-	var gone, learner keyspace.ReplicaID
-	for _, m := range st.Members {
-		switch {
-		case m.Node == old:
-			gone = m.Replica
-		case m.Node == n.id() && m.Learner:
-			learner = m.Replica
+	n := w.nodes[w.rng.IntN(len(w.nodes))]
+	n.damaged = true
+	n.crash()
+	var logs []string
+	for _, f := range n.disk.Files() {
+		if strings.HasSuffix(f, ".log") {
+			logs = append(logs, f)
 		}
 	}
-	ignore := func(keyspace.ReplicaID, error) {}
-	switch {
-	case gone == 0:
-		return false
-	case learner == 0:
-		lead.host.ChangeMembersAsync(g, host.MemberChange{AddLearner: n.id()}, ignore)
-	case st.Progress[learner].Match+10 >= st.Commit:
-		lead.host.ChangeMembersAsync(g, host.MemberChange{Promote: learner, Replace: gone}, ignore)
+	if len(logs) > 0 {
+		// The head of a segment, where checkpoints and hard states are.
+		if err := n.disk.FlipBit(logs[w.rng.IntN(len(logs))], 512+w.rng.Int64N(8<<10), uint(w.rng.IntN(8))); err == nil {
+			w.stats.Damaged++
+		}
 	}
-	lead.wake()
-	return true
+	n.boot(false)
 }
 
 // leader returns the node that serves a group.

@@ -26,7 +26,9 @@ type node struct {
 	log    *raftlog.Log
 	skew   int64 // milliseconds
 	paused time.Duration
-	woken  bool
+	// damaged: its log lost durable records once.
+	damaged bool
+	woken   bool
 }
 
 func newNode(w *World, i int) *node {
@@ -60,7 +62,7 @@ func (n *node) boot(first bool) {
 	store := mvcc.New(n.engine, mvcc.Options{SealBytes: 8 << 10, MaxSealed: 4})
 	h, err := host.New(host.Options{Node: n.id(), ClusterID: "sim", Log: log, Store: store, Engine: n.engine,
 		Out: &outbound{n: n, life: life}, Snapshots: n, Clock: n, Rand: n.w.rng, Window: time.Minute,
-		MaxEntryOps: 8, ChunkBytes: 256, MaxUncommittedBytes: n.w.uncommitted(), LogBytes: 128 << 10, LogTail: 50, Hooks: n.hooks(), Bugs: n.w.cfg.Bugs,
+		MaxEntryOps: 8, ChunkBytes: 256, MaxUncommittedBytes: n.w.uncommitted(), LogBytes: n.w.logBytes(), LogTail: 50, Hooks: n.hooks(), Bugs: n.w.cfg.Bugs,
 		Go: func(job func(context.Context)) { n.background(life, job) }})
 	if err != nil {
 		n.w.problem("node %d: opening the host: %v", n.index, err)
@@ -175,6 +177,14 @@ func (n *node) crash() {
 	n.woken = false
 	n.disk = n.disk.Crash(n.w.rng)
 	n.engine = n.engine.Crash(func(int) bool { return n.w.chance(0.5) })
+}
+
+// logBytes makes every third seed keep no log for followers that are behind.
+func (w *World) logBytes() int64 {
+	if w.cfg.Seed%3 == 0 {
+		return 1
+	}
+	return 1 << 30
 }
 
 // uncommitted makes raft drop proposals in every other seed.

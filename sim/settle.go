@@ -29,13 +29,16 @@ func (w *World) groupSettled(g keyspace.GroupID) bool {
 	if st.Applied != st.Commit {
 		return false
 	}
+	if len(st.Lost) > 0 {
+		return false
+	}
 	for _, m := range st.Members {
 		i, wiped := w.find(m.Node)
 		if wiped || m.Learner {
 			return false
 		}
 		other, ok := statusOf(w.nodes[i], g)
-		if !ok || other.Applied != st.Applied {
+		if !ok || other.Role == "quarantined" || other.Applied != st.Applied {
 			return false
 		}
 	}

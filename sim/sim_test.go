@@ -17,7 +17,8 @@ var (
 // configOf varies the cluster with the seed (RELIABILITY 1).
 func configOf(seed uint64) Config {
 	return Config{Seed: seed, Nodes: 3 + 2*int(seed%2), Groups: 2 + int(seed/2%2), Operations: 1000, Crashes: 3, Partitions: 2,
-		Pauses: int(seed % 3), ClockJumps: int(seed / 3 % 3), Wipes: int(seed / 5 % 2), LargeEvery: 10}
+		Pauses: int(seed % 3), ClockJumps: int(seed / 3 % 3), Wipes: int(seed / 5 % 2),
+		FullDisks: int(seed / 7 % 2), Damages: int(seed / 11 % 2), LargeEvery: 10}
 }
 
 // TestSeeds runs seeds with faults and requires zero violations.

@@ -26,6 +26,8 @@ type Config struct {
 	Pauses     int
 	ClockJumps int
 	Wipes      int
+	FullDisks  int
+	Damages    int
 	// LargeEvery makes one put in that many a chunked value; 0 for none.
 	LargeEvery int
 	Bugs       invariant.Bug
@@ -57,6 +59,7 @@ type Coverage struct {
 	Reads, FollowerReads, Batches, Large      int
 	Crashes, Partitions, Pauses, ClockJumps   int
 	Wipes, Snapshots, Elections, Flushes      int
+	FullDisks, Damaged, Rebuilt               int
 	Messages, Lost, Duplicated                int
 	Trace                                     uint64
 }
@@ -175,6 +178,7 @@ func (w *World) heal() {
 			n.boot(false)
 		}
 		n.paused = 0
+		n.disk.SetCapacity(0)
 	}
 	deadline := w.now + 60*time.Second
 	for len(w.queue) > 0 && w.now < deadline && len(w.problems) == 0 {
@@ -207,12 +211,15 @@ func (c *Coverage) add(o Coverage) {
 	c.Flushes += o.Flushes
 	c.Messages += o.Messages
 	c.Lost += o.Lost
+	c.FullDisks += o.FullDisks
+	c.Damaged += o.Damaged
+	c.Rebuilt += o.Rebuilt
 	c.Duplicated += o.Duplicated
 }
 
 func (c Coverage) String() string {
 	return fmt.Sprintf("%d operations (%d acknowledged, %d unknown, %d not executed, %d reads of which %d on followers, %d pairs, %d large values), "+
-		"%d crashes, %d partitions, %d pauses, %d clock jumps, %d wiped nodes, %d snapshots, %d elections, %d flushes, %d frames (%d lost, %d doubled)",
+		"%d crashes, %d partitions, %d pauses, %d clock jumps, %d wiped nodes, %d full disks, %d damaged logs (%d replicas rebuilt), %d snapshots, %d elections, %d flushes, %d frames (%d lost, %d doubled)",
 		c.Operations, c.Acknowledged, c.Unknown, c.Failed, c.Reads, c.FollowerReads, c.Batches, c.Large,
-		c.Crashes, c.Partitions, c.Pauses, c.ClockJumps, c.Wipes, c.Snapshots, c.Elections, c.Flushes, c.Messages, c.Lost, c.Duplicated)
+		c.Crashes, c.Partitions, c.Pauses, c.ClockJumps, c.Wipes, c.FullDisks, c.Damaged, c.Rebuilt, c.Snapshots, c.Elections, c.Flushes, c.Messages, c.Lost, c.Duplicated)
 }

@@ -1,6 +1,8 @@
 package balancer
 
 import (
+	"slices"
+
 	"kvstore/internal/format"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
@@ -21,6 +23,9 @@ type Step struct {
 // its members are as they should be or a started step needs more time.
 func Decide(g *host.GroupStatus, m *router.Map) (step Step, ok bool) {
 	for _, member := range g.Members {
+		if slices.Contains(g.Lost, member.Replica) {
+			return rebuild(g, member)
+		}
 		if m.Successor(member.Node) == member.Node {
 			continue
 		}
@@ -48,6 +53,25 @@ func replace(g *host.GroupStatus, m *router.Map, old format.Member) (Step, bool)
 		return Step{host.MemberChange{Promote: next.Replica, Replace: old.Replica}, "learner caught up"}, true
 	}
 	return Step{}, false
+}
+
+// rebuild replaces a replica whose log is damaged by a new one on its node.
+func rebuild(g *host.GroupStatus, lost format.Member) (Step, bool) {
+	if lost.Learner {
+		return Step{host.MemberChange{Remove: lost.Replica}, "learner's log is damaged"}, true
+	}
+	for _, next := range g.Members {
+		switch {
+		case next.Node != lost.Node || next.Replica <= lost.Replica:
+		case !next.Learner:
+			return Step{host.MemberChange{Remove: lost.Replica}, "damaged voter has a successor"}, true
+		case caughtUp(g, next.Replica):
+			return Step{host.MemberChange{Promote: next.Replica, Replace: lost.Replica}, "learner caught up"}, true
+		default:
+			return Step{}, false
+		}
+	}
+	return Step{host.MemberChange{AddLearner: lost.Node}, "voter's log is damaged"}, true
 }
 
 // settle finishes a learner that stands in for nobody: it fills a missing

@@ -85,8 +85,11 @@ type GroupStatus struct {
 	Serving bool
 	// Quarantined names why this replica does not run, empty otherwise.
 	Quarantined string
-	Digest      Digest
-	Members     []format.Member
+	// Lost are members that told this leader that their log is damaged; each
+	// must be replaced by a new replica on the same node.
+	Lost    []keyspace.ReplicaID
+	Digest  Digest
+	Members []format.Member
 	// Progress is filled on leaders only, by replica.
 	Progress map[keyspace.ReplicaID]Progress
 }

@@ -29,6 +29,17 @@ func (h *Host) observeClock(from keyspace.NodeID, clockMS int64) {
 // counts (DESIGN 6).
 func (h *Host) now(g *group) replica.Now {
 	mono := h.opt.Clock.Mono()
+	median, quorum := h.clockMedian(g, mono)
+	if !quorum {
+		return replica.Now{Mono: mono}
+	}
+	limit := h.opt.MaxClockOffset.Milliseconds()
+	return replica.Now{Physical: h.opt.Clock.Wall() + min(max(0, median-limit), median+limit), Mono: mono}
+}
+
+// clockMedian is how far the median of the voters' clocks is ahead of ours, in
+// milliseconds; quorum is false when too few were heard of lately.
+func (h *Host) clockMedian(g *group, mono time.Duration) (median int64, quorum bool) {
 	var buf [8]int64
 	offsets := buf[:0]
 	voters := 0
@@ -44,10 +55,28 @@ func (h *Host) now(g *group) replica.Now {
 		}
 	}
 	if len(offsets) < voters/2+1 {
-		return replica.Now{Mono: mono}
+		return 0, false
 	}
 	slices.Sort(offsets)
-	median := offsets[len(offsets)/2]
+	return offsets[len(offsets)/2], true
+}
+
+// clockOff reports whether a member's clock, ours for the own replica, is too
+// far from the median to lead.
+func (h *Host) clockOff(g *group, id keyspace.ReplicaID) bool {
+	mono := h.opt.Clock.Mono()
+	median, quorum := h.clockMedian(g, mono)
+	if !quorum {
+		return false
+	}
+	var offset int64
+	if id != g.replica {
+		s, ok := h.peers[g.nodes[id]]
+		if !ok || mono-s.at > clockFresh {
+			return false
+		}
+		offset = s.offsetMS
+	}
 	limit := h.opt.MaxClockOffset.Milliseconds()
-	return replica.Now{Physical: h.opt.Clock.Wall() + min(max(0, median-limit), median+limit), Mono: mono}
+	return offset-median > limit || median-offset > limit
 }

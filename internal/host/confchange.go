@@ -68,7 +68,7 @@ func (h *Host) proposeConf(id keyspace.GroupID, c MemberChange, done func(keyspa
 		done(0, fault.New(fault.FailedPrecondition, "another membership change of the group is under way", "group", id))
 		return
 	}
-	cc, target, err := confChange(g.core.State(), c)
+	cc, target, err := confChange(g.core.State(), c, g.lost)
 	if err != nil {
 		done(0, err)
 		return
@@ -81,7 +81,7 @@ func (h *Host) proposeConf(id keyspace.GroupID, c MemberChange, done func(keyspa
 }
 
 // confChange translates a step into raft's terms.
-func confChange(s *format.State, c MemberChange) (*raftpb.ConfChangeV2, keyspace.ReplicaID, error) {
+func confChange(s *format.State, c MemberChange, lost map[keyspace.ReplicaID]bool) (*raftpb.ConfChangeV2, keyspace.ReplicaID, error) {
 	find := func(id keyspace.ReplicaID) bool {
 		return slices.ContainsFunc(s.Members, func(m format.Member) bool { return m.Replica == id })
 	}
@@ -92,7 +92,7 @@ func confChange(s *format.State, c MemberChange) (*raftpb.ConfChangeV2, keyspace
 	var cx confContext
 	switch {
 	case c.AddLearner != "":
-		if slices.ContainsFunc(s.Members, func(m format.Member) bool { return m.Node == c.AddLearner }) {
+		if slices.ContainsFunc(s.Members, func(m format.Member) bool { return m.Node == c.AddLearner && !lost[m.Replica] }) {
 			return nil, 0, fault.New(fault.FailedPrecondition, "the node already has a replica of the group", "node", c.AddLearner)
 		}
 		cx = confContext{Replica: s.NextID, Node: c.AddLearner}
@@ -192,16 +192,23 @@ func membersOf(old []format.Member, cs *raftpb.ConfState, cx confContext, nodes 
 // createReplica adds an empty replica that a leader speaks to. Ids at or below
 // one that was removed here are refused by the log.
 func (h *Host) createReplica(id keyspace.GroupID, r keyspace.ReplicaID, from keyspace.NodeID) *group {
-	if r == 0 || r <= h.log.HighestRemoved(id) {
+	if r == 0 || !h.log.MayCreate(id, r) {
+		return nil
+	}
+	if h.stalled {
+		return nil // the leader asks again
+	}
+	cp := h.newCheckpoint(format.State{Group: id, Format: format.Version}, &raftpb.ConfState{})
+	err := h.commitNow(func(b *raftlog.Batch) { b.Create(id, r, cp) })
+	if fault.CodeOf(err) == fault.Overloaded {
+		return nil
+	}
+	if err != nil {
+		h.fail(err)
 		return nil
 	}
 	if old := h.groups[id]; old != nil {
 		h.retire(old)
-	}
-	h.batch.Create(id, r, h.newCheckpoint(format.State{Group: id, Format: format.Version}, &raftpb.ConfState{}))
-	if err := h.commitBatch(true); err != nil {
-		h.fail(err)
-		return nil
 	}
 	var info raftlog.GroupInfo
 	for _, i := range h.log.Groups() {
@@ -216,6 +223,19 @@ func (h *Host) createReplica(id keyspace.GroupID, r keyspace.ReplicaID, from key
 	h.shareDirectory()
 	h.opt.Logger.Info("replica created", "group", id, "replica", r, "asked_by", from)
 	return h.groups[id]
+}
+
+// memberLost notes that a member's node cannot run it any more because its log
+// is damaged. The balancer replaces it by a new replica on the same node.
+func (h *Host) memberLost(g *group, from keyspace.NodeID, id keyspace.ReplicaID) {
+	if g.nodes[id] != from || g.lost[id] {
+		return
+	}
+	if g.lost == nil {
+		g.lost = make(map[keyspace.ReplicaID]bool)
+	}
+	g.lost[id] = true
+	h.opt.Logger.Warn("a member lost its log and must be replaced", "group", g.id, "replica", id, "node", from)
 }
 
 // dropRemoved ends replicas that a membership change took out of their group.

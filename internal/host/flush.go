@@ -9,6 +9,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"kvstore/internal/fault"
 	"kvstore/internal/format"
 	"kvstore/internal/invariant"
 	"kvstore/internal/keyspace"
@@ -190,8 +191,11 @@ func (h *Host) raiseFloor() {
 	if floor == keyspace.MaxRevision || floor <= keyspace.Revision(h.floor.Load()) {
 		return
 	}
-	h.batch.SetMeta(floorMeta, binary.BigEndian.AppendUint64(nil, uint64(floor)))
-	if err := h.commitBatch(true); err != nil {
+	err := h.commitNow(func(b *raftlog.Batch) { b.SetMeta(floorMeta, binary.BigEndian.AppendUint64(nil, uint64(floor))) })
+	if fault.CodeOf(err) == fault.Overloaded {
+		return // history stays a little longer
+	}
+	if err != nil {
 		h.fail(err)
 		return
 	}

@@ -52,6 +52,7 @@ type group struct {
 	raisedAt     time.Duration
 	digest       atomic.Pointer[Digest]
 	quarantined  string
+	lost         map[keyspace.ReplicaID]bool // members that reported damage
 }
 
 // hardState is what was last written of raft's HardState.

@@ -38,6 +38,7 @@ type Host struct {
 	flush   flushState
 	snaps   int      // snapshots being sent
 	offered []*group // snapshots offered to raft in this loop
+	stalled bool     // the disk is full: the batch and its responses wait
 
 	nextRead     uint64
 	nextInstance atomic.Uint64
@@ -134,6 +135,9 @@ func (h *Host) Tick() {
 
 // busy reports whether a Step would find work without new mail.
 func (h *Host) busy() bool {
+	if h.stalled {
+		return false // the next tick tries again
+	}
 	for _, g := range h.order {
 		if g.dirty || g.rn.HasReady() {
 			return true
@@ -167,7 +171,7 @@ func (h *Host) Step() error {
 		}
 	}
 	for _, g := range h.order {
-		if g.rn.HasReady() {
+		if !h.stalled && g.rn.HasReady() {
 			h.ready(g)
 		}
 	}
@@ -178,7 +182,9 @@ func (h *Host) Step() error {
 	if err := h.commit(); err != nil {
 		return err
 	}
-	h.refuseOffered()
+	if !h.stalled {
+		h.refuseOffered()
+	}
 	h.opt.Out.Flush()
 	h.maybeSeal()
 	if f := h.opt.Hooks.LoopLatency; f != nil {

@@ -27,6 +27,7 @@ const (
 // Bootstrap creates the first replicas of a new cluster on this node, durably.
 // All first members call it with the same seeds; it comes before Start.
 func (h *Host) Bootstrap(seeds []GroupSeed) error {
+	b := h.log.NewBatch()
 	for _, seed := range seeds {
 		if seed.Self == 0 {
 			continue
@@ -39,10 +40,10 @@ func (h *Host) Bootstrap(seeds []GroupSeed) error {
 		}
 		cp := h.newCheckpoint(format.State{Group: seed.Group, Index: bootstrapIndex, Term: bootstrapTerm,
 			Format: format.Version, Members: seed.Members, NextID: next}, cs)
-		h.batch.Create(seed.Group, seed.Self, cp)
-		h.batch.HardState(seed.Group, &raftpb.HardState{Term: new(uint64(bootstrapTerm)), Commit: new(uint64(bootstrapIndex))})
+		b.Create(seed.Group, seed.Self, cp)
+		b.HardState(seed.Group, &raftpb.HardState{Term: new(uint64(bootstrapTerm)), Commit: new(uint64(bootstrapIndex))})
 	}
-	if err := h.commitBatch(true); err != nil {
+	if err := h.log.Commit(b, true); err != nil {
 		return err
 	}
 	for _, info := range h.log.Groups() {

@@ -310,6 +310,8 @@ func (h *Host) step(m *inMessage) {
 		h.serveReadIndex(g, m.from, b.ReadIndex)
 	case *api.GroupMessage_ReadIndexReply:
 		h.readReplied(g, b.ReadIndexReply)
+	case *api.GroupMessage_LostReplica:
+		h.memberLost(g, m.from, keyspace.ReplicaID(b.LostReplica))
 	case *api.GroupMessage_Closed:
 		g.core.ObserveClosed(keyspace.Term(b.Closed.GetTerm()), keyspace.Index(b.Closed.GetIndex()), keyspace.Revision(b.Closed.GetClosed()))
 	}
@@ -322,6 +324,7 @@ func (h *Host) groupFor(g *group, m *inMessage) *group {
 	to := keyspace.ReplicaID(m.raft.GetTo())
 	if g != nil && g.replica == to {
 		if g.rn == nil {
+			h.opt.Out.Send(m.from, &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_LostReplica{LostReplica: uint64(to)}})
 			return nil
 		}
 		return g

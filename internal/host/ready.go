@@ -8,6 +8,7 @@ import (
 	"kvstore/internal/fault"
 	"kvstore/internal/invariant"
 	"kvstore/internal/keyspace"
+	"kvstore/internal/raftlog"
 )
 
 // appendTask is a MsgStorageAppend that waits for the one write of this loop.
@@ -97,18 +98,28 @@ func (h *Host) stepRaft(g *group, m *raftpb.Message) {
 
 // commit writes what all groups must keep with at most one fdatasync, then
 // delivers the responses that waited for it. No acknowledgement leaves before.
+//
+// On a full disk nothing was written and nothing is delivered: the batch stays,
+// no group goes on, and every tick tries again. Leaders here lose their
+// leadership meanwhile, as if the node were cut off.
 func (h *Host) commit() error {
-	for _, t := range h.appends {
-		h.writeAppend(t.g, t.m)
+	if !h.stalled {
+		for _, t := range h.appends {
+			h.writeAppend(t.g, t.m)
+		}
 	}
-	sync := h.sync
-	h.sync = false
-	if h.opt.Bugs.Has(invariant.BugAckBeforeFsync) {
-		sync = false
+	err := h.commitBatch(h.sync && !h.opt.Bugs.Has(invariant.BugAckBeforeFsync))
+	if fault.CodeOf(err) == fault.Overloaded {
+		if !h.stalled {
+			h.opt.Logger.Error("the disk of the raft log is full; this node waits", "error", err)
+		}
+		h.stalled = true
+		return nil
 	}
-	if err := h.commitBatch(sync); err != nil {
+	if err != nil {
 		return err
 	}
+	h.stalled, h.sync = false, false
 	for _, t := range h.appends {
 		h.finishAppend(t.g, t.m)
 	}
@@ -122,8 +133,17 @@ func (h *Host) commitBatch(sync bool) error {
 		return nil
 	}
 	err := h.log.Commit(h.batch, sync)
-	h.batch.Reset()
+	if err == nil {
+		h.batch.Reset()
+	}
 	return err
+}
+
+// commitNow writes something apart from the loop's batch, durably.
+func (h *Host) commitNow(add func(*raftlog.Batch)) error {
+	b := h.log.NewBatch()
+	add(b)
+	return h.log.Commit(b, true)
 }
 
 func (h *Host) writeAppend(g *group, m *raftpb.Message) {

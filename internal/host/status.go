@@ -39,6 +39,11 @@ func (h *Host) updateStatus(g *group) {
 		Role: g.role(), Clock: g.core.Clock(), Ceiling: s.Ceiling, Closed: g.core.Closed(), ReadRev: s.LastRev,
 		Floor: keyspace.Revision(h.floor.Load()), Members: s.Members}
 	if _, leading := g.core.Leading(); leading {
+		for _, m := range s.Members {
+			if g.lost[m.Replica] {
+				st.Lost = append(st.Lost, m.Replica)
+			}
+		}
 		st.Serving = g.core.Serving(h.now(g))
 		st.Progress = make(map[keyspace.ReplicaID]Progress, len(s.Members))
 		for id, p := range g.rn.Status().Progress {

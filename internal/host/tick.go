@@ -91,16 +91,43 @@ func (h *Host) tickTransfer(g *group, mono time.Duration) {
 		return
 	}
 	g.transferNext = mono + h.opt.electionTimeout()
-	members := g.core.State().Members
-	for _, m := range members {
+	if reason := h.unfit(g); reason != "" {
+		if h.giveUp(g, mono) {
+			h.opt.Logger.Warn("giving up leadership", "group", g.id, "reason", reason)
+		}
+		return
+	}
+	for _, m := range g.core.State().Members {
 		if m.Learner {
 			continue
 		}
-		if m.Replica != g.replica && h.caughtUp(g, m.Replica) {
+		if m.Replica != g.replica && h.caughtUp(g, m.Replica) && !h.clockOff(g, m.Replica) {
 			h.beginTransfer(g, m.Replica, mono)
 		}
 		return // only the first voter is preferred
 	}
+}
+
+// unfit says why this node should not lead, empty when it may: its memory for
+// recent writes is full, or its clock is far from its peers'.
+func (h *Host) unfit(g *group) string {
+	switch {
+	case h.opt.Store.Full():
+		return "the memory for recent writes is full"
+	case h.clockOff(g, g.replica):
+		return "the node's clock is far from its peers'"
+	}
+	return ""
+}
+
+// giveUp transfers leadership to any member that is fit for it.
+func (h *Host) giveUp(g *group, mono time.Duration) bool {
+	for _, m := range g.core.State().Members {
+		if !m.Learner && m.Replica != g.replica && h.caughtUp(g, m.Replica) && !h.clockOff(g, m.Replica) {
+			return h.beginTransfer(g, m.Replica, mono)
+		}
+	}
+	return false
 }
 
 // caughtUp reports whether a member is active and close to the leader's log.
@@ -177,12 +204,7 @@ func (h *Host) handOverAll() bool {
 			more = true
 			continue
 		}
-		for _, m := range g.core.State().Members {
-			if !m.Learner && m.Replica != g.replica && h.caughtUp(g, m.Replica) {
-				more = h.beginTransfer(g, m.Replica, mono) || more
-				break
-			}
-		}
+		more = h.giveUp(g, mono) || more
 	}
 	return more
 }

@@ -252,6 +252,7 @@ type GroupMessage struct {
 	//	*GroupMessage_ReadIndex
 	//	*GroupMessage_ReadIndexReply
 	//	*GroupMessage_Closed
+	//	*GroupMessage_LostReplica
 	Body          isGroupMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -337,6 +338,15 @@ func (x *GroupMessage) GetClosed() *ClosedUpdate {
 	return nil
 }
 
+func (x *GroupMessage) GetLostReplica() uint64 {
+	if x != nil {
+		if x, ok := x.Body.(*GroupMessage_LostReplica); ok {
+			return x.LostReplica
+		}
+	}
+	return 0
+}
+
 type isGroupMessage_Body interface {
 	isGroupMessage_Body()
 }
@@ -358,6 +368,11 @@ type GroupMessage_Closed struct {
 	Closed *ClosedUpdate `protobuf:"bytes,5,opt,name=closed,proto3,oneof"`
 }
 
+type GroupMessage_LostReplica struct {
+	// This replica lost its log and must be replaced by a new one.
+	LostReplica uint64 `protobuf:"varint,6,opt,name=lost_replica,json=lostReplica,proto3,oneof"`
+}
+
 func (*GroupMessage_Raft) isGroupMessage_Body() {}
 
 func (*GroupMessage_ReadIndex) isGroupMessage_Body() {}
@@ -365,6 +380,8 @@ func (*GroupMessage_ReadIndex) isGroupMessage_Body() {}
 func (*GroupMessage_ReadIndexReply) isGroupMessage_Body() {}
 
 func (*GroupMessage_Closed) isGroupMessage_Body() {}
+
+func (*GroupMessage_LostReplica) isGroupMessage_Body() {}
 
 type ReadIndexRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -1713,14 +1730,15 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\tfrom_node\x18\x03 \x01(\tR\bfromNode\x12%\n" +
 	"\x0eformat_version\x18\x04 \x01(\rR\rformatVersion\x12\x17\n" +
 	"\ato_node\x18\x05 \x01(\tR\x06toNode\x124\n" +
-	"\bmessages\x18\x06 \x03(\v2\x18.kvstore.v1.GroupMessageR\bmessages\"\xfd\x01\n" +
+	"\bmessages\x18\x06 \x03(\v2\x18.kvstore.v1.GroupMessageR\bmessages\"\xa2\x02\n" +
 	"\fGroupMessage\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x14\n" +
 	"\x04raft\x18\x02 \x01(\fH\x00R\x04raft\x12=\n" +
 	"\n" +
 	"read_index\x18\x03 \x01(\v2\x1c.kvstore.v1.ReadIndexRequestH\x00R\treadIndex\x12F\n" +
 	"\x10read_index_reply\x18\x04 \x01(\v2\x1a.kvstore.v1.ReadIndexReplyH\x00R\x0ereadIndexReply\x122\n" +
-	"\x06closed\x18\x05 \x01(\v2\x18.kvstore.v1.ClosedUpdateH\x00R\x06closedB\x06\n" +
+	"\x06closed\x18\x05 \x01(\v2\x18.kvstore.v1.ClosedUpdateH\x00R\x06closed\x12#\n" +
+	"\flost_replica\x18\x06 \x01(\x04H\x00R\vlostReplicaB\x06\n" +
 	"\x04body\"`\n" +
 	"\x10ReadIndexRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12!\n" +
@@ -1945,6 +1963,7 @@ func file_kvstore_v1_peer_proto_init() {
 		(*GroupMessage_ReadIndex)(nil),
 		(*GroupMessage_ReadIndexReply)(nil),
 		(*GroupMessage_Closed)(nil),
+		(*GroupMessage_LostReplica)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -284,6 +284,13 @@ func (f *FS) Free(string) (uint64, error) {
 	return uint64(max(0, f.capacity-f.used())), nil //nolint:gosec // not negative
 }
 
+// Used returns the bytes of all files.
+func (f *FS) Used() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.used()
+}
+
 // used sums the sizes of all files; mu must be held.
 func (f *FS) used() int64 {
 	var n int64
