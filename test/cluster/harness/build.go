@@ -1,0 +1,65 @@
+//go:build unix
+
+package harness
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "kvstore-cluster-test-")
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "kvstore/cmd/kvstore", "kvstore/cmd/kvctl")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return dir, nil
+})
+
+// Main runs the tests of a package and removes what Binary made.
+func Main(m *testing.M) int {
+	used = false
+	code := m.Run()
+	if used {
+		if dir, _ := built(); dir != "" {
+			_ = os.RemoveAll(dir)
+		}
+	}
+	return code
+}
+
+// used says that Binary was called; tests that need no cluster build nothing.
+var used bool
+
+// Binary returns the path of kvstore or kvctl, built once per run.
+func Binary(t testing.TB, name string) string {
+	t.Helper()
+	used = true
+	dir, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, name)
+}
+
+// Need returns the path of a program that is not part of this module. A test
+// that misses it is skipped, or fails with KVSTORE_NO_SKIP=1.
+func Need(t testing.TB, program string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	switch {
+	case err == nil:
+	case os.Getenv("KVSTORE_NO_SKIP") == "1":
+		t.Fatalf("%s is not installed, and KVSTORE_NO_SKIP=1", program)
+	default:
+		t.Skipf("%s is not installed", program)
+	}
+	return path
+}

@@ -1,0 +1,47 @@
+//go:build unix
+
+package harness
+
+import (
+	"testing"
+	"time"
+)
+
+// Patience is how long tests wait for what should take seconds, on a machine
+// that is busy with other things.
+const Patience = 90 * time.Second
+
+// Eventually polls until f succeeds; it fails the test after Patience.
+func Eventually(t testing.TB, f func() error) {
+	t.Helper()
+	Within(t, Patience, f)
+}
+
+// Within polls until f succeeds, for at most limit.
+func Within(t testing.TB, limit time.Duration, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %v", limit, err)
+		}
+		<-ticker.C
+	}
+}
+
+// Pass lets time pass: for faults that last, never for waiting on an event.
+func Pass(t testing.TB, d time.Duration) {
+	t.Helper()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.Context().Done():
+	}
+}
