@@ -6,6 +6,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"time"
 )
 
 const loopback = "127.0.0.1"
@@ -42,6 +43,29 @@ func choosePorts(nodes []Node, base int) error {
 		}
 	}
 	return fmt.Errorf("no %d free ports in a row found between %d and %d; choose a --base-port", len(nodes)*portsPerNode, freePortsFrom, freePortsTo)
+}
+
+// releaseTimeout is how long nodes of an earlier run, whose supervisor was
+// killed, may hold their ports.
+const releaseTimeout = 5 * time.Second
+
+// waitForPorts expects free ports, after a moment where an earlier run had them.
+func (c *cluster) waitForPorts() error {
+	look := time.NewTicker(50 * time.Millisecond)
+	defer look.Stop()
+	give := time.NewTimer(releaseTimeout)
+	defer give.Stop()
+	for {
+		err := checkPorts(c.nodes)
+		if err == nil || !c.existed {
+			return err
+		}
+		select {
+		case <-look.C:
+		case <-give.C:
+			return err
+		}
+	}
 }
 
 // checkPorts binds every port for a moment and reports all that are taken.

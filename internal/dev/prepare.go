@@ -44,7 +44,7 @@ func prepare(dir string, o Options) (*cluster, error) {
 		n.DataDir = filepath.Join(c.nodeDir(i), "data")
 		n.Argv = []string{c.exe, "server", "--config", c.configFile(i)}
 	}
-	return c, checkPorts(c.nodes)
+	return c, c.waitForPorts()
 }
 
 // readStored loads the configurations of the nodes that dir holds, in order.

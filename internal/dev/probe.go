@@ -3,6 +3,7 @@ package dev
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -63,10 +64,16 @@ func (p *prober) notReady(ctx context.Context, n Node) string {
 	if err != nil {
 		return err.Error()
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 8<<10))
 	_ = resp.Body.Close()
 	if err == nil && resp.StatusCode == http.StatusOK {
 		return ""
+	}
+	var problem struct {
+		Detail string `json:"detail"`
+	}
+	if json.Unmarshal(body, &problem) == nil && problem.Detail != "" {
+		return problem.Detail
 	}
 	return strings.TrimSpace(fmt.Sprintf("%s: %s", resp.Status, body))
 }

@@ -112,8 +112,10 @@ func New(c *config.Config) (_ *Node, err error) {
 }
 
 func (n *Node) openListeners() (err error) {
-	n.listeners, err = openListeners(n.config.Listen)
-	return err
+	return patiently(func() (err error) {
+		n.listeners, err = openListeners(n.config.Listen)
+		return err
+	})
 }
 
 func (n *Node) openStorage() (err error) {

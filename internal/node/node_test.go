@@ -283,6 +283,22 @@ func fetch(ctx context.Context, web *http.Client, url string) (string, error) {
 	return string(body), err
 }
 
+// TestMoreNodesThanReplicas: a node is ready also when others host some of the
+// groups, and answers for those.
+func TestMoreNodesThanReplicas(t *testing.T) {
+	c := newTestCluster(t, 4, false)
+	c.startAll()
+	for i := range 16 {
+		kv := c.client(c.configs[i%4].Listen.GRPC)
+		if _, err := kv.Put(t.Context(), &api.PutRequest{Key: fmt.Sprint(i)}); err != nil {
+			t.Error(err)
+		}
+	}
+	for i := range c.nodes {
+		c.waitReady(i)
+	}
+}
+
 // TestWaitsForFirstMembers: a node alone of three says whom it waits for, is
 // alive but not ready, and stops cleanly.
 func TestWaitsForFirstMembers(t *testing.T) {

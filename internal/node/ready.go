@@ -6,8 +6,11 @@ import (
 	"sync"
 	"time"
 
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
+	"kvstore/internal/router"
 )
 
 const (
@@ -29,7 +32,7 @@ type readiness struct {
 
 // Ready reports whether this node can serve linearizable requests, and if not,
 // why: it belongs to a cluster, knows the slot map, has a confirmed read on
-// every group it hosts, and knows the leader of every other one.
+// every group it hosts, and gets one from those that others host.
 func (n *Node) Ready() (bool, string) {
 	r := &n.ready
 	r.mu.Lock()
@@ -54,15 +57,49 @@ func (n *Node) notReady(ctx context.Context) string {
 	if m.Groups == 0 {
 		return "the cluster's metadata is not known yet"
 	}
-	var hosted []keyspace.GroupID
+	var hosted, elsewhere []keyspace.GroupID
 	for g := keyspace.GroupID(0); int(g) <= m.Groups; g++ {
 		if n.host.Hosts(g) {
 			hosted = append(hosted, g)
-		} else if _, ok := n.router.Leader(g); !ok {
-			return fmt.Sprintf("no leader of group %d is known", g)
+		} else if g != keyspace.MetaGroup { // that one was just read, for m
+			elsewhere = append(elsewhere, g)
 		}
 	}
-	return n.confirmReads(ctx, hosted)
+	if reason := n.confirmReads(ctx, hosted); reason != "" {
+		return reason
+	}
+	return n.readElsewhere(ctx, m, elsewhere)
+}
+
+// readElsewhere reads one key of each group that other nodes host.
+func (n *Node) readElsewhere(ctx context.Context, m *router.Map, groups []keyspace.GroupID) string {
+	if len(groups) == 0 {
+		return ""
+	}
+	calls := make([]*router.Call, len(groups))
+	for i, g := range groups {
+		calls[i] = &router.Call{Op: &api.PipelineOp{Id: uint64(i), Op: &api.PipelineOp_Get{Get: &api.GetRequest{
+			Namespace: keyspace.DefaultNamespaceName, Key: keyOf(m, g), KeysOnly: true,
+		}}}}
+	}
+	n.router.Do(ctx, calls...)
+	for i, c := range calls {
+		if c.Err != nil && fault.CodeOf(c.Err) != fault.NotFound {
+			return fmt.Sprintf("group %d, which other nodes host, does not answer: %v", groups[i], c.Err)
+		}
+	}
+	return ""
+}
+
+// keyOf returns some key that belongs to a group. Groups own slots in equal
+// parts, so it takes about as many tries as there are groups.
+func keyOf(m *router.Map, g keyspace.GroupID) string {
+	for i := 0; ; i++ {
+		key := fmt.Sprintf("_ready/%d", i)
+		if owner, _ := m.GroupOfKey(keyspace.DefaultNamespace, key); owner == g {
+			return key
+		}
+	}
 }
 
 // confirmReads asks for one read point per group, all at the same time.

@@ -43,7 +43,11 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.lock, err = dirlock.Acquire(dir, "LOCK"); err != nil {
+	err = patiently(func() (err error) {
+		s.lock, err = dirlock.Acquire(dir, "LOCK")
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	budget := c.Budget()
