@@ -37,7 +37,7 @@ func chaosKill(t *testing.T, o harness.Options, rounds, writes int) {
 
 // pick chooses one of n, and says which.
 func pick(t *testing.T, n int) int {
-	i := rand.IntN(n) //nolint:gosec // no secret
+	i := rand.IntN(n)
 	t.Logf("node %d", i)
 	return i
 }
@@ -118,6 +118,8 @@ func loseDisk(t *testing.T, c *harness.Cluster, i int) {
 	harness.Pass(t, 3*harness.Settle)
 	if err := c.Ready(n); err == nil {
 		t.Errorf("node %d serves as %s, which was replaced", i, old)
+	} else {
+		t.Logf("the old directory: %v", err)
 	}
 	if m := members(t, c, (i+1)%3, (i+2)%3); len(m.replicas[old]) > 0 {
 		t.Errorf("the replaced node %s is a member again: %v", old, m.replicas[old])

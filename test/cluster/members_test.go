@@ -30,7 +30,7 @@ func members(t *testing.T, c *harness.Cluster, nodes ...int) membership {
 	for _, i := range nodes {
 		endpoints = append(endpoints, c.Nodes()[i].GRPC)
 	}
-	cl := c.Client(client.Config{Endpoints: endpoints})
+	cl := c.Client(client.Config{Endpoints: endpoints, Gateway: true})
 	defer func() { _ = cl.Close() }()
 	m := membership{replicas: map[string]map[uint32]uint64{}, highest: map[uint32]uint64{}}
 	harness.Eventually(t, func() (err error) {

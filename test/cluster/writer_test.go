@@ -52,7 +52,7 @@ func startWriter(t *testing.T, c *harness.Cluster, workers int) *writer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(exe) //nolint:gosec // this test binary
+	cmd := exec.Command(exe)
 	cmd.Env = append(os.Environ(), writerVariable+"="+string(text))
 	w := &writer{t: t, p: harness.StartProcess(t, "writer", cmd), journal: config.Journal}
 	w.waitFor(1)

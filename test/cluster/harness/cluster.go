@@ -75,7 +75,7 @@ func (c *Cluster) StartDev(o Options) {
 	if o.Profile != "" {
 		args = append(args, "--profile", o.Profile)
 	}
-	cmd := exec.Command(Binary(c.t, "kvstore"), args...) //nolint:gosec // our own program
+	cmd := exec.Command(Binary(c.t, "kvstore"), args...)
 	cmd.Env = c.env()
 	c.Dev = StartProcess(c.t, "kvstore dev", cmd)
 	Within(c.t, 2*Patience, func() error {
@@ -149,7 +149,7 @@ func (c *Cluster) Nodes() []dev.Node {
 }
 
 // logTail is how much of each log a failed test shows.
-const logTail = 6 << 10
+const logTail = 3 << 10
 
 func (c *Cluster) showLogs() {
 	if !c.t.Failed() {

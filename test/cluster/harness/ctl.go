@@ -60,7 +60,7 @@ func (c *Cluster) StartCtl(args ...string) *Process {
 }
 
 func (c *Cluster) ctlCommand(args ...string) *exec.Cmd {
-	cmd := exec.Command(Binary(c.t, "kvctl"), args...) //nolint:gosec // our own program
+	cmd := exec.Command(Binary(c.t, "kvctl"), args...)
 	cmd.Env = c.env()
 	return cmd
 }

@@ -19,17 +19,21 @@ import (
 	"kvstore/internal/dev"
 )
 
-// Kill ends node i with SIGKILL and returns when it is gone.
+// Kill ends node i with SIGKILL and returns when it is gone and waited for:
+// while its last threads end, it holds its ports.
 func (c *Cluster) Kill(i int) {
 	c.t.Helper()
-	pid := c.signal(i, syscall.SIGKILL)
+	pid := c.KillNow(i)
 	Eventually(c.t, func() error {
-		if Alive(pid) {
-			return fmt.Errorf("pid %d still runs", pid)
+		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("pid %d is still there", pid)
 		}
 		return nil
 	})
 }
+
+// KillNow sends SIGKILL and does not wait.
+func (c *Cluster) KillNow(i int) (pid int) { c.t.Helper(); return c.signal(i, syscall.SIGKILL) }
 
 // Pause stops node i with SIGSTOP, Resume lets it go on.
 func (c *Cluster) Pause(i int)  { c.t.Helper(); c.signal(i, syscall.SIGSTOP) }
@@ -66,7 +70,7 @@ func (c *Cluster) Restart(i int) {
 		c.t.Fatal(err)
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.Command(n.Argv[0], n.Argv[1:]...) //nolint:gosec // the argv under test
+	cmd := exec.Command(n.Argv[0], n.Argv[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = c.env()
 	c.byHand[i] = StartProcess(c.t, n.Name, cmd)
