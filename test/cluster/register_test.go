@@ -297,3 +297,32 @@ func chaosRegisters(t *testing.T, o harness.Options, rounds int) {
 	r.check()
 	c.ExpectEqualDigests(3)
 }
+
+// TestRegisterModel: the checker accepts what may be and refuses what may not.
+func TestRegisterModel(t *testing.T) {
+	at := func(from, to int64, c call, a answer) porcupine.Operation {
+		return porcupine.Operation{ClientId: int(from), Input: c, Output: a, Call: from, Return: to}
+	}
+	wrote := func(version uint64) answer { return answer{exists: true, version: version} }
+	read := func(v string, version uint64) answer { return answer{exists: true, value: v, version: version} }
+	first := at(1, 2, call{verb: put, value: "a"}, wrote(1))
+	lost := at(3, math.MaxInt64, call{verb: put, value: "b"}, answer{unknown: true})
+	for _, tc := range []struct {
+		name string
+		ok   bool
+		ops  []porcupine.Operation
+	}{
+		{"read of what was written", true, []porcupine.Operation{first, at(3, 4, call{verb: get}, read("a", 1))}},
+		{"lost write", false, []porcupine.Operation{first, at(3, 4, call{verb: get}, answer{})}},
+		{"unknown write, not seen", true, []porcupine.Operation{first, lost, at(5, 6, call{verb: get}, read("a", 1))}},
+		{"unknown write, seen", true, []porcupine.Operation{first, lost, at(5, 6, call{verb: get}, read("b", 2))}},
+		{"unknown write, seen and gone", false, []porcupine.Operation{first, lost, at(5, 6, call{verb: get}, read("b", 2)), at(7, 8, call{verb: get}, read("a", 1))}},
+		{"write executed twice", false, []porcupine.Operation{first, at(3, 4, call{verb: get}, read("a", 2))}},
+		{"condition that should hold", false, []porcupine.Operation{first, at(3, 4, call{verb: cas, version: 1}, answer{refused: true})}},
+		{"deleted and made again", true, []porcupine.Operation{first, at(3, 4, call{verb: del}, answer{}), at(5, 6, call{verb: create, value: "c"}, wrote(1))}},
+	} {
+		if got := porcupine.CheckOperations(model, tc.ops); got != tc.ok {
+			t.Errorf("%s: linearizable is %v", tc.name, got)
+		}
+	}
+}

@@ -35,8 +35,10 @@ func (c *Cluster) Kill(i int) {
 // KillNow sends SIGKILL and does not wait.
 func (c *Cluster) KillNow(i int) (pid int) { c.t.Helper(); return c.signal(i, syscall.SIGKILL) }
 
-// Pause stops node i with SIGSTOP, Resume lets it go on.
-func (c *Cluster) Pause(i int)  { c.t.Helper(); c.signal(i, syscall.SIGSTOP) }
+// Pause stops node i with SIGSTOP until Resume.
+func (c *Cluster) Pause(i int) { c.t.Helper(); c.signal(i, syscall.SIGSTOP) }
+
+// Resume lets a paused node go on.
 func (c *Cluster) Resume(i int) { c.t.Helper(); c.signal(i, syscall.SIGCONT) }
 
 func (c *Cluster) signal(i int, sig syscall.Signal) (pid int) {

@@ -1,0 +1,108 @@
+//go:build unix
+
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
+
+	"kvstore/client"
+	"kvstore/test/cluster/harness"
+)
+
+// TestReadYourWritesAnywhere (ASKS F3): what one node acknowledged, every other
+// one returns at once.
+func TestReadYourWritesAnywhere(t *testing.T) {
+	c := harness.Start(t, harness.Options{})
+	var clients []*client.Client
+	for _, n := range c.Nodes() {
+		clients = append(clients, c.Client(client.Config{Endpoints: []string{n.GRPC}, Gateway: true, Read: client.Any}))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*harness.Patience)
+	defer cancel()
+	for n := range 150 * *chaos {
+		key, want := fmt.Sprintf("ryw/%d", n%16), fmt.Sprint(n)
+		if _, err := clients[n%3].Put(ctx, key, []byte(want)); err != nil {
+			t.Fatal(err)
+		}
+		for i, cl := range clients {
+			rec, err := cl.Get(ctx, key)
+			if err != nil || string(rec.Value) != want || rec.Read.Consistency != client.Linearizable {
+				t.Fatalf("node %d reads %q (%v), want %q: %v", i, rec.Value, rec.Read.Consistency, want, err)
+			}
+		}
+	}
+	stale, err := clients[1].Get(ctx, "ryw/0", client.WithMaxStaleness(5*time.Second))
+	if err != nil || stale.Read.Consistency != client.BoundedStaleness || stale.Read.Age > 5*time.Second {
+		t.Errorf("stale read: %+v, %v", stale.Read, err)
+	}
+}
+
+// TestOneNodeDown: the other nodes answer everything.
+func TestOneNodeDown(t *testing.T) {
+	c := harness.Start(t, harness.Options{})
+	everyNodeAnswers(t, c, 3)
+	c.Kill(2)
+	everyNodeAnswers(t, c, 2)
+	status := c.MustCtl("status", "-o", "raw")
+	if status == "" {
+		t.Error("no status")
+	}
+	c.Restart(2)
+	c.WaitReady()
+	everyNodeAnswers(t, c, 3)
+}
+
+// TestServices: health and reflection, on the gRPC port and on the HTTP port.
+func TestServices(t *testing.T) {
+	c := harness.Start(t, harness.Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
+	defer cancel()
+	for _, n := range c.Nodes() {
+		for _, addr := range []string{n.GRPC, n.HTTP} {
+			conn := dial(t, addr)
+			for _, service := range []string{"", "kvstore.v1.KVStore"} {
+				h, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: service})
+				if err != nil || h.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+					t.Errorf("health of %q at %s: %v, %v", service, addr, h, err)
+				}
+			}
+			found := false
+			for _, name := range reflected(t, ctx, reflectionpb.NewServerReflectionClient(conn)) {
+				found = found || name == "kvstore.v1.KVStore"
+			}
+			if !found {
+				t.Errorf("reflection at %s does not name kvstore.v1.KVStore", addr)
+			}
+		}
+		if status, body, err := c.Get(n, "/api/v1/openapi.yaml"); err != nil || status != http.StatusOK || len(body) < 1000 {
+			t.Errorf("openapi.yaml: %d, %d bytes, %v", status, len(body), err)
+		}
+	}
+}
+
+func reflected(t *testing.T, ctx context.Context, r reflectionpb.ServerReflectionClient) (names []string) {
+	t.Helper()
+	stream, err := r.ServerReflectionInfo(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := &reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}}
+	if err := stream.Send(list); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range answer.GetListServicesResponse().GetService() {
+		names = append(names, s.GetName())
+	}
+	return names
+}
