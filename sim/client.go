@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -90,6 +91,7 @@ func (c *client) write(g keyspace.GroupID) {
 		op.Condition.Version = &in.version
 	case opDelete:
 		op.Delete, op.Value = true, nil
+	default: // a put is what op already is
 	}
 	c.submit(g, []input{in}, []replica.Op{op})
 }
@@ -177,7 +179,8 @@ func (c *client) wrote(g keyspace.GroupID, ins []input, r *replica.Request, call
 // redirect follows a leader hint.
 func (c *client) redirect(g keyspace.GroupID, err error) {
 	delete(c.target, g)
-	if e, ok := err.(*fault.Error); ok && e.Leader != "" {
+	var e *fault.Error
+	if errors.As(err, &e) && e.Leader != "" {
 		if i, wiped := c.w.find(keyspace.NodeID(e.Leader)); i >= 0 && !wiped {
 			c.target[g] = i
 		}

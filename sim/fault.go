@@ -95,7 +95,10 @@ func (w *World) wipeOne() {
 			return // one at a time, and only while the others are whole
 		}
 	}
-	n := w.nodes[w.rng.IntN(len(w.nodes))]
+	w.wipe(w.nodes[w.rng.IntN(len(w.nodes))])
+}
+
+func (w *World) wipe(n *node) {
 	w.stats.Wipes++
 	n.crash()
 	n.wiped++

@@ -122,9 +122,7 @@ func apply(s state, in input) (state, bool) {
 		}
 	case opDelete:
 		return state{}, s.exists
-	}
-	if in.kind == opDelete {
-		return state{}, s.exists
+	default: // a put has no condition
 	}
 	return written, true
 }
@@ -134,8 +132,8 @@ func (w *World) check() {
 	if len(w.problems) > 0 {
 		return
 	}
-	result := porcupine.CheckOperationsTimeout(model, w.history.ops, 20*time.Second)
-	switch result {
+	switch porcupine.CheckOperationsTimeout(model, w.history.ops, 20*time.Second) {
+	case porcupine.Ok:
 	case porcupine.Illegal:
 		w.problem("history is not linearizable (%d operations)", len(w.history.ops))
 	case porcupine.Unknown:

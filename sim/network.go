@@ -98,7 +98,7 @@ func (n *node) SendSnapshot(_ context.Context, h *api.SnapshotHeader, next func(
 	}
 	for {
 		chunk, err := next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err == nil && w.faultsOn && w.chance(0.05) {

@@ -77,6 +77,22 @@ func (n *node) boot(first bool) {
 	}
 	n.scheduleTick(life)
 	n.wake()
+	n.obeyAdvice(life)
+}
+
+// obeyAdvice is the operator, who deletes the directory when damage hides
+// which replicas lived there.
+func (n *node) obeyAdvice(life int) {
+	for _, s := range n.host.Groups() {
+		if s.Quarantined != "" && s.Replica == 0 {
+			n.w.after(time.Second, func() {
+				if n.life == life {
+					n.w.wipe(n)
+				}
+			})
+			return
+		}
+	}
 }
 
 func (n *node) hooks() host.Hooks {

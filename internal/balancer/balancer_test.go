@@ -198,3 +198,36 @@ func TestFollowersChangeNothing(t *testing.T) {
 		}
 	})
 }
+
+// A voter whose log is damaged is replaced by a new replica on its own node,
+// unless the node itself was replaced.
+func TestDecideRebuildsDamagedReplicas(t *testing.T) {
+	onB := format.Member{Replica: 9, Node: "b", Learner: true}
+	grown := onB
+	grown.Learner = false
+	for _, c := range []struct {
+		name    string
+		members []format.Member
+		lost    keyspace.ReplicaID
+		m       *router.Map
+		match   keyspace.Index
+		want    host.MemberChange
+	}{
+		{"first step", voters("a", "b", "c"), 2, topology(nil, "a", "b", "c"), 0, host.MemberChange{AddLearner: "b"}},
+		{"learner is behind", append(voters("a", "b", "c"), onB), 2, topology(nil, "a", "b", "c"), 10, host.MemberChange{}},
+		{"learner caught up", append(voters("a", "b", "c"), onB), 2, topology(nil, "a", "b", "c"), 1000, host.MemberChange{Promote: 9, Replace: 2}},
+		{"both vote", append(voters("a", "b", "c"), grown), 2, topology(nil, "a", "b", "c"), 1000, host.MemberChange{Remove: 2}},
+		{"damaged learner", append(voters("a", "b", "c"), onB), 9, topology(nil, "a", "b", "c"), 0, host.MemberChange{Remove: 9}},
+		{"its node was replaced", append(voters("a", "b", "c"), onB), 2,
+			topology(map[keyspace.NodeID]keyspace.NodeID{"b": "b2"}, "a", "b2", "c"), 0, host.MemberChange{AddLearner: "b2"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := &host.GroupStatus{Group: 1, Members: c.members, Commit: 1000, Lost: []keyspace.ReplicaID{c.lost},
+				Progress: map[keyspace.ReplicaID]host.Progress{9: {Match: c.match, Active: true}}}
+			step, ok := Decide(g, c.m)
+			if step.Change != c.want || ok != (c.want != host.MemberChange{}) {
+				t.Fatalf("decided %+v (%v), want %+v", step, ok, c.want)
+			}
+		})
+	}
+}

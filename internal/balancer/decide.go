@@ -23,10 +23,10 @@ type Step struct {
 // its members are as they should be or a started step needs more time.
 func Decide(g *host.GroupStatus, m *router.Map) (step Step, ok bool) {
 	for _, member := range g.Members {
-		if slices.Contains(g.Lost, member.Replica) {
-			return rebuild(g, member)
-		}
 		if m.Successor(member.Node) == member.Node {
+			if slices.Contains(g.Lost, member.Replica) {
+				return rebuild(g, member)
+			}
 			continue
 		}
 		if member.Learner {

@@ -25,9 +25,8 @@ type confContext struct {
 
 // confWaiter is the one membership change under way.
 type confWaiter struct {
-	done  func(error)
-	index keyspace.Index
-	id    keyspace.ReplicaID
+	done func(error)
+	id   keyspace.ReplicaID
 }
 
 // ChangeMembers performs one step of a membership change on the leader and

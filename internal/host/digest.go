@@ -1,11 +1,12 @@
 package host
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
+	"slices"
 
 	"github.com/zeebo/xxh3"
-
-	"encoding/binary"
 
 	"kvstore/internal/fault"
 	"kvstore/internal/format"
@@ -15,45 +16,82 @@ import (
 )
 
 // RequestDigest makes every replica of a group hash its user records at one
-// log index, by an entry. Leader only; DigestOf has this replica's result.
-func (h *Host) RequestDigest(ctx context.Context, id keyspace.GroupID) error {
-	out := make(chan error, 1)
+// log index, by an entry, and returns that index. Leader only; DigestAt has
+// the result of the replica here.
+func (h *Host) RequestDigest(ctx context.Context, id keyspace.GroupID) (keyspace.Index, error) {
+	type result struct {
+		index keyspace.Index
+		err   error
+	}
+	out := make(chan result, 1)
+	done := func(index keyspace.Index, err error) { out <- result{index, err} }
 	h.control(func() {
 		g := h.groups[id]
-		if g == nil || g.core == nil {
-			out <- errNotHosted(id)
-			return
+		switch {
+		case g == nil || g.core == nil:
+			done(0, errNotHosted(id))
+		case !g.core.Serving(h.now(g)) || !g.core.WantDigest():
+			done(0, wrongLeader(id, g.published.Load()))
+		default:
+			g.digestAsked = append(g.digestAsked, done)
+			g.dirty = true
 		}
-		if !g.core.Serving(h.now(g)) || !g.core.WantDigest() {
-			out <- wrongLeader(id, g.published.Load())
-			return
-		}
-		g.dirty = true
-		out <- nil
 	})
 	select {
-	case err := <-out:
-		return err
+	case r := <-out:
+		return r.index, r.err
 	case <-ctx.Done():
-		return fault.Wrap(fault.DeadlineExceeded, ctx.Err(), "the digest was not proposed in time", "group", id)
+		return 0, fault.Wrap(fault.DeadlineExceeded, ctx.Err(), "the digest was not applied in time", "group", id)
 	case <-h.done:
-		return fault.New(fault.Unavailable, "this node stopped", "group", id)
+		return 0, fault.New(fault.Unavailable, "this node stopped", "group", id)
 	}
 }
 
-// DigestOf returns the newest digest of the replica here.
-func (h *Host) DigestOf(id keyspace.GroupID) (Digest, bool) {
+// answerDigests tells who asked for a digest at which index it is.
+func (g *group) answerDigests(index keyspace.Index, err error) {
+	for _, done := range g.digestAsked {
+		done(index, err)
+	}
+	g.digestAsked = nil
+}
+
+// digestsKept is how many results a replica keeps for those who ask later.
+const digestsKept = 8
+
+// DigestAt returns this replica's hash at a digest entry's index, if it is
+// there (yet, or still).
+func (h *Host) DigestAt(id keyspace.GroupID, index keyspace.Index) (Digest, bool) {
 	g := h.lookup(id)
-	if g == nil || g.digest.Load() == nil {
+	if g == nil || g.digests.Load() == nil {
 		return Digest{}, false
 	}
-	return *g.digest.Load(), true
+	for _, d := range *g.digests.Load() {
+		if d.Index == index {
+			return d, true
+		}
+	}
+	return Digest{}, false
+}
+
+// keepDigest adds a result; called on the loop.
+func (g *group) keepDigest(d Digest) {
+	var kept []Digest
+	if old := g.digests.Load(); old != nil {
+		kept = append(kept, *old...)
+	}
+	kept = append(kept, d)
+	slices.SortFunc(kept, func(a, b Digest) int { return cmp.Compare(a.Index, b.Index) })
+	kept = kept[max(0, len(kept)-digestsKept):]
+	g.digests.Store(&kept)
 }
 
 // startDigest hashes, in the background and from the stored bytes, the newest
 // live versions at the entry's closed revision. Checksums are verified on the way.
 func (h *Host) startDigest(g *group, index keyspace.Index, a replica.Applied) {
 	h.publish(g)
+	if _, leading := g.core.Leading(); leading {
+		g.answerDigests(index, nil)
+	}
 	pub, err := g.acquire(h)
 	if err != nil {
 		return
@@ -68,7 +106,7 @@ func (h *Host) startDigest(g *group, index keyspace.Index, a replica.Applied) {
 			return
 		}
 		d.Index = index
-		g.digest.Store(&d)
+		h.control(func() { g.keepDigest(d) })
 	})
 }
 

@@ -95,8 +95,12 @@ func (h *Host) flushOne(ctx context.Context) {
 	h.control(func() {
 		h.flush.running = false
 		switch {
+		case fault.CodeOf(err) == fault.Overloaded:
+			h.opt.Logger.Error("recent writes stay in memory: the disk is full", "error", err)
+			return // the next tick tries again
 		case err != nil && ctx.Err() == nil:
 			h.fail(err)
+			return
 		case ok && err == nil:
 			h.flushed(id)
 		}

@@ -39,8 +39,6 @@ type group struct {
 	conf     *confWaiter
 
 	snapState    *format.State // state at the last Snapshot()
-	snapRev      keyspace.Revision
-	snapshots    int
 	incoming     *incoming
 	saved        keyspace.Index // index of the last checkpoint
 	savedRev     keyspace.Revision
@@ -50,7 +48,8 @@ type group struct {
 	transferNext time.Duration
 	planned      bool
 	raisedAt     time.Duration
-	digest       atomic.Pointer[Digest]
+	digests      atomic.Pointer[[]Digest] // the last few, oldest first
+	digestAsked  []func(keyspace.Index, error)
 	quarantined  string
 	lost         map[keyspace.ReplicaID]bool // members that reported damage
 }
@@ -71,7 +70,6 @@ type published struct {
 	leaderNode keyspace.NodeID
 	leading    bool
 	serving    bool
-	removed    bool
 }
 
 // instance is one life of a replica's data. It is deleted when its last reader
@@ -83,8 +81,6 @@ type instance struct {
 	// deleting makes the deletion happen once.
 	deleting atomic.Bool
 }
-
-func (g *group) node(id keyspace.ReplicaID) keyspace.NodeID { return g.nodes[id] }
 
 // learnNodes takes the replica -> node mapping of a descriptor.
 func (g *group) learnNodes(members []format.Member) {

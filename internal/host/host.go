@@ -268,6 +268,7 @@ func (h *Host) stopWaiters(err error) {
 	for _, g := range h.order {
 		g.core.StepDown(err)
 		g.reads.failAll(err)
+		g.answerDigests(0, err)
 		if g.conf != nil {
 			g.conf.done(err)
 			g.conf = nil

@@ -60,12 +60,6 @@ func (b *inbox) take(empty mail) mail {
 	return m
 }
 
-func (b *inbox) size() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.in.messages)
-}
-
 func (m *mail) reset() {
 	clear(m.messages)
 	clear(m.requests)

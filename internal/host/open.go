@@ -74,6 +74,10 @@ func mustMarshal(m proto.Message) []byte {
 // openGroup starts a replica from its checkpoint. raft replays everything
 // after it (DESIGN 5): the engine holds no applied index.
 func (h *Host) openGroup(info raftlog.GroupInfo) error {
+	if info.Damaged {
+		h.quarantine(info)
+		return nil
+	}
 	s, err := format.DecodeState(info.Checkpoint.State)
 	if err != nil {
 		return err
@@ -81,12 +85,6 @@ func (h *Host) openGroup(info raftlog.GroupInfo) error {
 	g := &group{id: info.Group, replica: info.Replica, storage: h.log.Storage(info.Group),
 		nodes: make(map[keyspace.ReplicaID]keyspace.NodeID), saved: s.Index, savedRev: s.LastRev,
 		instance: &instance{id: info.Checkpoint.Instance}}
-	if info.Damaged {
-		g.quarantined = "the raft log is damaged before its end"
-		h.opt.Logger.Error("replica does not start", "group", g.id, "replica", g.replica, "reason", g.quarantined)
-		h.groups[g.id] = g
-		return nil
-	}
 	g.learnNodes(s.Members)
 	g.core = replica.New(h.coreConfig(g), h.opt.Store, g.instance.id, s)
 	g.storage.SetSnapshotFunc(func() (*raftpb.Snapshot, error) { return h.snapshotAt(g) })
@@ -109,6 +107,18 @@ func (h *Host) openGroup(info raftlog.GroupInfo) error {
 	h.publish(g)
 	h.updateStatus(g)
 	return nil
+}
+
+// quarantine keeps a replica whose log is damaged from running. It tells the
+// group's leader, which replaces it (see memberLost).
+func (h *Host) quarantine(info raftlog.GroupInfo) {
+	g := &group{id: info.Group, replica: info.Replica, instance: &instance{id: info.Checkpoint.Instance},
+		quarantined: "the raft log is damaged before its end"}
+	if info.Replica == 0 {
+		g.quarantined = "damage of the raft log hides which replica lived here; delete the data directory, the node is then rebuilt"
+	}
+	h.opt.Logger.Error("replica does not start", "group", g.id, "replica", g.replica, "reason", g.quarantined)
+	h.groups[g.id] = g
 }
 
 // skipReplay is BugReplaySkipped: trusting the engine with what was applied.

@@ -204,7 +204,7 @@ func (h *Host) completeReads(g *group) {
 	s := g.core.State()
 	kept := g.reads.applied[:0]
 	for _, b := range g.reads.applied {
-		if b.point.Index > s.Index && !(b.remote && h.opt.Bugs.Has(invariant.BugFollowerReadEarly)) {
+		if b.point.Index > s.Index && (!b.remote || !h.opt.Bugs.Has(invariant.BugFollowerReadEarly)) {
 			kept = append(kept, b)
 			continue
 		}
@@ -322,12 +322,12 @@ func (h *Host) step(m *inMessage) {
 // and no log, and takes part as a new member (DESIGN 5).
 func (h *Host) groupFor(g *group, m *inMessage) *group {
 	to := keyspace.ReplicaID(m.raft.GetTo())
-	if g != nil && g.replica == to {
-		if g.rn == nil {
-			h.opt.Out.Send(m.from, &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_LostReplica{LostReplica: uint64(to)}})
-			return nil
-		}
+	if g != nil && g.rn != nil && g.replica == to {
 		return g
+	}
+	if damaged := g != nil && g.rn == nil; damaged && to <= g.replica {
+		h.opt.Out.Send(m.from, &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_LostReplica{LostReplica: uint64(to)}})
+		return nil
 	}
 	if g != nil && g.replica > to || m.raft.GetType() == raftpb.MsgVote || m.raft.GetType() == raftpb.MsgPreVote {
 		return nil

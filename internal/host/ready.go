@@ -1,6 +1,8 @@
 package host
 
 import (
+	"errors"
+
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -60,6 +62,7 @@ func (h *Host) softState(g *group, s *raft.SoftState) {
 		p.leaderNode = g.nodes[g.leader]
 		g.core.StepDown(wrongLeader(g.id, &p))
 		g.transferring = false
+		g.answerDigests(0, wrongLeader(g.id, &p))
 		if g.conf != nil {
 			g.conf.done(fault.New(fault.UnknownOutcome, "leadership was lost during the membership change", "group", g.id))
 			g.conf = nil
@@ -91,7 +94,7 @@ func (h *Host) send(g *group, m *raftpb.Message) {
 }
 
 func (h *Host) stepRaft(g *group, m *raftpb.Message) {
-	if err := g.rn.Step(m); err != nil && err != raft.ErrProposalDropped && err != raft.ErrStepPeerNotFound {
+	if err := g.rn.Step(m); err != nil && !errors.Is(err, raft.ErrProposalDropped) && !errors.Is(err, raft.ErrStepPeerNotFound) {
 		h.opt.Logger.Debug("raft refused a message", "group", g.id, "type", m.GetType(), "error", err)
 	}
 }

@@ -24,8 +24,8 @@ func (g *group) snapshotStatus() GroupStatus {
 		return GroupStatus{Group: g.id, Replica: g.replica, Role: "quarantined", Quarantined: g.quarantined}
 	}
 	s := *g.status.Load()
-	if d := g.digest.Load(); d != nil {
-		s.Digest = *d
+	if d := g.digests.Load(); d != nil {
+		s.Digest = (*d)[len(*d)-1]
 	}
 	return s
 }
@@ -98,8 +98,8 @@ func (l raftLogger) Info(v ...any)               { l.Logger.Debug(fmt.Sprint(v..
 func (l raftLogger) Infof(f string, v ...any)    { l.Logger.Debug(fmt.Sprintf(f, v...)) }
 func (l raftLogger) Warning(v ...any)            { l.Logger.Debug(fmt.Sprint(v...)) }
 func (l raftLogger) Warningf(f string, v ...any) { l.Logger.Debug(fmt.Sprintf(f, v...)) }
-func (l raftLogger) Error(v ...any)              { l.Logger.Warn(fmt.Sprint(v...)) }
-func (l raftLogger) Errorf(f string, v ...any)   { l.Logger.Warn(fmt.Sprintf(f, v...)) }
+func (l raftLogger) Error(v ...any)              { l.Warn(fmt.Sprint(v...)) }
+func (l raftLogger) Errorf(f string, v ...any)   { l.Warn(fmt.Sprintf(f, v...)) }
 func (l raftLogger) Fatal(v ...any)              { panic(fmt.Sprint(v...)) }
 func (l raftLogger) Fatalf(f string, v ...any)   { panic(fmt.Sprintf(f, v...)) }
 func (l raftLogger) Panic(v ...any)              { panic(fmt.Sprint(v...)) }

@@ -39,7 +39,7 @@ func (c *Core) Evaluate(now Now) Outcome {
 		return out
 	}
 	if l.transferTo != 0 {
-		out.Payload = c.buildLowering(now)
+		out.Payload = c.buildLowering()
 		return out
 	}
 	b := building{now: now, p: &proposal{first: keyspace.MaxRevision, chain: l.chain, closed: l.closed, ceiling: l.ceiling}}
@@ -219,7 +219,7 @@ func (c *Core) evaluate(r *Request, b *building) verdict {
 	judged := max(keyspace.RevisionAt(b.now.Physical), c.lead.clock+1)
 	failed := false
 	for i := range r.Ops {
-		err, known := c.judge(&r.Ops[i], &curs[i], judged.UnixMilli())
+		known, err := c.judge(&r.Ops[i], &curs[i], judged.UnixMilli())
 		if !known {
 			return verdictRefetch
 		}
@@ -331,14 +331,14 @@ func (b *building) deleteChunks(upload keyspace.Revision, count uint32, at keysp
 
 // judge checks an operation's conditions. known is false when the value must
 // be fetched to compare it.
-func (c *Core) judge(op *Op, cur *current, nowMilli int64) (err error, known bool) {
+func (c *Core) judge(op *Op, cur *current, nowMilli int64) (known bool, err error) {
 	cond, h := &op.Condition, &cur.header
 	exists := h.Exists(nowMilli)
 	switch {
 	case cond.MustExist && !exists:
-		return conditionFailed(op, "must_exist", "present", "absent"), true
+		return true, conditionFailed(op, "must_exist", "present", "absent")
 	case cond.MustNotExist && exists:
-		return conditionFailed(op, "must_not_exist", "absent", "present"), true
+		return true, conditionFailed(op, "must_not_exist", "absent", "present")
 	}
 	if cond.Version != nil {
 		var actual uint64
@@ -346,7 +346,7 @@ func (c *Core) judge(op *Op, cur *current, nowMilli int64) (err error, known boo
 			actual = h.Version
 		}
 		if actual != *cond.Version {
-			return conditionFailed(op, "version_match", *cond.Version, actual), true
+			return true, conditionFailed(op, "version_match", *cond.Version, actual)
 		}
 	}
 	if cond.Revision != nil {
@@ -355,20 +355,20 @@ func (c *Core) judge(op *Op, cur *current, nowMilli int64) (err error, known boo
 			actual = uint64(h.Revision)
 		}
 		if actual != *cond.Revision {
-			return conditionFailed(op, "revision_match", *cond.Revision, actual), true
+			return true, conditionFailed(op, "revision_match", *cond.Revision, actual)
 		}
 	}
 	if cond.HasValueEquals {
 		return judgeValue(op, cur, exists)
 	}
-	return nil, true
+	return true, nil
 }
 
-func judgeValue(op *Op, cur *current, exists bool) (err error, known bool) {
+func judgeValue(op *Op, cur *current, exists bool) (known bool, err error) {
 	want := op.Condition.ValueEquals
 	h := &cur.header
 	if !exists || h.Size != uint64(len(want)) {
-		return conditionFailed(op, "value_equals", len(want), h.Size), true
+		return true, conditionFailed(op, "value_equals", len(want), h.Size)
 	}
 	equal := false
 	switch {
@@ -379,12 +379,12 @@ func judgeValue(op *Op, cur *current, exists bool) (err error, known bool) {
 	case cur.fetch.Valid && cur.fetch.Header.Revision == h.Revision:
 		equal = cur.fetch.Equal
 	default:
-		return nil, false
+		return false, nil
 	}
 	if !equal {
-		return conditionFailed(op, "value_equals", "given value", "another value of the same size"), true
+		return true, conditionFailed(op, "value_equals", "given value", "another value of the same size")
 	}
-	return nil, true
+	return true, nil
 }
 
 func conditionFailed(op *Op, condition string, want, actual any) error {

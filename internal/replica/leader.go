@@ -68,6 +68,7 @@ type proposal struct {
 	closed   keyspace.Revision
 	ceiling  keyspace.Revision
 	lower    bool
+	digest   bool
 	upload   *upload
 	chunks   uint32
 	garbage  []*upload

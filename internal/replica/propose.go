@@ -38,7 +38,7 @@ func (c *Core) seal(b *building) []byte {
 		b.p.first = l.clock + 1
 	}
 	if e.Type == format.EntryDigest {
-		l.digest = false
+		l.digest, b.p.digest = false, true
 	}
 	e.Stamp = l.clock
 	e.Ceiling = c.nextCeiling(b.now)
@@ -95,6 +95,7 @@ func (c *Core) Dropped() {
 		p.upload.next -= p.chunks
 	}
 	l.garbage = append(l.garbage, p.garbage...)
+	l.digest = l.digest || p.digest
 	c.requeue(p.requests)
 }
 
@@ -117,7 +118,7 @@ func (c *Core) last() *proposal {
 }
 
 // buildLowering builds the entry that binds this leader before a transfer.
-func (c *Core) buildLowering(now Now) []byte {
+func (c *Core) buildLowering() []byte {
 	l := c.lead
 	if l.lowering || l.lowered || len(l.inflight) > 0 || len(l.uploads) > 0 {
 		return nil

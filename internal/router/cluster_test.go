@@ -61,9 +61,9 @@ func replicas(f *fixture, hashes map[keyspace.NodeID]uint64) {
 	index := keyspace.Index(10)
 	for id, h := range hosts {
 		h.leaders = func(keyspace.GroupID) (keyspace.NodeID, bool) { return "b", true }
-		h.digest = func(g keyspace.GroupID) error {
+		h.digest = func(g keyspace.GroupID) (keyspace.Index, error) {
 			if id != "b" {
-				return errWrongLeader(g, "b")
+				return 0, errWrongLeader(g, "b")
 			}
 			mu.Lock()
 			index++
@@ -80,7 +80,7 @@ func replicas(f *fixture, hashes map[keyspace.NodeID]uint64) {
 					h.digests[g] = host.Digest{Index: at, Hash: hash, Keys: 5}
 				})
 			}
-			return nil
+			return at, nil
 		}
 	}
 	f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {

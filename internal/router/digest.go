@@ -127,21 +127,14 @@ func (r *Router) ServeDigest(ctx context.Context, req *api.GroupDigest) (*api.Gr
 	ctx, cancel := r.bounded(ctx)
 	defer cancel()
 	g := keyspace.GroupID(req.Group)
-	var d host.Digest
-	var err error
-	if req.Index == 0 {
-		before, _ := r.o.Host.DigestOf(g)
-		if err = r.o.Host.RequestDigest(ctx, g); err != nil {
+	index := keyspace.Index(req.Index)
+	if index == 0 {
+		var err error
+		if index, err = r.o.Host.RequestDigest(ctx, g); err != nil {
 			return nil, err
 		}
-		d, err = r.awaitDigest(ctx, g, before.Index+1)
-	} else {
-		d, err = r.awaitDigest(ctx, g, keyspace.Index(req.Index))
-		if err == nil && uint64(d.Index) != req.Index {
-			err = fault.New(fault.FailedPrecondition, "a later digest has replaced this one; ask again",
-				"expected", req.Index, "actual", uint64(d.Index))
-		}
 	}
+	d, err := r.awaitDigest(ctx, g, index)
 	if err != nil {
 		return nil, err
 	}
@@ -151,10 +144,10 @@ func (r *Router) ServeDigest(ctx context.Context, req *api.GroupDigest) (*api.Gr
 	}, nil
 }
 
-// awaitDigest waits until the replica here has a digest at least at index.
-func (r *Router) awaitDigest(ctx context.Context, g keyspace.GroupID, least keyspace.Index) (host.Digest, error) {
+// awaitDigest waits until the replica here has hashed its records at index.
+func (r *Router) awaitDigest(ctx context.Context, g keyspace.GroupID, index keyspace.Index) (host.Digest, error) {
 	for {
-		if d, ok := r.o.Host.DigestOf(g); ok && d.Index >= least {
+		if d, ok := r.o.Host.DigestAt(g, index); ok {
 			return d, nil
 		}
 		if !r.o.Host.Hosts(g) {
@@ -162,7 +155,7 @@ func (r *Router) awaitDigest(ctx context.Context, g keyspace.GroupID, least keys
 		}
 		if !r.pause(ctx, digestPoll) {
 			return host.Digest{}, fault.New(fault.DeadlineExceeded, "replica did not reach the digest in time",
-				"group", g, "node", r.o.Node, "index", least)
+				"group", g, "node", r.o.Node, "index", index)
 		}
 	}
 }

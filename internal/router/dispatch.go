@@ -164,7 +164,7 @@ func (f *frame) retry(p *part, err error) {
 	wait := f.r.backoff(p.attempts)
 	now := f.r.o.Clock.Mono()
 	if now+wait >= p.st.deadline || f.ctx.Err() != nil || f.r.ctx.Err() != nil {
-		p.fail(exhausted(p, f.ctx))
+		p.fail(exhausted(f.ctx, p))
 		return
 	}
 	p.due = now + wait
@@ -172,7 +172,7 @@ func (f *frame) retry(p *part, err error) {
 }
 
 // exhausted is the final answer of a part that was never executed.
-func exhausted(p *part, ctx context.Context) error {
+func exhausted(ctx context.Context, p *part) error {
 	code := fault.Unavailable
 	if err := ctx.Err(); err != nil {
 		code = plainCode(err)

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -195,8 +196,9 @@ func TestBatches(t *testing.T) {
 		}
 		_, err := f.BatchPut(t.Context(), &api.BatchPutRequest{Items: items, Atomic: true})
 		wantCode(t, err, fault.CrossGroup)
-		if e := err.(*fault.Error); e.Details["actual"] != "4" || e.Details["groups"] == "" {
-			t.Fatalf("details %v", e.Details)
+		var e *fault.Error
+		if !errors.As(err, &e) || e.Details["actual"] != "4" || e.Details["groups"] == "" {
+			t.Fatalf("details of %v", err)
 		}
 		resp, err := f.BatchPut(t.Context(), &api.BatchPutRequest{Items: items})
 		wantCode(t, err, "")

@@ -50,7 +50,7 @@ type fakeHost struct {
 	submit  func(rs []*replica.Request) (handled bool)
 	read    func(g keyspace.GroupID, done func(host.ReadPoint, error)) (handled bool)
 	stale   func(g keyspace.GroupID, maxAge time.Duration) (host.ReadPoint, error)
-	digest  func(g keyspace.GroupID) error
+	digest  func(keyspace.GroupID) (keyspace.Index, error)
 
 	mu      sync.Mutex
 	rev     keyspace.Revision
@@ -228,13 +228,15 @@ func (h *fakeHost) Leader(g keyspace.GroupID) (keyspace.NodeID, bool, bool) {
 
 func (h *fakeHost) Hosts(g keyspace.GroupID) bool { return h.hosted(g) }
 
-func (h *fakeHost) RequestDigest(_ context.Context, g keyspace.GroupID) error { return h.digest(g) }
+func (h *fakeHost) RequestDigest(_ context.Context, g keyspace.GroupID) (keyspace.Index, error) {
+	return h.digest(g)
+}
 
-func (h *fakeHost) DigestOf(g keyspace.GroupID) (host.Digest, bool) {
+func (h *fakeHost) DigestAt(g keyspace.GroupID, index keyspace.Index) (host.Digest, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	d, ok := h.digests[g]
-	return d, ok
+	return d, ok && d.Index == index
 }
 
 // fakeDirectory has a map that refresh may change.

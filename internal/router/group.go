@@ -4,7 +4,6 @@ import (
 	"context"
 
 	api "kvstore/api/kvstore/v1"
-	"kvstore/internal/format"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
 )
@@ -101,7 +100,7 @@ func scanOf(q *api.GroupScanRequest) host.ScanRequest {
 func records(items []host.ScanItem, keysOnly bool) []*api.Record {
 	out := make([]*api.Record, len(items))
 	for i := range items {
-		out[i] = record(items[i].Key, (*format.Record)(&items[i].Record), keysOnly)
+		out[i] = record(items[i].Key, &items[i].Record, keysOnly)
 	}
 	return out
 }

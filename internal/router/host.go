@@ -32,9 +32,10 @@ type Host interface {
 	// fault.FailedPrecondition when rev is not closed here yet.
 	PointAt(g keyspace.GroupID, rev keyspace.Revision) (host.ReadPoint, error)
 	// RequestDigest makes every replica of g hash its records at one index;
-	// leaders only. DigestOf has the newest result of the replica here.
-	RequestDigest(ctx context.Context, g keyspace.GroupID) error
-	DigestOf(g keyspace.GroupID) (host.Digest, bool)
+	// leaders only. DigestAt has the result of the replica here, once it is
+	// there; the last few are kept.
+	RequestDigest(ctx context.Context, g keyspace.GroupID) (keyspace.Index, error)
+	DigestAt(g keyspace.GroupID, index keyspace.Index) (host.Digest, bool)
 }
 
 // Peers gives access to the other nodes; *transport.Transport is the real one.
