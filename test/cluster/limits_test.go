@@ -258,7 +258,7 @@ func garbage(t *testing.T, c *harness.Cluster) {
 					t.Errorf("%s: %v", addr, err)
 					continue
 				}
-				_ = conn.SetDeadline(time.Now().Add(500 * time.Millisecond))
+				_ = conn.SetDeadline(time.Now().Add(100 * time.Millisecond))
 				_, _ = conn.Write(text) // may be reset at any moment
 				_, _ = io.Copy(io.Discard, conn)
 				_ = conn.Close()

@@ -68,10 +68,13 @@ func TestServices(t *testing.T) {
 		for _, addr := range []string{n.GRPC, n.HTTP} {
 			conn := dial(t, addr)
 			for _, service := range []string{"", "kvstore.v1.KVStore"} {
-				h, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: service})
-				if err != nil || h.GetStatus() != healthpb.HealthCheckResponse_SERVING {
-					t.Errorf("health of %q at %s: %v, %v", service, addr, h, err)
-				}
+				harness.Eventually(t, func() error {
+					h, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: service})
+					if err == nil && h.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+						err = fmt.Errorf("health of %q at %s: %v", service, addr, h)
+					}
+					return err
+				})
 			}
 			found := false
 			for _, name := range reflected(t, ctx, reflectionpb.NewServerReflectionClient(conn)) {

@@ -51,6 +51,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	if c.Dir == "" {
 		c.Dir = filepath.Join(tempDir(t), "data")
 	}
+	Binary(t, "kvstore") // before anything is there to clean up
 	t.Cleanup(c.showLogs)
 	c.StartDev(o)
 	return c
@@ -152,7 +153,7 @@ func (c *Cluster) Nodes() []dev.Node {
 const logTail = 3 << 10
 
 func (c *Cluster) showLogs() {
-	if !c.t.Failed() {
+	if !c.t.Failed() || c.Dev == nil {
 		return
 	}
 	c.t.Logf("kvstore dev:\n%s", tail([]byte(c.Dev.Out.String())))
