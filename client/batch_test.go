@@ -155,7 +155,10 @@ func TestListScanCount(t *testing.T) {
 	if n, err := c.Count(ctx, WithPrefix("p/"), WithLimit(10)); err != nil || n != 25 {
 		t.Fatalf("count %d, %v", n, err)
 	}
-	for range c.Scan(ctx) {
+	for _, err := range c.Scan(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		break // ends without another page
 	}
 }

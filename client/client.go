@@ -163,7 +163,7 @@ func (c *Client) dial(addr string, connect func(context.Context, string) (net.Co
 		grpc.WithWriteBufferSize(connBufferBytes),
 		grpc.WithContextDialer(connect),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: probeBackoffMin, Multiplier: 1.6, Jitter: 0.2, MaxDelay: probeBackoffMax},
+			Backoff:           backoff.Config{BaseDelay: probeBackoffFirst, Multiplier: 1.6, Jitter: 0.2, MaxDelay: probeBackoffMost},
 			MinConnectTimeout: c.cfg.ConnectTimeout,
 		}),
 	}

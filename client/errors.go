@@ -155,7 +155,7 @@ func (e *Error) Unwrap() error { return e.cause }
 
 // Is reports whether target is one of the sentinels with e's code.
 func (e *Error) Is(target error) bool {
-	t, ok := target.(*Error) //nolint:errorlint // errors.Is unwraps; this compares one link
+	t, ok := target.(*Error)
 	return ok && t.Message == "" && t.Details == nil && t.Code == e.Code
 }
 

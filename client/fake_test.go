@@ -110,8 +110,8 @@ func (n *fakeNode) start(addr string) {
 func (n *fakeNode) stop() {
 	n.unfreeze()
 	n.srv.Stop()
-	<-n.served
-	n.served <- nil // a second stop
+	err := <-n.served
+	n.served <- err // a second stop
 }
 
 func (n *fakeNode) freeze() {

@@ -170,8 +170,8 @@ func (n *node) zone() string { return n.info.Load().GetZone() }
 
 // Bounds of the backoff between probes of a node that is down.
 const (
-	probeBackoffMin = 50 * time.Millisecond
-	probeBackoffMax = time.Second
+	probeBackoffFirst = 50 * time.Millisecond
+	probeBackoffMost  = time.Second
 )
 
 // failed takes the node out of service until a probe succeeds.
@@ -186,7 +186,7 @@ func (n *node) failed(cause error) {
 		return
 	}
 	n.failures++
-	n.retryAt = now + jitter(probeBackoffMin, probeBackoffMax, n.failures)
+	n.retryAt = now + jitter(probeBackoffFirst, probeBackoffMost, n.failures)
 	if !n.down.Swap(true) {
 		n.client.cfg.Logger.Warn("node left", "address", n.addr, "error", cause)
 		n.client.wantRefresh()

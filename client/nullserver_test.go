@@ -33,8 +33,13 @@ func startNullNodes(tb testing.TB, n, valueBytes int) []string {
 		}
 		srv := grpc.NewServer(grpc.ForceServerCodecV2(rawCodec{}), grpc.UnknownServiceHandler(s.handle),
 			grpc.InitialWindowSize(streamWindowBytes), grpc.InitialConnWindowSize(connWindowBytes))
-		served := make(chan error, 1)
-		go func() { served <- srv.Serve(l) }()
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			if err := srv.Serve(l); err != nil {
+				tb.Error(err)
+			}
+		}()
 		tb.Cleanup(func() { srv.Stop(); <-served })
 		addrs = append(addrs, l.Addr().String())
 		topology.Nodes = append(topology.Nodes, &api.NodeInfo{Id: nodeName(i), Grpc: l.Addr().String()})

@@ -21,7 +21,7 @@ type live struct {
 
 func newLive(out io.Writer) *live {
 	f, ok := out.(interface{ Fd() uintptr })
-	return &live{out: out, terminal: ok && term.IsTerminal(int(f.Fd()))} //nolint:gosec // file descriptors are small
+	return &live{out: out, terminal: ok && term.IsTerminal(int(f.Fd()))}
 }
 
 // message writes something else than an interval.

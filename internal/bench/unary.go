@@ -111,7 +111,7 @@ func (c *unaryClient) Get(ctx context.Context, key string) error {
 func (c *unaryClient) List(ctx context.Context, prefix, start string, limit int) (int, error) {
 	ctx, cancel := c.context(ctx)
 	defer cancel()
-	res, err := c.stub.List(ctx, &api.ListRequest{Namespace: c.namespace, Prefix: prefix, Start: start, Limit: uint32(limit)}) //nolint:gosec // at most 10,000
+	res, err := c.stub.List(ctx, &api.ListRequest{Namespace: c.namespace, Prefix: prefix, Start: start, Limit: uint32(limit)})
 	return len(res.GetRecords()), err
 }
 

@@ -61,10 +61,10 @@ const spread = 2_654_435_761
 func newWorker(cfg *Config, p pool, client int) *worker {
 	w := &worker{
 		cfg: cfg, keys: NewKeys(cfg.Prefix, cfg.KeySize), pool: p,
-		rand: rand.New(rand.NewPCG(cfg.Seed, uint64(client))), stride: spread, //nolint:gosec // reproducible load
+		rand: rand.New(rand.NewPCG(cfg.Seed, uint64(client))), stride: spread,
 	}
 	if cfg.Zipf > 0 {
-		w.zipf = rand.NewZipf(w.rand, cfg.Zipf, 1, uint64(cfg.Keys-1)) //nolint:gosec // positive
+		w.zipf = rand.NewZipf(w.rand, cfg.Zipf, 1, uint64(cfg.Keys-1))
 	}
 	if cfg.isBatch() {
 		w.batchK, w.batchV = make([]string, cfg.Batch), make([][]byte, cfg.Batch)
@@ -77,7 +77,7 @@ func (w *worker) index() int {
 	if w.zipf == nil {
 		return w.rand.IntN(w.cfg.Keys)
 	}
-	return int(w.zipf.Uint64() * w.stride % uint64(w.cfg.Keys)) //nolint:gosec // below Keys
+	return int(w.zipf.Uint64() * w.stride % uint64(w.cfg.Keys))
 }
 
 func (w *worker) key() string { return w.keys.Key(w.index()) }

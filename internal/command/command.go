@@ -5,8 +5,10 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,18 +16,35 @@ import (
 	"kvstore/internal/version"
 )
 
-// Main runs the program and returns its exit code: 0, or 1 after an error,
-// which it prints.
+// Exit codes.
+const (
+	exitOK    = 0
+	exitError = 1
+	exitUsage = 2
+)
+
+// usageError is a command line that cannot be used.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// Main runs the program and returns its exit code: 0; 1 after an error, which
+// it prints; 2 after a command line that cannot be used.
 func Main(args []string, out, errs io.Writer) int {
 	root := Root()
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(errs)
-	if err := root.ExecuteContext(context.Background()); err != nil {
-		fmt.Fprintf(errs, "kvstore: %v\n", err)
-		return 1
+	cmd, err := root.ExecuteContextC(context.Background())
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, new(usageError)):
+		fmt.Fprintf(errs, "kvstore: %v\n  `%s --help` shows what is possible\n", err, cmd.CommandPath())
+		return exitUsage
 	}
-	return 0
+	fmt.Fprintf(errs, "kvstore: %v\n", err)
+	return exitError
 }
 
 // ServerMain is Main for KVStoreServer (S0.4): without a subcommand it is
@@ -50,10 +69,48 @@ func Root() *cobra.Command {
 		Short:         "A strongly consistent, replicated key-value store",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
+		Version:       version.Full("kvstore"),
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(devCommand(), serverCommand(), configCommand(), versionCommand())
+	root.InitDefaultCompletionCmd()
+	strict(root)
 	return root
+}
+
+// strict makes every command of the tree refuse what it does not know, as a
+// usageError. A command that only has subcommands shows its help.
+func strict(cmd *cobra.Command) {
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	check := cmd.Args
+	if !cmd.Runnable() {
+		check = onlySubcommands
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if check == nil {
+			return nil
+		}
+		if err := check(cmd, args); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+	for _, sub := range cmd.Commands() {
+		strict(sub)
+	}
+}
+
+// onlySubcommands refuses arguments: a subcommand would have taken them.
+func onlySubcommands(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	msg := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+	if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
+		msg += "; did you mean " + strings.Join(s, " or ") + "?"
+	}
+	return errors.New(msg)
 }
 
 func versionCommand() *cobra.Command {

@@ -50,7 +50,31 @@ func TestAlias(t *testing.T) {
 	if _, errs, code := run(t, kvStoreServer, "--cluster.groups", "0"); code != 1 || !strings.Contains(errs, "cluster.groups") {
 		t.Errorf("KVStoreServer --cluster.groups 0: %d %s", code, errs)
 	}
+	if _, errs, code := run(t, kvStoreServer, "bogus"); code != 2 || !strings.Contains(errs, "bogus") {
+		t.Errorf("KVStoreServer bogus: %d %s", code, errs)
+	}
 	if out, errs, code := run(t, kvStoreServer, "version"); code != 0 || !strings.HasPrefix(out, "kvstore ") {
 		t.Errorf("KVStoreServer version: %d %s%s", code, out, errs)
+	}
+}
+
+// TestUsage: what cannot be used is said on standard error and ends with 2.
+func TestUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{"bogus"}, {"config", "bogus"}, {"completion", "tcsh"}, {"--bogus"}, {"dev", "extra"},
+		{"dev", "--nodes", "many"}, {"server", "kvstore.yaml"}, {"server", "--config"}, {"version", "all"},
+	} {
+		out, errs, code := run(t, kvstore, args...)
+		if code != 2 || out != "" || !strings.HasPrefix(errs, "kvstore: ") || !strings.Contains(errs, "--help` shows") {
+			t.Errorf("%v: %d %q %q", args, code, out, errs)
+		}
+	}
+	if _, errs, _ := run(t, kvstore, "sever"); !strings.Contains(errs, "did you mean server?") {
+		t.Errorf("no suggestion: %s", errs)
+	}
+	for _, args := range [][]string{{}, {"config"}, {"completion"}, {"help"}, {"help", "server"}, {"--version"}, {"completion", "bash"}} {
+		if out, errs, code := run(t, kvstore, args...); code != 0 || out == "" {
+			t.Errorf("%v: %d %s", args, code, errs)
+		}
 	}
 }

@@ -37,7 +37,7 @@ func write(w io.Writer, c *Config, f form) error {
 		b.WriteString("# A key is also a flag (--node.name) and a variable (KVSTORE_NODE_NAME); flags win over variables, variables over this file.\n")
 	}
 	for _, o := range options {
-		if !strings.Contains(o.key, ".") && !(f.onlyGiven && !c.Given(o.key)) {
+		if !strings.Contains(o.key, ".") && (!f.onlyGiven || c.Given(o.key)) {
 			writeOption(&b, c, o, comments)
 		}
 	}
@@ -50,7 +50,7 @@ func write(w io.Writer, c *Config, f form) error {
 		}
 		fmt.Fprintf(&b, "%s:\n", s.key)
 		for _, o := range options {
-			if strings.HasPrefix(o.key, s.key+".") && !(f.onlyGiven && !c.Given(o.key)) {
+			if strings.HasPrefix(o.key, s.key+".") && (!f.onlyGiven || c.Given(o.key)) {
 				writeOption(&b, c, o, comments)
 			}
 		}

@@ -86,10 +86,10 @@ func (r outcome) json() any {
 // finish says how the batch ended: the code of the failures when all items
 // failed, else partial.
 func (b *batchOut) finish() error {
-	switch {
-	case b.failed == 0:
+	switch b.failed {
+	case 0:
 		return nil
-	case b.failed == b.total:
+	case b.total:
 		return fmt.Errorf("all %d items failed, the first: %w", b.total, b.first)
 	}
 	return codeError{error: fmt.Errorf("%d of %d items failed, the first: %w", b.failed, b.total, b.first), code: exitPartial}

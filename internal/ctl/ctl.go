@@ -52,6 +52,6 @@ func terminal(stream any) (fd int, ok bool) {
 	if !isFile {
 		return 0, false
 	}
-	fd = int(f.Fd()) //nolint:gosec // file descriptors are small
+	fd = int(f.Fd())
 	return fd, term.IsTerminal(fd)
 }

@@ -107,8 +107,8 @@ func (a *app) waitJob(ctx context.Context, c *client.Client, job *api.Job) (*api
 		if err != nil {
 			return nil, err
 		}
-		p.Phase(now.GetKind(), int64(now.GetTotal()), 0) //nolint:gosec // a count of keys
-		p.Add(int64(now.GetDone()), 0)                   //nolint:gosec // a count of keys
+		p.Phase(now.GetKind(), int64(now.GetTotal()), 0)
+		p.Add(int64(now.GetDone()), 0)
 		switch now.GetState() {
 		case "done":
 			return now, nil

@@ -202,7 +202,7 @@ func (a *app) section(headers string, rows [][]string) error {
 
 func nodeRows(nodes []nodeView) [][]string {
 	rows := make([][]string, 0, len(nodes))
-	size := func(n uint64) string { return progress.Bytes(int64(n)) } //nolint:gosec // bytes on a disk
+	size := func(n uint64) string { return progress.Bytes(int64(n)) }
 	for _, n := range nodes {
 		row := []string{n.Name, n.State, n.GRPC, n.HTTP, n.Zone, n.Version, "", number(int64(n.Leads)), "", "", "", ""}
 		if n.UptimeMS > 0 {

@@ -78,7 +78,7 @@ func startChild(s *spawner, c *cluster, i int, onEnd func()) (*child, error) {
 		return nil, err
 	}
 	argv := c.nodes[i].Argv
-	cmd := exec.Command(argv[0], argv[1:]...) //nolint:gosec // our own executable
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), watchVariable+"=1")
 	cmd.Dir = c.nodeDir(i)

@@ -328,15 +328,18 @@ func killAndStartByHand(t *testing.T, dir string, n Node) (pid int) {
 		}
 		return nil
 	})
-	cmd := exec.Command(n.Argv[0], n.Argv[1:]...) //nolint:gosec // the argv under test
+	cmd := exec.Command(n.Argv[0], n.Argv[1:]...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait()
+	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		<-done
+		<-ended
 	})
 	eventually(t, func() error {
 		if pid := pidOf(); pid != cmd.Process.Pid {
@@ -416,7 +419,7 @@ func TestExecutableOfGoRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	exe := filepath.Join(built, "kvstore")
-	if err := os.WriteFile(exe, []byte("program"), 0o700); err != nil { //nolint:gosec // it is a program
+	if err := os.WriteFile(exe, []byte("program"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()

@@ -113,7 +113,7 @@ func (s *supervisor) waitReady(ctx context.Context) error {
 		}
 		select {
 		case i := <-s.ended:
-			return fmt.Errorf("%s ended while starting: %v\nend of %s:\n%s", s.c.nodes[i].Name, s.children[i].err, s.c.logFile(i), s.tail(i))
+			return fmt.Errorf("%s ended while starting: %v\nend of %s:\n%s", s.c.nodes[i].Name, endReason(s.children[i].err), s.c.logFile(i), s.tail(i))
 		case <-tell.C:
 			s.tellWaiting(reasons)
 		case <-ctx.Done():

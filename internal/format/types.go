@@ -117,17 +117,17 @@ type Member struct {
 // every checkpoint and snapshot, so that a restart or a receiver continues
 // exactly as if it had applied the whole log.
 type State struct {
-	Group    keyspace.GroupID
-	Index    keyspace.Index // applied
-	Term     keyspace.Term  // term of the entry at Index
-	LastRev  keyspace.Revision
-	Ceiling  keyspace.Revision
-	Closed   keyspace.Revision
-	Chain    uint64
-	Format   uint32 // finalized format version of this group
-	Members  []Member
-	NextID   keyspace.ReplicaID // next replica id to give
-	Uploads  []Upload           // unclaimed, sorted by Stamp
+	Group   keyspace.GroupID
+	Index   keyspace.Index // applied
+	Term    keyspace.Term  // term of the entry at Index
+	LastRev keyspace.Revision
+	Ceiling keyspace.Revision
+	Closed  keyspace.Revision
+	Chain   uint64
+	Format  uint32 // finalized format version of this group
+	Members []Member
+	NextID  keyspace.ReplicaID // next replica id to give
+	Uploads []Upload           // unclaimed, sorted by Stamp
 	// ConfState is the marshalled raftpb.ConfState at Index.
 	ConfState []byte
 }

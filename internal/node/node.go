@@ -148,9 +148,7 @@ func (n *Node) openPeers() (err error) {
 	if n.transport, err = transport.New(o); err != nil {
 		return err
 	}
-	if n.book, err = openAddressBook(n.config, n.id, n.transport, n.nameOf, n.logger.With("part", "peers")); err != nil {
-		return err
-	}
+	n.book = openAddressBook(n.config, n.id, n.transport, n.nameOf, n.logger.With("part", "peers"))
 	n.agent, err = n.newAgent()
 	return err
 }

@@ -39,7 +39,7 @@ type peerAddress struct {
 	Peer string `json:"peer"`
 }
 
-func openAddressBook(c *config.Config, self keyspace.NodeID, t *transport.Transport, name func(keyspace.NodeID) string, logger *slog.Logger) (*addressBook, error) {
+func openAddressBook(c *config.Config, self keyspace.NodeID, t *transport.Transport, name func(keyspace.NodeID) string, logger *slog.Logger) *addressBook {
 	b := &addressBook{
 		self: self, file: filepath.Join(c.Node.DataDir, "peers.json"), fixed: map[string]string{},
 		transport: t, logger: logger, name: name, peers: map[keyspace.NodeID]peerAddress{},
@@ -49,7 +49,7 @@ func openAddressBook(c *config.Config, self keyspace.NodeID, t *transport.Transp
 	}
 	text, err := os.ReadFile(b.file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return b, nil
+		return b
 	}
 	if err == nil {
 		err = json.Unmarshal(text, &b.peers)
@@ -61,7 +61,7 @@ func openAddressBook(c *config.Config, self keyspace.NodeID, t *transport.Transp
 	for id, p := range b.peers {
 		b.connect(id, p)
 	}
-	return b, nil
+	return b
 }
 
 // connect hands one address to the transport.

@@ -55,7 +55,7 @@ func (n *Node) seedFounding(members map[keyspace.GroupID][]format.MemberRecord) 
 func memberRecords(members []format.Member) []format.MemberRecord {
 	out := make([]format.MemberRecord, len(members))
 	for i, m := range members {
-		out[i] = format.MemberRecord{Replica: m.Replica, Node: m.Node, Learner: m.Learner}
+		out[i] = format.MemberRecord(m)
 	}
 	return out
 }

@@ -190,6 +190,7 @@ func (g *groupLog) check(o *op) error {
 		p.replica = 0
 		p.restart(&Checkpoint{})
 		return nil
+	default: // the rest needs a replica that is there
 	}
 	if p.replica == 0 {
 		panic(fmt.Sprintf("raftlog: group %d has no replica here (operation %d)", g.id, o.kind))
@@ -204,6 +205,7 @@ func (g *groupLog) check(o *op) error {
 		p.checkpoint = uint64(o.checkpoint.Index)
 	case opSwitch:
 		p.restart(&o.checkpoint)
+	default: // leaves the positions of the log as they are
 	}
 	return nil
 }
@@ -283,7 +285,7 @@ func (b *Batch) apply(l *Log, s *segment) {
 func (g *groupLog) applyEntries(o *op, s *segment, cache *entryCache) {
 	offset := o.offset
 	for _, e := range o.entries {
-		r := entryRef{segment: s.number, term: e.GetTerm(), offset: uint32(offset), data: uint32(len(e.Data))} //nolint:gosec // segments are below 4 GiB
+		r := entryRef{segment: s.number, term: e.GetTerm(), offset: uint32(offset), data: uint32(len(e.Data))}
 		g.append(e.GetIndex(), r, cache)
 		cache.add(g, e)
 		offset += r.recordBytes()

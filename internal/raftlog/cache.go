@@ -46,7 +46,7 @@ func (c *entryCache) add(g *groupLog, e *raftpb.Entry) {
 
 func (c *entryCache) evict(i cacheItem) {
 	if g := i.group; i.caches() {
-		c.drop(g, int(i.index-g.cacheFirst())+1) //nolint:gosec // a position in the cache
+		c.drop(g, int(i.index-g.cacheFirst())+1)
 	}
 }
 

@@ -71,7 +71,7 @@ func appendCheckpoint(b []byte, c *Checkpoint) []byte {
 			panic(fmt.Sprintf("raftlog: configuration %v cannot be encoded: %v", c.ConfState, err))
 		}
 	}
-	binary.LittleEndian.PutUint32(b[at:], uint32(len(b)-at-4)) //nolint:gosec // bounded by maxFrameBytes
+	binary.LittleEndian.PutUint32(b[at:], uint32(len(b)-at-4))
 	return append(b, c.State...)
 }
 

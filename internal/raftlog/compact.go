@@ -91,7 +91,7 @@ func (l *Log) rawRecords(g *groupLog) ([]byte, error) {
 		if err := l.readRecord(records[at:], r); err != nil {
 			return nil, err
 		}
-		if _, _, err := checkEntry(records[at:], g.id, g.first+uint64(i), r); err != nil { //nolint:gosec // a position in the log
+		if _, _, err := checkEntry(records[at:], g.id, g.first+uint64(i), r); err != nil {
 			return nil, err
 		}
 	}
@@ -102,7 +102,7 @@ func (m move) apply(s *segment) {
 	offset := m.offset
 	for i := range m.group.refs {
 		r := &m.group.refs[i]
-		r.segment, r.offset = s.number, uint32(offset) //nolint:gosec // segments are below 4 GiB
+		r.segment, r.offset = s.number, uint32(offset)
 		offset += r.recordBytes()
 	}
 }

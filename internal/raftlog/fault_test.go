@@ -157,7 +157,7 @@ func TestBitFlips(t *testing.T) {
 		size, _ := file.Size()
 		for offset := int64(r.IntN(5)); offset < size; offset += 1 + int64(r.IntN(stride)) {
 			flipped := copyOf(fs)
-			if err := flipped.FlipBit(name, offset, uint(r.IntN(8))); err != nil { //nolint:gosec // small
+			if err := flipped.FlipBit(name, offset, uint(r.IntN(8))); err != nil {
 				t.Fatal(err)
 			}
 			l, err := Open(flipped, testDir, testOptions(r))

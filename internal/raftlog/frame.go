@@ -50,7 +50,7 @@ func endFrame(b []byte, start int, salt, seq, synced uint64) []byte {
 	length := len(b) - start
 	h := b[start : start+frameHeaderBytes]
 	binary.LittleEndian.PutUint32(h[4:], frameMagic)
-	binary.LittleEndian.PutUint32(h[8:], uint32(length)) //nolint:gosec // bounded by maxFrameBytes
+	binary.LittleEndian.PutUint32(h[8:], uint32(length))
 	binary.LittleEndian.PutUint16(h[12:], frameVersion)
 	binary.LittleEndian.PutUint64(h[16:], seq)
 	binary.LittleEndian.PutUint64(h[24:], synced)

@@ -117,7 +117,7 @@ func (g *groupLog) remove(cache *entryCache) {
 
 // truncate drops the entries from index on.
 func (g *groupLog) truncate(index uint64, cache *entryCache) {
-	keep := int(index - g.first) //nolint:gosec // between 0 and len(refs)
+	keep := int(index - g.first)
 	for _, r := range g.refs[keep:] {
 		g.bytes -= r.recordBytes()
 	}
@@ -143,7 +143,7 @@ func (g *groupLog) append(index uint64, r entryRef, cache *entryCache) {
 
 // compact forgets the entries below first, a known index.
 func (g *groupLog) compact(first uint64, cache *entryCache) {
-	n := int(first - g.first) //nolint:gosec // between 0 and len(refs)
+	n := int(first - g.first)
 	if n <= 0 {
 		return
 	}

@@ -145,7 +145,7 @@ func (l *Log) MayCreate(group keyspace.GroupID, replica keyspace.ReplicaID) bool
 	if g == nil {
 		return !l.unscoped
 	}
-	return !(g.damaged && g.replica == 0) && replica > max(g.removed, g.replica)
+	return (!g.damaged || g.replica != 0) && replica > max(g.removed, g.replica)
 }
 
 // Meta returns a small fact of the node, as of the last Commit that set it.

@@ -110,6 +110,7 @@ func (m *model) apply(b *Batch) {
 			g.restart(o.checkpoint)
 		case opCheckpoint:
 			g.checkpoint = o.checkpoint
+		case opMeta: // of the node, above
 		case opHardState:
 			g.hard = o.hard
 		case opEntries:
@@ -244,7 +245,7 @@ func (w *workload) fill(b *Batch) {
 		b.SetMeta("node_id", []byte("11111111-2222"))
 	} else {
 		for range 1 + w.r.IntN(3) {
-			w.one(b, keyspace.GroupID(w.r.IntN(3))) //nolint:gosec // small
+			w.one(b, keyspace.GroupID(w.r.IntN(3)))
 		}
 	}
 	w.model.apply(b)
@@ -295,7 +296,7 @@ func (w *workload) entries(b *Batch, id keyspace.GroupID, first, term uint64) {
 	var es []*raftpb.Entry
 	for i := range 1 + w.r.Uint64N(3) {
 		e := entry(term, first+i, "")
-		e.Data = bytes.Repeat([]byte{byte(w.r.Uint32())}, w.r.IntN(w.maxData+1)) //nolint:gosec // any byte
+		e.Data = bytes.Repeat([]byte{byte(w.r.Uint32())}, w.r.IntN(w.maxData+1))
 		if w.r.IntN(8) == 0 {
 			e.Type = raftpb.EntryConfChangeV2.Enum()
 		}
@@ -306,7 +307,7 @@ func (w *workload) entries(b *Batch, id keyspace.GroupID, first, term uint64) {
 
 // compact does what a host does after a checkpoint, sometimes.
 func (w *workload) compact(l *Log) {
-	id := keyspace.GroupID(w.r.IntN(3)) //nolint:gosec // small
+	id := keyspace.GroupID(w.r.IntN(3))
 	if g := w.model.groups[id]; g != nil && g.replica != 0 && w.r.IntN(3) == 0 {
 		l.Compact(id, g.checkpoint.Index+1-min(g.checkpoint.Index, keyspace.Index(w.r.Uint64N(5))))
 	}

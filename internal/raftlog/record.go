@@ -68,7 +68,7 @@ func beginRecord(b []byte, t recordType, g keyspace.GroupID) []byte {
 func endRecord(b []byte, start int) []byte {
 	h, body := b[start:start+recordHeaderBytes], b[start+recordHeaderBytes:]
 	binary.LittleEndian.PutUint32(h[4:], crc32.Checksum(body, castagnoli))
-	binary.LittleEndian.PutUint32(h[8:], uint32(len(body))) //nolint:gosec // bounded by maxFrameBytes
+	binary.LittleEndian.PutUint32(h[8:], uint32(len(body)))
 	binary.LittleEndian.PutUint32(h[0:], crc32.Checksum(h[4:], castagnoli))
 	return b
 }
@@ -121,7 +121,7 @@ func appendGroup(b []byte, g keyspace.GroupID, live, removed keyspace.ReplicaID)
 func appendMeta(b []byte, key string, value []byte) []byte {
 	start := len(b)
 	b = beginRecord(b, recordMeta, 0)
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(key))) //nolint:gosec // bounded by maxFrameBytes
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(key)))
 	b = append(append(b, key...), value...)
 	return endRecord(b, start)
 }

@@ -111,7 +111,7 @@ func (r *recovery) unreadable(i int) (used, end bool, err error) {
 	s.end = s.size
 	r.reading, r.frames = s, r.frames[:0]
 	// However many frames it holds, later ones are numbered higher.
-	r.l.nextFrame = max(r.l.nextFrame, r.expect) + uint64(s.size/sectorBytes) + 1 //nolint:gosec // sizes are positive
+	r.l.nextFrame = max(r.l.nextFrame, r.expect) + uint64(s.size/sectorBytes) + 1
 	r.expect = 0
 	return true, false, nil
 }

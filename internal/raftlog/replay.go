@@ -162,7 +162,7 @@ func (r *recovery) entry(s *segment, offset int64, rec record) error {
 	if h.index == 0 || h.index < g.first || h.index > g.last()+1 {
 		return errGap
 	}
-	ref := entryRef{segment: s.number, term: h.term, offset: uint32(offset), data: uint32(len(data))} //nolint:gosec // segments are below 4 GiB
+	ref := entryRef{segment: s.number, term: h.term, offset: uint32(offset), data: uint32(len(data))}
 	g.append(h.index, ref, &r.l.cache)
 	return nil
 }

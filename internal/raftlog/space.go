@@ -28,7 +28,7 @@ func (l *Log) free() int64 {
 		return 0
 	}
 	const huge = 1 << 60
-	return max(0, int64(min(free, huge))-l.opts.ReserveBytes) //nolint:gosec // bounded by huge
+	return max(0, int64(min(free, huge))-l.opts.ReserveBytes)
 }
 
 // prepareAhead has the next segment prepared when there is room for it.

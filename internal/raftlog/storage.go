@@ -129,7 +129,7 @@ func encodedBytes(term, index uint64, data uint32) uint64 {
 	return n
 }
 
-func varintBytes(v uint64) uint64 { return uint64(bits.Len64(v|1)+6) / 7 } //nolint:gosec // at most 10
+func varintBytes(v uint64) uint64 { return uint64(bits.Len64(v|1)+6) / 7 }
 
 // readEntries appends entries lo..hi-1 from disk, one read for each run that
 // is contiguous there.

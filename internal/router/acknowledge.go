@@ -1,6 +1,8 @@
 package router
 
 import (
+	"fmt"
+
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/replica"
 )
@@ -39,6 +41,8 @@ func (p *part) acknowledge(q *replica.Request) {
 				res.Delete = deleteResponse(o)
 			}
 		}
+	default:
+		panic(fmt.Sprintf("router: kind %d is no write", p.st.kind))
 	}
 	p.finish()
 }

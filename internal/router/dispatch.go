@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"kvstore/internal/fault"
@@ -120,6 +121,8 @@ func (p *part) request() *replica.Request {
 		for n := range q.Ops {
 			deleteOp(&q.Ops[n], st.ns, items[p.item(n)])
 		}
+	default:
+		panic(fmt.Sprintf("router: kind %d is no write", st.kind))
 	}
 	return q
 }

@@ -282,7 +282,7 @@ func expiry(t *testing.T, c *harness.Cluster) {
 	}
 	harness.Eventually(t, func() error {
 		if _, err := cl.Get(ctx, key); !errors.Is(err, client.ErrNotFound) {
-			return fmt.Errorf("%v after %v", err, time.Since(written))
+			return fmt.Errorf("%s after %v", fmt.Sprint(err), time.Since(written))
 		}
 		return nil
 	})

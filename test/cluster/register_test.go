@@ -145,7 +145,7 @@ func (r *registers) end() {
 
 func (r *registers) work(cl *client.Client, id int) {
 	versions := map[string]uint64{}
-	random := rand.New(rand.NewPCG(uint64(id), 7)) //nolint:gosec // no secret
+	random := rand.New(rand.NewPCG(uint64(id), 7))
 	for n := 0; ; n++ {
 		select {
 		case <-r.stop:

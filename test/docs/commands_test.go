@@ -99,7 +99,7 @@ func parses(t *testing.T, doc string, words []string) {
 func help(t *testing.T, words ...string) string {
 	t.Helper()
 	args := append(words[1:len(words):len(words)], "--help")
-	out, err := exec.Command(harness.Binary(t, words[0]), args...).CombinedOutput() //nolint:gosec // our own programs
+	out, err := exec.Command(harness.Binary(t, words[0]), args...).CombinedOutput()
 	if err != nil {
 		t.Logf("%s: %v\n%s", strings.Join(words, " "), err, out)
 		return ""

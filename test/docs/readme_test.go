@@ -76,7 +76,7 @@ func TestReadme(t *testing.T) {
 // start runs a script in the repository, as a newcomer with that home does.
 func start(t *testing.T, home, script string) *harness.Process {
 	t.Helper()
-	cmd := exec.Command("bash", "-c", script) //nolint:gosec // the documents' commands
+	cmd := exec.Command("bash", "-c", script)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+filepath.Join(home, "config"), "XDG_STATE_HOME="+filepath.Join(home, "state"))
 	p := harness.StartProcess(t, script, cmd)

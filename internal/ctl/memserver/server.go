@@ -121,7 +121,7 @@ func (s *Server) create(name string) *api.Namespace {
 }
 
 // milli is the time part of a revision.
-func milli(revision uint64) int64 { return int64(revision >> 16) } //nolint:gosec // 48 bits
+func milli(revision uint64) int64 { return int64(revision >> 16) }
 
 // next stamps a write, one second after the one before. mu must be held.
 func (s *Server) next() uint64 {

@@ -45,7 +45,7 @@ func TestRoundTrip(t *testing.T) {
 func TestBadLines(t *testing.T) {
 	for _, line := range []string{
 		`{"key":"a"}`, `{"value":"a"}`, `{"key":"a","value":"x","value_base64":"eA=="}`, `{"key":"a","value_base64":"?"}`,
-		`{"key":"a","value":"x","if_versoin":1}`, `{"key":"a","value":"x"} {}`, `{"key":"a","value":"x","checksum":1}`,
+		`{"key":"a","value":"x","if_vershion":1}`, `{"key":"a","value":"x"} {}`, `{"key":"a","value":"x","checksum":1}`,
 		`{"key":"a","value":"x","ttl_seconds":1,"expires_at":"2030-01-01T00:00:00Z"}`, `[]`, `{`,
 	} {
 		j, err := Parse([]byte(line))

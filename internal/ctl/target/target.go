@@ -20,7 +20,7 @@ import (
 const (
 	EnvEndpoints = "KVCTL_ENDPOINTS"
 	EnvContext   = "KVCTL_CONTEXT"
-	EnvToken     = "KVCTL_TOKEN"
+	EnvToken     = "KVCTL_TOKEN" //nolint:gosec // the name of a variable
 )
 
 const (

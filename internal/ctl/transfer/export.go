@@ -70,7 +70,7 @@ func (e *export) all(ctx context.Context) error {
 func (r *run) total(ctx context.Context) (n int64, err error) {
 	err = r.retry(ctx, func(ctx context.Context) error {
 		count, err := r.Client.Count(ctx, client.WithPrefix(r.Prefix))
-		n = int64(count) //nolint:gosec // a count of keys
+		n = int64(count)
 		return err
 	})
 	return n, unfatal(err)
@@ -90,7 +90,7 @@ func (r *run) list(ctx context.Context, emit func(item) error) error {
 	return r.pages(ctx, "", []client.ListOption{client.KeysOnly(), client.WithLimit(exportPage)}, func(p client.Page) error {
 		for _, rec := range p.Records {
 			rec.Read.Revision = p.Revision
-			if err := emit(item{key: rec.Key, name: strconv.Quote(rec.Key), size: int64(rec.Size), rec: rec}); err != nil { //nolint:gosec // at most 16 MB
+			if err := emit(item{key: rec.Key, name: strconv.Quote(rec.Key), size: int64(rec.Size), rec: rec}); err != nil {
 				return err
 			}
 		}

@@ -45,7 +45,7 @@ func (r *run) retry(ctx context.Context, op func(context.Context) error) error {
 		if time.Now().Add(wait).After(deadline) {
 			return &fatalError{fmt.Errorf("gave up after %s of retries: %w", r.RetryFor, err)}
 		}
-		t := time.NewTimer(wait/2 + rand.N(wait/2)) //nolint:gosec // jitter
+		t := time.NewTimer(wait/2 + rand.N(wait/2))
 		select {
 		case <-t.C:
 		case <-ctx.Done():

@@ -22,5 +22,5 @@ func free(path string) (uint64, error) {
 	if err := unix.Statfs(path, &stat); err != nil {
 		return 0, &os.PathError{Op: "statfs", Path: path, Err: err}
 	}
-	return uint64(stat.Bavail) * uint64(stat.Bsize), nil //nolint:gosec,unconvert // never negative; types differ between systems
+	return uint64(stat.Bavail) * uint64(stat.Bsize), nil //nolint:unconvert // types differ between systems
 }

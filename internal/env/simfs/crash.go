@@ -68,10 +68,10 @@ func (f *FS) Crash(r env.Rand) *FS {
 		case mode == 1:
 			return all
 		case mode == 2 && x%8 == 0 && u.Sector >= 0:
-			all.Torn, all.TornEnd = 1+int(x>>8%(SectorBytes-1)), x>>32&1 == 0 //nolint:gosec // small
+			all.Torn, all.TornEnd = 1+int(x>>8%(SectorBytes-1)), x>>32&1 == 0
 			return all
 		default:
-			return Choice{Version: int(x % uint64(u.Versions+1))} //nolint:gosec // small
+			return Choice{Version: int(x % uint64(u.Versions+1))}
 		}
 	})
 }

@@ -281,7 +281,7 @@ func (f *FS) Free(string) (uint64, error) {
 	if f.capacity == 0 {
 		return 1 << 50, nil
 	}
-	return uint64(max(0, f.capacity-f.used())), nil //nolint:gosec // not negative
+	return uint64(max(0, f.capacity-f.used())), nil
 }
 
 // Used returns the bytes of all files.
@@ -349,6 +349,7 @@ func (o Op) String() string {
 		b.WriteString(" " + itoa(o.Offset) + "+" + itoa(o.Bytes))
 	case OpPreallocate, OpTruncate:
 		b.WriteString(" " + itoa(o.Bytes))
+	default: // the name says all
 	}
 	return b.String()
 }
