@@ -35,6 +35,8 @@ func Main(args []string, out, errs io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(errs)
+	root.InitDefaultCompletionCmd(args...) // it keeps the output that is set now
+	strict(root)
 	cmd, err := root.ExecuteContextC(context.Background())
 	switch {
 	case err == nil:
@@ -73,8 +75,6 @@ func Root() *cobra.Command {
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(devCommand(), serverCommand(), configCommand(), versionCommand())
-	root.InitDefaultCompletionCmd()
-	strict(root)
 	return root
 }
 
@@ -85,6 +85,7 @@ func strict(cmd *cobra.Command) {
 	check := cmd.Args
 	if !cmd.Runnable() {
 		check = onlySubcommands
+		cmd.SuggestionsMinimumDistance = 2
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {

@@ -43,7 +43,7 @@ over variables, variables over the file.`,
 
 func addConfigFlags(f *pflag.FlagSet, file *string) {
 	f.SortFlags = false
-	f.StringVar(file, "config", "", "YAML `FILE`; 'kvstore config default' prints one")
+	f.StringVar(file, "config", "", "configuration, a YAML `FILE`; 'kvstore config default' prints one")
 	config.AddFlags(f)
 }
 
