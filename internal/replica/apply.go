@@ -165,8 +165,8 @@ func (c *Core) answer(term keyspace.Term) {
 			delete(l.overlay, key)
 		}
 	}
-	if p.lower && l.transferTo != 0 {
-		l.lowered = true
+	if p.lower {
+		l.lowerApplied()
 	}
 	l.done = append(l.done, p.requests...)
 }

@@ -7,10 +7,20 @@ import "kvstore/internal/keyspace"
 // Later writes are stamped above it.
 func (c *Core) ReadClock(now Now) keyspace.Revision {
 	l := c.lead
-	t := min(keyspace.RevisionAt(now.Physical), c.state.Ceiling, l.bound)
-	t = max(t, l.floor, c.state.LastRev)
+	t := min(keyspace.RevisionAt(now.Physical), c.ReadCeiling())
+	t = max(t, l.floor, l.read, c.state.LastRev)
+	l.read = t
 	l.clock = max(l.clock, t)
 	return t
+}
+
+// ReadCeiling is how far reads of a leader may be judged: its applied ceiling,
+// and no further than one that it has begun to lower.
+func (c *Core) ReadCeiling() keyspace.Revision {
+	if c.lead == nil {
+		return c.state.Ceiling
+	}
+	return min(c.state.Ceiling, c.lead.bound)
 }
 
 // stamp gives the next revision: max(physical, last + 1).
@@ -38,11 +48,14 @@ func (c *Core) nextClosed(first keyspace.Revision) keyspace.Revision {
 	return max(l.closed, min(first-1, c.state.Ceiling, l.bound))
 }
 
-// RaiseCeiling asks for an applied ceiling of at least rev.
-func (c *Core) RaiseCeiling(rev keyspace.Revision) {
-	if c.lead != nil {
-		c.lead.raise = max(c.lead.raise, rev)
+// RaiseCeiling asks for an applied ceiling of at least rev; false when that is
+// on its way already.
+func (c *Core) RaiseCeiling(rev keyspace.Revision) bool {
+	if c.lead == nil || rev <= c.lead.raise {
+		return false
 	}
+	c.lead.raise = rev
+	return true
 }
 
 // CloseIdle lets an idle leader promise that nothing is ever written at or
@@ -52,7 +65,7 @@ func (c *Core) CloseIdle(now Now) (closed keyspace.Revision, ok bool) {
 	if l == nil || !l.appliedOwn || len(l.inflight) > 0 || l.transferTo != 0 {
 		return 0, false
 	}
-	t := min(keyspace.RevisionAt(now.Physical), c.state.Ceiling, l.bound)
+	t := min(keyspace.RevisionAt(now.Physical), c.ReadCeiling())
 	if t <= c.closed {
 		return c.closed, c.closed > 0
 	}
@@ -88,9 +101,26 @@ func (c *Core) TransferReady() (to keyspace.ReplicaID, ok bool) {
 	return c.lead.transferTo, true
 }
 
-// EndTransfer resumes evaluation after a transfer that did not happen.
+// EndTransfer resumes evaluation after a transfer that did not happen. While
+// the lowering entry is in flight it goes on to bind: it may become the last
+// that the next leader knows.
 func (c *Core) EndTransfer() {
-	if l := c.lead; l != nil {
-		l.transferTo, l.lowering, l.lowered, l.bound = 0, false, false, keyspace.MaxRevision
+	l := c.lead
+	if l == nil {
+		return
+	}
+	if l.lowered || !l.lowering {
+		l.bound = keyspace.MaxRevision
+	}
+	l.transferTo, l.lowering, l.lowered = 0, false, false
+}
+
+// lowerApplied meets the own lowering entry, of this transfer or of one that
+// was given up.
+func (l *leadership) lowerApplied() {
+	if l.lowering {
+		l.lowered = true
+	} else {
+		l.bound = keyspace.MaxRevision
 	}
 }

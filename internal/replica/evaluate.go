@@ -28,6 +28,9 @@ type building struct {
 	p     *proposal
 	bytes int
 	now   Now
+	// pin asks for an entry even without writes: a refusal was judged at a time
+	// that no applied ceiling covers.
+	pin bool
 }
 
 // Evaluate takes waiting requests in order and builds at most one entry from
@@ -46,7 +49,7 @@ func (c *Core) Evaluate(now Now) Outcome {
 	taken, refused := c.evaluateQueue(&b, &out)
 	c.queue.take(taken)
 	c.dropGarbage(&b)
-	if len(b.entry.Writes) > 0 || l.digest || c.mustRaise(now) {
+	if len(b.entry.Writes) > 0 || l.digest || b.pin || c.mustRaise(now) {
 		out.Payload = c.seal(&b)
 	}
 	c.park(refused, &b, &out)
@@ -229,12 +232,38 @@ func (c *Core) evaluate(r *Request, b *building) verdict {
 	if failed {
 		c.abandon(r)
 		abortOthers(r)
+		c.pinExpiry(curs, judged, b)
 		return verdictRefused
 	}
 	if c.startUpload(r, b.now) {
 		return verdictUpload
 	}
-	return c.commit(r, curs, b, judged.UnixMilli())
+	v := c.commit(r, curs, b, judged.UnixMilli())
+	if v == verdictRefused {
+		c.pinExpiry(curs, judged, b)
+	}
+	return v
+}
+
+// pinExpiry makes a refusal hold that took a record for expired at judged:
+// group time must not be behind that again, here or on a later leader. What
+// the applied ceiling does not cover takes an entry (DESIGN 6).
+func (c *Core) pinExpiry(curs []current, judged keyspace.Revision, b *building) {
+	l := c.lead
+	known := max(l.read, l.floor, c.state.LastRev).UnixMilli()
+	for i := range curs {
+		h := &curs[i].header
+		if h.Version == 0 || h.Exists(judged.UnixMilli()) || !h.Exists(known) {
+			continue
+		}
+		l.clock = max(l.clock, judged)
+		if judged <= c.ReadCeiling() {
+			l.read = max(l.read, judged)
+		} else {
+			b.pin = true
+		}
+		return
+	}
 }
 
 // abortOthers marks the operations that would have succeeded.

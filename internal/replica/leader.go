@@ -22,6 +22,8 @@ type leadership struct {
 
 	// clock is the last stamp given or time read; ceiling the highest proposed.
 	clock, ceiling, closed keyspace.Revision
+	// read is the latest time that reads and refusals were judged at.
+	read keyspace.Revision
 	// floor is the ceiling inherited from earlier leaders.
 	floor keyspace.Revision
 	// bound caps read clocks once a transfer lowered the ceiling; MaxRevision
@@ -38,7 +40,8 @@ type leadership struct {
 	// evaluations counts those that left refusals to confirm.
 	evaluations uint64
 	refusals    []*Request
-	uploads     []*upload
+	uploads     []*upload // with chunks still to be proposed
+	open        []*upload // neither claimed nor discarded
 	garbage     []*upload
 	// done are requests whose entry is applied and not yet published.
 	done []*Request

@@ -6,13 +6,18 @@ import (
 	"kvstore/internal/keyspace"
 )
 
-// evaluateClock moves the clock to at least the wanted time. The request then
-// waits like a refusal: for everything stamped so far, and for confirmation.
+// evaluateClock moves the clock to at least the wanted time, or to physical
+// time when none is wanted, so that no expiry is missed. The request then waits
+// like a refusal: for everything stamped so far, and for confirmation.
 func (c *Core) evaluateClock(r *Request, b *building) {
 	l := c.lead
-	t := max(l.clock, r.Clock.AtLeast, min(keyspace.RevisionAt(b.now.Physical), l.ceiling))
+	physical := keyspace.RevisionAt(b.now.Physical)
+	if r.Clock.AtLeast != 0 {
+		physical = min(physical, l.ceiling)
+	}
+	t := max(l.clock, r.Clock.AtLeast, physical)
 	l.clock, r.Clock.Result = t, t
-	if t > c.state.Ceiling {
+	if t > c.ReadCeiling() {
 		l.raise = max(l.raise, t)
 	}
 }
@@ -105,6 +110,11 @@ func (c *Core) requeue(requests []*Request) {
 	c.queue = queue{}
 	for _, r := range requests {
 		r.refused = false
+		for i := range r.Ops {
+			if u := r.Ops[i].upload; u != nil {
+				u.claimed = false
+			}
+		}
 		c.queue.push(r)
 	}
 	for _, r := range items {

@@ -17,7 +17,7 @@ func (r *Request) cost() (ops, bytes int) {
 	for i := range r.Ops {
 		bytes += len(r.Ops[i].Value) + len(r.Ops[i].Key) + 64
 	}
-	return len(r.Ops), bytes
+	return max(1, len(r.Ops)), bytes
 }
 
 func (q *queue) push(r *Request) {
@@ -56,13 +56,28 @@ const retryHint = 20 * time.Millisecond
 // Enqueue admits a request for evaluation, or finishes it with overloaded.
 func (c *Core) Enqueue(r *Request) {
 	ops, bytes := r.cost()
-	if c.queue.ops > 0 && (c.queue.ops+ops > c.cfg.MaxQueueOps || c.queue.bytes+bytes > c.cfg.MaxQueueBytes) {
+	waiting, waitingBytes := c.load()
+	if waiting > 0 && (waiting+ops > c.cfg.MaxQueueOps || waitingBytes+bytes > c.cfg.MaxQueueBytes) {
 		r.finish(fault.New(fault.Overloaded, "too many operations wait for this group", "group", c.cfg.Group,
-			"waiting", c.queue.ops, "limit", c.cfg.MaxQueueOps, "waiting_bytes", c.queue.bytes,
+			"waiting", waiting, "limit", c.cfg.MaxQueueOps, "waiting_bytes", waitingBytes,
 			"limit_bytes", c.cfg.MaxQueueBytes).WithRetry(retryHint))
 		return
 	}
 	c.queue.push(r)
+}
+
+// load is what waits: in the queue, for its chunks, or for a confirmation.
+// raft bounds what is in flight.
+func (c *Core) load() (ops, bytes int) {
+	ops, bytes = c.queue.ops, c.queue.bytes
+	if c.lead == nil {
+		return ops, bytes
+	}
+	for _, u := range c.lead.uploads {
+		ops++
+		bytes += u.size
+	}
+	return ops + len(c.lead.refusals), bytes
 }
 
 // Waiting counts operations that wait for evaluation.
@@ -89,7 +104,11 @@ func (c *Core) Expire(now time.Duration) {
 	}
 	for _, p := range c.lead.inflight {
 		for _, r := range p.requests {
-			if r.late(now) && !r.refused {
+			switch {
+			case !r.late(now):
+			case r.refused:
+				r.finish(lateRefusal())
+			default:
 				r.finish(fault.New(fault.UnknownOutcome, "the deadline passed while the write was being replicated",
 					"group", c.cfg.Group))
 			}
@@ -102,9 +121,14 @@ func (c *Core) Expire(now time.Duration) {
 	}
 	for _, r := range c.lead.refusals {
 		if r.late(now) {
-			r.finish(fault.New(fault.DeadlineExceeded, "the deadline passed before leadership was confirmed"))
+			r.finish(lateRefusal())
 		}
 	}
+	c.sweepUploads()
+}
+
+func lateRefusal() error {
+	return fault.New(fault.DeadlineExceeded, "the deadline passed before leadership was confirmed")
 }
 
 func (r *Request) late(now time.Duration) bool { return r.Deadline != 0 && now > r.Deadline }

@@ -16,6 +16,10 @@ type upload struct {
 	next  uint32 // chunks proposed so far
 	count uint32
 	size  int
+	// term is the leadership it belongs to; a later one cannot claim it.
+	term      keyspace.Term
+	claimed   bool // the write that names it is proposed
+	discarded bool
 }
 
 // startUpload begins to upload the large values of r; false when there are
@@ -24,16 +28,21 @@ func (c *Core) startUpload(r *Request, now Now) bool {
 	started := false
 	for i := range r.Ops {
 		op := &r.Ops[i]
-		if op.Delete || len(op.Value) <= c.cfg.ChunkBytes || op.upload != nil {
+		if op.Delete || len(op.Value) <= c.cfg.ChunkBytes || c.owns(op.upload) {
 			continue
 		}
 		n := (len(op.Value) + c.cfg.ChunkBytes - 1) / c.cfg.ChunkBytes
-		op.upload = &upload{req: r, op: op, stamp: c.lead.stamp(now), count: uint32(n), size: len(op.Value)}
+		op.upload = &upload{req: r, op: op, stamp: c.lead.stamp(now), count: uint32(n), size: len(op.Value), term: c.lead.term}
 		c.lead.uploads = append(c.lead.uploads, op.upload)
+		c.lead.open = append(c.lead.open, op.upload)
 		started = true
 	}
 	return started
 }
+
+// owns reports whether u was made in the present term. The chunks of an earlier
+// one were deleted by the first entry of this term.
+func (c *Core) owns(u *upload) bool { return u != nil && u.term == c.lead.term }
 
 // NextChunk builds the next chunk entry; nil when there is none. The host
 // proposes it and calls Proposed or Dropped.
@@ -44,7 +53,7 @@ func (c *Core) NextChunk(now Now) []byte {
 	}
 	for len(l.uploads) > 0 {
 		u := l.uploads[0]
-		if u.req.finished {
+		if u.req.finished || u.discarded {
 			l.uploads = l.uploads[1:]
 			c.discard(u)
 			continue
@@ -94,14 +103,36 @@ func (c *Core) abandon(r *Request) {
 }
 
 func (c *Core) discard(u *upload) {
+	if u.discarded || !c.owns(u) {
+		return
+	}
+	u.discarded = true
 	if u.next > 0 {
 		c.lead.garbage = append(c.lead.garbage, u)
 	}
 }
 
+// sweepUploads discards what requests uploaded that ended before their write,
+// wherever they were then.
+func (c *Core) sweepUploads() {
+	kept := c.lead.open[:0]
+	for _, u := range c.lead.open {
+		switch {
+		case u.claimed || u.discarded:
+		case u.req.finished:
+			c.discard(u)
+		default:
+			kept = append(kept, u)
+		}
+	}
+	clear(c.lead.open[len(kept):])
+	c.lead.open = kept
+}
+
 // dropGarbage adds the deletion of abandoned chunks to the entry.
 func (c *Core) dropGarbage(b *building) {
 	for _, u := range c.lead.garbage {
+		c.lead.clock = max(c.lead.clock, u.stamp+1)
 		b.deleteChunks(u.stamp, u.next, u.stamp+1)
 		b.entry.Claims = append(b.entry.Claims, u.stamp)
 	}
@@ -114,6 +145,7 @@ func (c *Core) releaseUploads(r *Request, b *building) {
 	for i := range r.Ops {
 		if u := r.Ops[i].upload; u != nil {
 			b.entry.Claims = append(b.entry.Claims, u.stamp)
+			u.claimed = true
 		}
 	}
 }
