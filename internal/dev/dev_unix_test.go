@@ -213,6 +213,7 @@ func TestCluster(t *testing.T) {
 	dev.waitReady()
 	first := mustNodes(t, dir)
 	checkNodes(t, first, 3)
+	checkDirectory(t, first)
 	checkContext(t, contexts, first)
 	checkMemory(t, first)
 	put(t, first[0], "greeting", "hello")
@@ -248,6 +249,26 @@ func TestCluster(t *testing.T) {
 	expectGone(t, []Node{nodes[0], nodes[2]})
 	if !alive(byHand) {
 		t.Error("the node that was started by hand ended with the supervisor")
+	}
+}
+
+// checkDirectory: once dev says ready, every node knows where all of them are.
+func checkDirectory(t *testing.T, nodes []Node) {
+	t.Helper()
+	for _, n := range nodes {
+		req, err := http.NewRequest(http.MethodGet, "http://"+n.HTTP+"/api/v1/admin/status", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, other := range nodes {
+			if !strings.Contains(body, fmt.Sprintf("%q:%q", "grpc", other.GRPC)) {
+				t.Errorf("%s does not know the address of %s: %s", n.Name, other.Name, body)
+			}
+		}
 	}
 }
 
@@ -353,10 +374,14 @@ func killAndStartByHand(t *testing.T, dir string, n Node) (pid int) {
 // TestEphemeralRestart: one node with TLS is started again by --restart, and
 // SIGINT leaves no directory behind.
 func TestEphemeralRestart(t *testing.T) {
-	dev := startDev(t, filepath.Join(t.TempDir(), "contexts.yaml"), "--nodes", "1", "--ephemeral", "--tls", "--restart")
+	contexts := filepath.Join(t.TempDir(), "contexts.yaml")
+	dev := startDev(t, contexts, "--nodes", "1", "--ephemeral", "--tls", "--restart")
 	dev.waitReady()
 	_, rest, _ := strings.Cut(dev.out.String(), ClusterFile+": ")
 	dir, _, _ := strings.Cut(rest, "\n")
+	if !strings.Contains(dev.out.String(), "Starting 1 node in") || !strings.Contains(dev.out.String(), "the data is deleted") {
+		t.Errorf("output:\n%s", dev.out)
+	}
 	n := mustNodes(t, dir)[0]
 	if err := syscall.Kill(n.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -370,6 +395,10 @@ func TestEphemeralRestart(t *testing.T) {
 	dev.stop(syscall.SIGINT)
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is still there: %v", dir, err)
+	}
+	left, err := ctxfile.Load(contexts)
+	if err != nil || len(left.Names()) != 0 {
+		t.Errorf("contexts that are left: %v, %v", left.Names(), err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -30,7 +31,11 @@ func (s *supervisor) introduce(ctx context.Context) {
 	for _, line := range s.tryLines() {
 		fmt.Fprintf(out, "  %s\n", line)
 	}
-	fmt.Fprintf(out, "\nReady. Ctrl-C stops all nodes; the data stays.\n")
+	stays := "the data stays"
+	if s.o.Ephemeral {
+		stays = "the data is deleted"
+	}
+	fmt.Fprintf(out, "\nReady. Ctrl-C stops all nodes; %s.\n", stays)
 }
 
 func (s *supervisor) tryLines() []string {
@@ -65,6 +70,25 @@ func (s *supervisor) writeContext() {
 		return
 	}
 	fmt.Fprintf(s.o.Out, "kvctl uses this cluster now (context %q in %s).\n", contextName, path)
+}
+
+// forgetContext takes the context of an ephemeral cluster back: what it names,
+// certificates too, is gone. One that names another cluster by now stays.
+func (s *supervisor) forgetContext() {
+	path, err := ctxfile.Path()
+	if err != nil {
+		return // then none was written
+	}
+	err = ctxfile.Update(path, func(f *ctxfile.File) error {
+		c, err := f.Get(contextName)
+		if err != nil || !slices.Equal(c.Endpoints, s.context().Endpoints) {
+			return nil //nolint:nilerr // removed or replaced meanwhile
+		}
+		return f.Delete(contextName)
+	})
+	if err != nil {
+		fmt.Fprintf(s.o.Out, "The kvctl context %q stays: %v\n", contextName, err)
+	}
 }
 
 func (s *supervisor) context() ctxfile.Context {

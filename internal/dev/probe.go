@@ -50,9 +50,43 @@ func (p *prober) ready(ctx context.Context, nodes []Node, reasons []string) bool
 	all := true
 	for i, n := range nodes {
 		reasons[i] = p.notReady(ctx, n)
+		if reasons[i] == "" {
+			reasons[i] = p.misses(ctx, n)
+		}
 		all = all && reasons[i] == ""
 	}
 	return all
+}
+
+// misses says which nodes n cannot lead a client to yet: a node serves before
+// it has read the addresses of all others.
+func (p *prober) misses(ctx context.Context, n Node) string {
+	status, err := p.status(ctx, n)
+	if err != nil {
+		return err.Error()
+	}
+	var unknown []string
+	for _, other := range status.GetNodes() {
+		if other.GetGrpc() == "" {
+			unknown = append(unknown, other.GetName())
+		}
+	}
+	if len(unknown) == 0 {
+		return ""
+	}
+	return "does not know yet where to reach " + strings.Join(unknown, ", ")
+}
+
+// status asks a node over gRPC.
+func (p *prober) status(ctx context.Context, n Node) (*api.StatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	conn, err := grpc.NewClient(n.GRPC, grpc.WithTransportCredentials(p.creds))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }()
+	return api.NewKVStoreClient(conn).Status(ctx, &api.StatusRequest{})
 }
 
 func (p *prober) notReady(ctx context.Context, n Node) string {
@@ -80,14 +114,7 @@ func (p *prober) notReady(ctx context.Context, n Node) string {
 
 // role says in words what a node does; empty when it cannot be asked.
 func (p *prober) role(ctx context.Context, n Node) string {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	conn, err := grpc.NewClient(n.GRPC, grpc.WithTransportCredentials(p.creds))
-	if err != nil {
-		return ""
-	}
-	defer func() { _ = conn.Close() }()
-	status, err := api.NewKVStoreClient(conn).Status(ctx, &api.StatusRequest{})
+	status, err := p.status(ctx, n)
 	if err != nil {
 		return ""
 	}

@@ -66,6 +66,9 @@ func (s *supervisor) run(ctx context.Context, hurry <-chan struct{}) error {
 	if err == nil {
 		s.introduce(ctx)
 		err = s.supervise(ctx)
+		if s.o.Ephemeral {
+			s.forgetContext()
+		}
 	}
 	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		err = nil // asked to stop while starting
@@ -74,11 +77,14 @@ func (s *supervisor) run(ctx context.Context, hurry <-chan struct{}) error {
 }
 
 func (s *supervisor) startAll() error {
-	if s.c.existed {
-		fmt.Fprintf(s.o.Out, "Starting %d nodes on the data in %s ...\n", len(s.c.nodes), s.c.dir)
-	} else {
-		fmt.Fprintf(s.o.Out, "Starting %d nodes in %s ...\n", len(s.c.nodes), s.c.dir)
+	nodes, where := fmt.Sprintf("%d nodes", len(s.c.nodes)), "in"
+	if len(s.c.nodes) == 1 {
+		nodes = "1 node"
 	}
+	if s.c.existed {
+		where = "on the data in"
+	}
+	fmt.Fprintf(s.o.Out, "Starting %s %s %s ...\n", nodes, where, s.c.dir)
 	for i := range s.c.nodes {
 		if err := s.start(i); err != nil {
 			return err
