@@ -42,6 +42,7 @@ func TestLimits(t *testing.T) {
 		{"sizes over gRPC", limitsGRPC},
 		{"malformed pipeline", malformedPipeline},
 		{"garbage on every port", garbage},
+		{"malformed peer messages", malformedPeer},
 		{"expiry", expiry},
 	} {
 		t.Run(sub.name, func(t *testing.T) {
@@ -262,6 +263,34 @@ func garbage(t *testing.T, c *harness.Cluster) {
 				_, _ = conn.Write(text) // may be reset at any moment
 				_, _ = io.Copy(io.Discard, conn)
 				_ = conn.Close()
+			}
+		}
+	}
+	everyNodeAnswers(t, c, 3)
+}
+
+// malformedPeer: whoever reaches the peer port with bytes that are no message
+// gets an error.
+func malformedPeer(t *testing.T, c *harness.Cluster) {
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
+	defer cancel()
+	for _, n := range c.Nodes() {
+		conn := dial(t, n.Peer)
+		for _, m := range api.Peer_ServiceDesc.Methods {
+			junk, answer := []byte("\xff\xff\xff\xffthis is no message"), []byte(nil)
+			if err := conn.Invoke(ctx, "/kvstore.v1.Peer/"+m.MethodName, &junk, &answer, grpc.ForceCodec(rawCodec{})); err == nil {
+				t.Errorf("%s takes bytes that are no message: %q", m.MethodName, answer)
+			}
+		}
+		for _, s := range api.Peer_ServiceDesc.Streams {
+			stream, err := conn.NewStream(ctx, &s, "/kvstore.v1.Peer/"+s.StreamName, grpc.ForceCodec(rawCodec{}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			junk, answer := []byte("\xff\xff\xff\xffthis is no message"), []byte(nil)
+			_ = stream.SendMsg(&junk) // the answer says what is wrong
+			if err := stream.RecvMsg(&answer); err == nil || status.Code(err) == codes.DeadlineExceeded {
+				t.Errorf("%s answers bytes that are no message with %q, %v", s.StreamName, answer, err)
 			}
 		}
 	}
