@@ -104,7 +104,7 @@ func TestValidationNamesLimitAndActual(t *testing.T) {
 		{"key not UTF-8", put(&api.PutRequest{Key: "\xff"}), fault.InvalidKey, ""},
 		{"16 MB and a byte (ASKS A3)", put(&api.PutRequest{Key: "k", Value: big}), fault.ValueTooLarge, "actual_bytes=16777217, key=k, limit_bytes=16777216"},
 		{"16 MB", put(&api.PutRequest{Key: "k", Value: big[1:]}), "", ""},
-		{"bad checksum", put(&api.PutRequest{Key: "k", Value: []byte("v"), Checksum: proto.Uint32(1)}), fault.ChecksumMismatch, "expected_crc32c=1"},
+		{"bad checksum", put(&api.PutRequest{Key: "k", Value: []byte("v"), Checksum: proto.Uint32(1)}), fault.ChecksumMismatch, "expected_crc32c=00000001"},
 		{"good checksum", put(&api.PutRequest{Key: "k", Value: []byte("v"), Checksum: proto.Uint32(format.CRC32C([]byte("v")))}), "", ""},
 		{"large metadata", put(&api.PutRequest{Key: "k", Metadata: map[string]string{"m": strings.Repeat("x", 64<<10)}}), fault.InvalidArgument, "limit_bytes=65536"},
 		{"ttl and deadline", put(&api.PutRequest{Key: "k", TtlSeconds: 1, ExpiresAtMs: 1}), fault.InvalidArgument, ""},

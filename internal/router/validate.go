@@ -1,6 +1,7 @@
 package router
 
 import (
+	"fmt"
 	"unicode/utf8"
 
 	api "kvstore/api/kvstore/v1"
@@ -75,7 +76,7 @@ func validateChecksum(q *api.PutRequest) error {
 	}
 	if sum := format.CRC32C(q.Value); *q.Checksum != sum {
 		return fault.New(fault.ChecksumMismatch, "value does not match its checksum",
-			"key", q.Key, "expected_crc32c", *q.Checksum, "actual_crc32c", sum)
+			"key", q.Key, "expected_crc32c", fmt.Sprintf("%08x", *q.Checksum), "actual_crc32c", fmt.Sprintf("%08x", sum))
 	}
 	return nil
 }

@@ -114,9 +114,12 @@ func (p *putItem) request(i int) (*api.PutRequest, error) {
 		Key: p.Key, ContentType: p.ContentType, Encoding: p.Encoding,
 		TtlSeconds: p.TTLSeconds, Tags: p.Tags, Metadata: p.Metadata,
 	}
-	value, set, err := eitherValue(p.Value, p.ValueBase64)
-	if err != nil || !set {
-		return nil, badItem(i, "value", "needs exactly one of value and value_base64 (base64)")
+	if (p.Value == nil) == (p.ValueBase64 == nil) {
+		return nil, badItem(i, "value", "needs exactly one of value and value_base64")
+	}
+	value, _, err := eitherValue(p.Value, p.ValueBase64)
+	if err != nil {
+		return nil, badItem(i, "value_base64", "is not base64")
 	}
 	put.Value = value
 	if p.Checksum != "" {

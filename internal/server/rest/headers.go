@@ -60,28 +60,49 @@ func readRecord(q *request, put *api.PutRequest) error {
 
 // readExpiry reads the lifetime, from the query or a header.
 func readExpiry(q *request, put *api.PutRequest) error {
-	ttl, at := q.r.Header.Get(headerTTL), q.r.Header.Get(headerExpiresAt)
-	if q.query.has("ttl_seconds") {
-		ttl = q.query.text("ttl_seconds")
+	ttl, err := q.either("ttl_seconds", headerTTL)
+	if err != nil {
+		return err
 	}
-	if q.query.has("expires_at") {
-		at = q.query.text("expires_at")
-	}
-	if ttl != "" {
-		n, err := strconv.ParseInt(ttl, 10, 64)
+	if ttl.text != "" {
+		n, err := strconv.ParseInt(ttl.text, 10, 64)
 		if err != nil || n <= 0 {
-			return badParam("ttl_seconds", "must be a positive number of seconds", ttl)
+			return ttl.bad("must be a positive number of seconds")
 		}
 		put.TtlSeconds = n
 	}
-	if at != "" {
-		ms, ok := parseTime(at)
+	at, err := q.either("expires_at", headerExpiresAt)
+	if err != nil {
+		return err
+	}
+	if at.text != "" {
+		ms, ok := parseTime(at.text)
 		if !ok {
-			return badParam("expires_at", "must be a time as in 2027-01-31T12:00:00Z", at)
+			return at.bad("must be a time as in 2027-01-31T12:00:00Z")
 		}
 		put.ExpiresAtMs = ms
 	}
 	return nil
+}
+
+// given is the text of a query parameter or of the header that stands for it.
+type given struct {
+	text string
+	// bad makes the error about it, under the name that was used.
+	bad func(problem string) error
+}
+
+// either reads a parameter or its header; they must not differ.
+func (q *request) either(param, header string) (given, error) {
+	h := q.r.Header.Get(header)
+	if !q.query.has(param) {
+		return given{h, func(problem string) error { return badHeader(header, problem, h) }}, nil
+	}
+	text := q.query.text(param)
+	if h != "" && h != text {
+		return given{}, badHeader(header, "differs from the query parameter "+param, h)
+	}
+	return given{text, func(problem string) error { return badParam(param, problem, text) }}, nil
 }
 
 // readForm reads a header that holds a form; nil when it is absent.

@@ -244,6 +244,31 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
+// Errors name what was sent: the header, not the parameter it stands for, and
+// checksums as the header has them.
+func TestErrorsNameWhatWasSent(t *testing.T) {
+	for _, c := range []struct {
+		target, header, want, detail string
+	}{
+		{"k", "X-Kvstore-Ttl: never", "header X-Kvstore-Ttl must be", "never"},
+		{"k", "X-Kvstore-Expires-At: tomorrow", "header X-Kvstore-Expires-At must be", "tomorrow"},
+		{"k?expires_at=tomorrow", "X-Kvstore-Expires-At: tomorrow", "query parameter expires_at must be", "tomorrow"},
+		{"k?ttl_seconds=5", "X-Kvstore-Ttl: 6", "header X-Kvstore-Ttl differs from the query parameter ttl_seconds", "6"},
+		{"k", "X-Kvstore-Tags: a=%zz&b", "such as a=b&c=d", "a=%zz&b"},
+		{"k", "X-Kvstore-Checksum: 0000abcd", "checksum", "0000abcd"},
+	} {
+		p := newFixture(t).problem(400, call{"PUT", "/api/v1/keys/" + c.target, []string{c.header}, "v"})
+		if !strings.Contains(p.Detail, c.want) || p.Details["actual"] != c.detail && p.Details["expected_crc32c"] != c.detail {
+			t.Errorf("%s: %+v", c.header, p)
+		}
+	}
+	f := newFixture(t)
+	f.expect(201, call{"PUT", "/api/v1/keys/k?ttl_seconds=5", []string{"X-Kvstore-Ttl: 5"}, "v"})
+	if _, body := f.expect(400, call{"PUT", "/api/v1/keys/k", []string{"X-Kvstore-Tags: a=%zz&b"}, "v"}); !strings.Contains(body, "a=b&c=d") {
+		t.Errorf("escaped more than JSON needs: %s", body)
+	}
+}
+
 func TestMethodNotAllowedNamesTheAllowed(t *testing.T) {
 	f := newFixture(t)
 	for target, want := range map[string]string{

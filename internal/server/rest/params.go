@@ -73,7 +73,7 @@ func (p params) number(name string, bits int) (*uint64, error) {
 	}
 	n, err := strconv.ParseUint(p.text(name), 10, bits)
 	if err != nil {
-		return nil, badParam(name, "must be a whole number", p.text(name))
+		return nil, badParam(name, "must be a whole number, 0 or more", p.text(name))
 	}
 	return &n, nil
 }

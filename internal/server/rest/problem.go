@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"encoding/json"
 	"errors"
 	"math"
 	"net/http"
@@ -70,7 +69,8 @@ func writeProblem(w http.ResponseWriter, _ *http.Request, err error) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(p.Status)
-	_ = json.NewEncoder(w).Encode(p) // the client is gone: nobody to tell
+	body, _ := encodeJSON(p) // strings and numbers always encode
+	_, _ = w.Write(body)     // the client is gone: nobody to tell
 }
 
 // retryAfter returns whole seconds, at least one where a retry is worth it; 0

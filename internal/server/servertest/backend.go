@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"sort"
 	"strconv"
 	"strings"
@@ -140,7 +141,7 @@ func (b *Backend) put(ns string, q *api.PutRequest) (*api.PutResponse, error) {
 	sum := format.CRC32C(q.Value)
 	if q.Checksum != nil && *q.Checksum != sum {
 		return nil, fault.New(fault.ChecksumMismatch, "value does not match its checksum", "key", q.Key,
-			"expected_crc32c", *q.Checksum, "actual_crc32c", sum)
+			"expected_crc32c", fmt.Sprintf("%08x", *q.Checksum), "actual_crc32c", fmt.Sprintf("%08x", sum))
 	}
 	old := all[q.Key]
 	if err := judge(q.Key, q.Condition, old); err != nil {
