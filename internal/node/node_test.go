@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -206,6 +207,7 @@ func TestCluster(t *testing.T) {
 			}
 			c.expectAll(ctx)
 			c.expectHealth(ctx)
+			c.expectQuiet(ctx)
 			c.closeAll()
 			c.startAll()
 			c.expectAll(ctx)
@@ -263,6 +265,32 @@ func (c *testCluster) expectHealth(ctx context.Context) {
 		if err != nil || s.GetNodeName() != n.Node.Name || s.GetEffectiveConfig()["badger_config.compression"] != "snappy" || !s.GetReady() {
 			c.t.Errorf("status of %s: %v, %v", n.Node.Name, s, err)
 		}
+	}
+}
+
+// expectQuiet speaks to every listener what it does not understand: net/http
+// must not write to the program's standard error beside the structured log.
+func (c *testCluster) expectQuiet(ctx context.Context) {
+	c.t.Helper()
+	var beside bytes.Buffer
+	before := log.Writer()
+	log.SetOutput(&beside) // it serializes its writers
+	defer log.SetOutput(before)
+	l := c.configs[0].Listen
+	for _, addr := range []string{l.HTTP, l.GRPC, l.Peer, l.Metrics} {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "tcp", addr)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		_, _ = fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\nBad Header\r\n\r\n")
+		_, _ = io.Copy(io.Discard, conn) // until it is closed
+		_ = conn.Close()
+	}
+	log.SetOutput(before)
+	if beside.Len() > 0 {
+		c.t.Errorf("written beside the log: %s", beside.String())
 	}
 }
 
