@@ -206,3 +206,10 @@ func (c *Cluster) KillIfRuns(i int) {
 		c.Kill(i)
 	}
 }
+
+// StopNode asks a node that Restart started to stop; it returns the exit code.
+func (c *Cluster) StopNode(i int, sig syscall.Signal) int {
+	c.t.Helper()
+	c.byHand[i].Signal(sig)
+	return c.byHand[i].Wait(c.t, Patience)
+}
