@@ -6,9 +6,11 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -198,4 +200,25 @@ func everyNodeAnswers(t *testing.T, c *harness.Cluster, nodes int) {
 func retryUnavailable(t *testing.T, write func() error) {
 	t.Helper()
 	harness.Eventually(t, func() error { return write() })
+}
+
+// TestAliases: the names of S0.7 do what theirs stand for.
+func TestAliases(t *testing.T) {
+	c := harness.Start(t, harness.Options{Nodes: 1})
+	n := c.Nodes()[0]
+	c.Kill(0)
+	server := harness.StartProcess(t, "KVStoreServer", exec.Command(harness.Binary(t, "KVStoreServer"), n.Argv[2:]...)) //nolint:gosec // our own program
+	c.WaitReady(0)
+	shell := harness.StartProcess(t, "KVClient", exec.Command(harness.Binary(t, "KVClient"), n.GRPC)) //nolint:gosec // our own program
+	if _, err := io.WriteString(shell.Stdin, "put alias works\nget alias\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = shell.Stdin.Close()
+	if code := shell.Wait(t, harness.Patience); code != 0 || !strings.Contains(shell.Out.String(), "works") {
+		t.Errorf("KVClient ends with %d:\n%s", code, shell.Out)
+	}
+	server.Signal(syscall.SIGTERM)
+	if code := server.Wait(t, harness.Patience); code != 0 {
+		t.Errorf("KVStoreServer ends with %d:\n%s", code, server.Out)
+	}
 }

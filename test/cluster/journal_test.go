@@ -69,12 +69,15 @@ func (f fate) allowed() []int {
 	return all
 }
 
-// readJournal returns the fate of every key and how many writes were
-// acknowledged. A torn last line is no acknowledgement.
-func readJournal(path string) (fates map[string]*fate, acked int, err error) {
+// counts of a journal's outcomes.
+type counts struct{ acked, unknown, failed int }
+
+// readJournal returns the fate of every key. A torn last line is no
+// acknowledgement.
+func readJournal(path string) (fates map[string]*fate, n counts, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, 0, err
+		return nil, n, err
 	}
 	defer func() { _ = f.Close() }()
 	fates = map[string]*fate{}
@@ -85,7 +88,7 @@ func readJournal(path string) (fates map[string]*fate, acked int, err error) {
 		}
 		var l line
 		if _, err := fmt.Sscanf(lines.Text(), "%c %d %d", &l.outcome, &l.worker, &l.n); err != nil {
-			return nil, 0, fmt.Errorf("%q: %w", lines.Text(), err)
+			return nil, n, fmt.Errorf("%q: %w", lines.Text(), err)
 		}
 		key := keyOf(l.worker, l.n)
 		if fates[key] == nil {
@@ -94,10 +97,13 @@ func readJournal(path string) (fates map[string]*fate, acked int, err error) {
 		switch l.outcome {
 		case 'A':
 			fates[key].acked = l.n
-			acked++
+			n.acked++
 		case 'U':
 			fates[key].unknown = append(fates[key].unknown, l.n)
+			n.unknown++
+		case 'F':
+			n.failed++
 		}
 	}
-	return fates, acked, lines.Err()
+	return fates, n, lines.Err()
 }

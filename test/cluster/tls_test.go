@@ -58,9 +58,8 @@ func TestTLSRotation(t *testing.T) {
 	}
 	w.waitMore(200)
 	w.stop()
-	fates, acked, err := readJournal(w.journal)
-	if err != nil || acked != w.outcomes() {
-		t.Errorf("%d of %d writes were acknowledged, to %d keys, %v", acked, w.outcomes(), len(fates), err)
+	if _, n, err := readJournal(w.journal); err != nil || n.acked != w.outcomes() {
+		t.Errorf("of %d writes: %+v, %v\n%s", w.outcomes(), n, err, w.p.Out)
 	}
 	c.Kill(1)
 	c.Restart(1)

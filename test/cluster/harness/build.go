@@ -16,7 +16,7 @@ var built = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "kvstore/cmd/kvstore", "kvstore/cmd/kvctl", "kvstore/cmd/kvbench")
+	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "kvstore/cmd/...")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return dir, fmt.Errorf("go build: %w\n%s", err, out)
 	}
@@ -38,7 +38,7 @@ func Main(m *testing.M) int {
 // used says that Binary was called; tests that need no cluster build nothing.
 var used bool
 
-// Binary returns the path of kvstore, kvctl or kvbench, built once per run.
+// Binary returns the path of a program of this module, built once per run.
 func Binary(t testing.TB, name string) string {
 	t.Helper()
 	used = true
