@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"kvstore/internal/env/system"
 )
 
 // BatchPut writes many keys. Each group's items are written all or not at all;
@@ -158,7 +160,7 @@ func (c *Client) runBatch(ctx context.Context, b *batch) []error {
 		if round == maxBatchRounds || len(open) == 0 {
 			break
 		}
-		if sleep(ctx, jitter(c.cfg.RetryBase, c.cfg.RetryMax, round)) != nil {
+		if system.Pause(ctx, jitter(c.cfg.RetryBase, c.cfg.RetryMax, round)) != nil {
 			break
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"kvstore/internal/env/system"
 )
 
 // Client is a connection to a cluster. It is safe for concurrent use, and one
@@ -85,7 +87,7 @@ func (c *Client) firstTopology(ctx context.Context) error {
 		if err == nil || permanent(err) {
 			return err
 		}
-		if ctxErr := sleep(ctx, jitter(c.cfg.RetryBase, c.cfg.RetryMax, attempt)); ctxErr != nil {
+		if ctxErr := system.Pause(ctx, jitter(c.cfg.RetryBase, c.cfg.RetryMax, attempt)); ctxErr != nil {
 			return wrapError(CodeUnavailable, err, "no endpoint answered", "endpoints", c.cfg.Endpoints)
 		}
 		for _, n := range c.seeds {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"time"
+
+	"kvstore/internal/env/system"
 )
 
 // do runs an operation: attempts on one node after the other, as long as it is
@@ -155,7 +157,7 @@ func (c *Client) backoff(ctx context.Context, o *operation, attempt int, v verdi
 	if wait == 0 {
 		return nil
 	}
-	if err := sleep(ctx, wait); err != nil {
+	if err := system.Pause(ctx, wait); err != nil {
 		return gaveUp(v.err, err)
 	}
 	return nil
@@ -175,16 +177,4 @@ func jitter(base, limit time.Duration, attempt int) time.Duration {
 		ceiling = min(base<<attempt, limit)
 	}
 	return 1 + time.Duration(rand.Int64N(int64(max(ceiling, 1))))
-}
-
-// sleep waits for d or until ctx ends, and then returns its error.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

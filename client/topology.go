@@ -8,6 +8,7 @@ import (
 	"time"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/env/system"
 	"kvstore/internal/keyspace"
 )
 
@@ -138,7 +139,7 @@ func (c *Client) watchTopology(ctx context.Context) {
 			return
 		case <-timer.C:
 		case <-c.refresh:
-			if sleep(ctx, minRefreshGap) != nil {
+			if system.Pause(ctx, minRefreshGap) != nil {
 				return
 			}
 		}

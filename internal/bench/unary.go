@@ -126,12 +126,7 @@ func (c *unaryClient) BatchPut(ctx context.Context, keys []string, values [][]by
 	if err != nil {
 		return err
 	}
-	for _, r := range res.GetResults() {
-		if r.GetStatus().GetCode() != "" {
-			return itemError{r.GetStatus()}
-		}
-	}
-	return nil
+	return firstFailure(res.GetResults())
 }
 
 func (c *unaryClient) BatchGet(ctx context.Context, keys []string) error {
@@ -141,7 +136,12 @@ func (c *unaryClient) BatchGet(ctx context.Context, keys []string) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range res.GetResults() {
+	return firstFailure(res.GetResults())
+}
+
+// firstFailure is that of a batch's items, nil when all succeeded.
+func firstFailure[R interface{ GetStatus() *api.Status }](results []R) error {
+	for _, r := range results {
 		if r.GetStatus().GetCode() != "" {
 			return itemError{r.GetStatus()}
 		}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/env/system"
 )
 
 // probeAll asks all first members but this node at the same time and waits for
@@ -72,12 +73,5 @@ func (p *pauser) reset() { p.next = 0 }
 
 func (p *pauser) wait(ctx context.Context) error {
 	p.next = min(max(2*p.next, p.min), p.max)
-	timer := time.NewTimer(p.next/2 + rand.N(p.next)) // #nosec G404 -- jitter
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return system.Pause(ctx, p.next/2+rand.N(p.next))
 }

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	api "kvstore/api/kvstore/v1"
+	envsystem "kvstore/internal/env/system"
 	"kvstore/internal/format"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/router"
@@ -106,7 +106,7 @@ func (s *Service) deleteNamespace(ctx context.Context, j format.JobRecord) error
 		if err := s.progress(ctx, &j); err != nil {
 			return err
 		}
-		if err := wait(ctx, deletionWait); err != nil {
+		if err := envsystem.Pause(ctx, deletionWait); err != nil {
 			return err
 		}
 		if err := s.deleteKeys(ctx, &j); err != nil {
@@ -211,15 +211,4 @@ func (s *Service) progress(ctx context.Context, j *format.JobRecord) error {
 		return fmt.Errorf("job %s was finished elsewhere: %w", j.ID, context.Canceled)
 	}
 	return s.put(ctx, format.SystemJobKey(j.ID), j, atVersion(old.version))
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

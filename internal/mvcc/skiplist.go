@@ -87,7 +87,7 @@ func newSkiplist() *skiplist {
 // insert adds a version. Only the writer calls it.
 func (l *skiplist) insert(inst keyspace.InstanceID, key []byte, rev keyspace.Revision, value []byte, del bool) {
 	var before [maxHeight]*node
-	l.findBefore(inst, key, rev, &before)
+	l.around(inst, key, rev, &before)
 	height := l.randomHeight()
 	n := l.newNode(height)
 	n.instance, n.key, n.rev, n.value, n.del = inst, key, rev, value, del
@@ -105,9 +105,25 @@ func (l *skiplist) insert(inst keyspace.InstanceID, key []byte, rev keyspace.Rev
 	}
 }
 
-// findBefore fills before with the last node before the position on each level
-// in use.
-func (l *skiplist) findBefore(inst keyspace.InstanceID, key []byte, rev keyspace.Revision, before *[maxHeight]*node) {
+// seek returns the first node at or after the position, nil at the end.
+func (l *skiplist) seek(inst keyspace.InstanceID, key []byte, rev keyspace.Revision) *node {
+	_, found := l.around(inst, key, rev, nil)
+	return found
+}
+
+// seekBefore returns the last node before the position, nil when there is none.
+func (l *skiplist) seekBefore(inst keyspace.InstanceID, key []byte, rev keyspace.Revision) *node {
+	before, _ := l.around(inst, key, rev, nil)
+	if before == &l.head {
+		return nil
+	}
+	return before
+}
+
+// around returns the last node before the position (head if none) and the
+// first one at or after it. It fills path, unless nil, with the last node before
+// the position on each level in use.
+func (l *skiplist) around(inst keyspace.InstanceID, key []byte, rev keyspace.Revision, path *[maxHeight]*node) (before, found *node) {
 	at := &l.head
 	var known *node // the last node found to be at or after the position
 	for level := int(l.height.Load()) - 1; level >= 0; level-- {
@@ -122,41 +138,8 @@ func (l *skiplist) findBefore(inst keyspace.InstanceID, key []byte, rev keyspace
 			}
 			at = next
 		}
-		before[level] = at
-	}
-}
-
-// seek returns the first node at or after the position, nil at the end.
-func (l *skiplist) seek(inst keyspace.InstanceID, key []byte, rev keyspace.Revision) *node {
-	_, found := l.around(inst, key, rev)
-	return found
-}
-
-// seekBefore returns the last node before the position, nil when there is none.
-func (l *skiplist) seekBefore(inst keyspace.InstanceID, key []byte, rev keyspace.Revision) *node {
-	before, _ := l.around(inst, key, rev)
-	if before == &l.head {
-		return nil
-	}
-	return before
-}
-
-// around returns the last node before the position (head if none) and the
-// first one at or after it.
-func (l *skiplist) around(inst keyspace.InstanceID, key []byte, rev keyspace.Revision) (before, found *node) {
-	at := &l.head
-	var known *node
-	for level := int(l.height.Load()) - 1; level >= 0; level-- {
-		for {
-			next := at.tower[level].Load()
-			if next == nil || next == known {
-				break
-			}
-			if next.compare(inst, key, rev) >= 0 {
-				known = next
-				break
-			}
-			at = next
+		if path != nil {
+			path[level] = at
 		}
 	}
 	return at, known

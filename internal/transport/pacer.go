@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"kvstore/internal/env/system"
 )
 
 // pacer bounds bytes per second over all its users. It lets a burst of a tenth
@@ -29,14 +31,7 @@ func (p *pacer) wait(ctx context.Context, n int) error {
 	if pause <= 0 {
 		return ctx.Err()
 	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return system.Pause(ctx, pause)
 }
 
 // reserve takes n bytes and returns when they may be sent.

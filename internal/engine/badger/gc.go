@@ -8,6 +8,7 @@ import (
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 
+	"kvstore/internal/env/system"
 	"kvstore/internal/keyspace"
 )
 
@@ -118,7 +119,7 @@ func drainCompactions(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, drainTimeout, errors.New("compactions did not pause"))
 	defer cancel()
 	for runningCompactions() != 0 {
-		if err := pause(ctx, drainPoll); err != nil {
+		if err := system.Pause(ctx, drainPoll); err != nil {
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	badgerdb "github.com/dgraph-io/badger/v4"
 
 	"kvstore/internal/engine"
+	"kvstore/internal/env/system"
 	"kvstore/internal/keyspace"
 )
 
@@ -134,7 +135,7 @@ func TestMaintenanceRunsByItself(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for e.rewrites.Load() == 0 {
-		if err := pause(ctx, time.Millisecond); err != nil {
+		if err := system.Pause(ctx, time.Millisecond); err != nil {
 			t.Fatal("no value log was rewritten")
 		}
 	}

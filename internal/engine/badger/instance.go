@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"kvstore/internal/engine"
+	"kvstore/internal/env/system"
 	"kvstore/internal/keyspace"
 )
 
@@ -59,7 +60,7 @@ func (e *Engine) DeleteInstance(ctx context.Context, i keyspace.InstanceID) erro
 		if len(batch) < deleteBatchKeys {
 			continue
 		}
-		if err := pause(ctx, time.Since(began)); err != nil {
+		if err := system.Pause(ctx, time.Since(began)); err != nil {
 			return fmt.Errorf("delete instance %d: %w", i, err)
 		}
 	}
@@ -80,16 +81,4 @@ func (e *Engine) deletions(lower, upper []byte) []engine.Write {
 		size += len(key)
 	}
 	return batch
-}
-
-// pause waits for d or until ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
