@@ -195,7 +195,7 @@ func batchDelete(ctx context.Context, c *client.Client, lines []record.JSON, ato
 	}
 	out := make([]outcome, len(items))
 	for i, r := range results {
-		out[i] = outcome{lines[i].Key, deleteView{lines[i].Key, r.Existed, r.Revision}, []string{fmt.Sprint(r.Existed), number(r.Revision)}, r.Err}
+		out[i] = outcome{lines[i].Key, deleteView{lines[i].Key, r.Existed, r.Revision}, []string{fmt.Sprint(r.Existed), revision(r.Revision)}, r.Err}
 	}
 	return out, nil
 }

@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"fmt"
+	"strings"
 
 	"kvstore/client"
 	"kvstore/internal/ctl/record"
@@ -11,6 +12,7 @@ import (
 type batchOut struct {
 	app     *app
 	headers string
+	columns int
 	total   int
 	failed  int
 	first   error // the first failure that is not the consequence of another
@@ -42,6 +44,10 @@ func (b *batchOut) add(results []outcome) error {
 	}
 	headers := b.headers
 	b.headers = ""
+	b.columns = max(b.columns, len(strings.Fields(headers)))
+	for i := range rows { // a short row would end the columns of those below it
+		rows[i] = append(rows[i], make([]string, b.columns-len(rows[i]))...)
+	}
 	return b.app.table(headers, rows)
 }
 

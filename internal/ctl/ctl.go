@@ -39,6 +39,7 @@ func (a *app) execute(ctx context.Context, args []string) int {
 	root.SetIn(a.In)
 	root.SetOut(a.Out)
 	root.SetErr(a.Err)
+	strictCompletion(root, args)
 	err := root.ExecuteContext(ctx)
 	if err != nil {
 		a.report(ctx, err)

@@ -184,6 +184,14 @@ func TestCompletion(t *testing.T) {
 			t.Errorf("%s: exit %d", shell, r.code)
 		}
 	}
+	if r := kvctl("", "completion", "tcsh"); r.code != exitUsage || !strings.Contains(r.err, "tcsh") {
+		t.Errorf("tcsh: %+v", r)
+	}
+	for flag, want := range map[string]string{"--output": "table\njson\nraw\n", "--read": "leader\nany\nnearest\n"} {
+		if r := kvctl("", "__complete", "get", flag, ""); !strings.HasPrefix(r.out, want) {
+			t.Errorf("%s: %+v", flag, r)
+		}
+	}
 	a := &app{inShell: true, base: context.Background(), opts: options{Flags: target.Default()}}
 	a.opts.Endpoints = []string{s.Addr}
 	defer a.close()
@@ -204,6 +212,43 @@ func TestInterrupted(t *testing.T) {
 	code := Run(ctx, []string{"get", "a", "-e", s.Addr}, Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
 	if code != exitInterrupted {
 		t.Errorf("exit %d, %s", code, errs.String())
+	}
+}
+
+// TestVersion: every form of output, and --version.
+func TestVersion(t *testing.T) {
+	isolate(t)
+	for form, want := range map[string]string{"table": `^kvctl \S+ \(format \d+, go`, "json": `^\{"go":"go.*"version":"\S+"\}\n$`, "raw": `^\S+\n$`} {
+		if r := kvctl("", "version", "-o", form); r.code != 0 || !regexp.MustCompile(want).MatchString(r.out) {
+			t.Errorf("%s: %+v", form, r)
+		}
+	}
+	if r := kvctl("", "--version"); r.code != 0 || !strings.HasPrefix(r.out, "kvctl ") {
+		t.Errorf("--version: %+v", r)
+	}
+}
+
+// TestErrorsOfOurOwn have codes too, and failed handshakes say what to try.
+func TestErrorsOfOurOwn(t *testing.T) {
+	isolate(t)
+	s := memserver.Start(t)
+	for want, args := range map[string][]string{
+		`{"error":{"code":"error","message":"open `:                                      {"put", "k", "--file", filepath.Join(t.TempDir(), "none")},
+		`{"error":{"code":"not_found","message":"unknown context `:                       {"context", "use", "none"},
+		`{"error":{"code":"usage"`:                                                       {"get"},
+		`"hint":"endpoints ` + s.Addr + `, from --endpoints; the nodes do not use TLS: `: {"get", "k", "--tls", "--timeout", "1s"},
+	} {
+		if r := kvctl("", append(args, "-o", "json", "-e", s.Addr)...); r.code == 0 || !strings.Contains(r.err, want) {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+	r := kvctl("{\"key\":\"a\"}\n{\"nonsense\":1}\n", "import", "jsonl", "-", "-o", "json", "-e", s.Addr)
+	if r.code != exitPartial || !strings.Contains(r.err, `{"error":{"code":"partial"`) {
+		t.Errorf("import: %+v", r)
+	}
+	r = kvctl("", "import", "dir", filepath.Join(t.TempDir(), "none"), "-e", s.Addr)
+	if r.code != exitError || r.out != "" || strings.Contains(r.err, "resume") {
+		t.Errorf("import of a directory that is not there: %+v", r)
 	}
 }
 

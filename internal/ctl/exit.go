@@ -134,25 +134,47 @@ func (a *app) report(ctx context.Context, err error) {
 		_ = record.Write(a.Err, map[string]any{"error": viewError(err, hint)})
 		return
 	}
-	// The SDK's prefix says nothing here, also inside a longer message.
-	text := strings.ReplaceAll(strings.TrimPrefix(err.Error(), "kvstore: "), ": kvstore: ", ": ")
-	_, _ = fmt.Fprintf(a.Err, "kvctl: %s\n", text)
+	_, _ = fmt.Fprintf(a.Err, "kvctl: %s\n", plain(err))
 	if hint != "" {
 		_, _ = fmt.Fprintf(a.Err, "  %s\n", hint)
 	}
 }
 
 func viewError(err error, hint string) errorView {
-	v := errorView{Code: string(client.CodeOf(err)), Message: err.Error(), Hint: hint}
-	if errors.As(err, new(usageError)) || errors.Is(err, record.ErrBad) {
-		v.Code = "usage"
-	}
+	v := errorView{Code: string(client.CodeOf(err)), Message: plain(err), Hint: hint}
 	var e *client.Error
 	if errors.As(err, &e) {
 		v.Details, v.RetryAfterMS = e.Details, e.RetryAfter.Milliseconds()
 		v.Message = e.Message
 	}
+	if code := ownCode(err); code != "" {
+		v.Code, v.Message = code, plain(err)
+	}
 	return v
+}
+
+// ownCode names failures that are not the store's; empty for those that are.
+func ownCode(err error) string {
+	var own codeError
+	switch {
+	case errors.As(err, new(usageError)), errors.Is(err, record.ErrBad):
+		return "usage"
+	case errors.Is(err, transfer.ErrPartial), errors.As(err, &own) && own.code == exitPartial:
+		return "partial"
+	case errors.Is(err, transfer.ErrMismatch), errors.As(err, &own) && own.code == exitCorrupt:
+		return string(client.CodeCorruption)
+	case errors.Is(err, ctxfile.ErrUnknown):
+		return string(client.CodeNotFound)
+	case !errors.As(err, new(*client.Error)):
+		return "error"
+	}
+	return ""
+}
+
+// plain is an error's text. The SDK's prefix says nothing here, also inside a
+// longer message.
+func plain(err error) string {
+	return strings.ReplaceAll(strings.TrimPrefix(err.Error(), "kvstore: "), ": kvstore: ", ": ")
 }
 
 // hint says where an endpoint came from, or what to try.
@@ -161,9 +183,28 @@ func (a *app) hint(err error) string {
 	case errors.As(err, new(usageError)):
 		return "`kvctl help` and `kvctl COMMAND --help` show what is possible"
 	case slices.Contains([]client.Code{client.CodeUnavailable, client.CodeDeadlineExceeded, client.CodeUnauthenticated}, code) && a.target.From != "":
-		return fmt.Sprintf("endpoints %s, from %s", strings.Join(a.target.Endpoints, ", "), a.target.From)
+		text := fmt.Sprintf("endpoints %s, from %s", strings.Join(a.target.Endpoints, ", "), a.target.From)
+		if tls := hintTLS(err.Error()); tls != "" {
+			text += "; " + tls
+		}
+		return text
 	case code == client.CodeUnknownOutcome:
 		return "read the key before you repeat the write"
+	}
+	return ""
+}
+
+// hintTLS explains handshakes that failed: what Go says names the symptom.
+func hintTLS(text string) string {
+	for _, c := range []struct{ symptom, hint string }{
+		{"first record does not look like a TLS handshake", "the nodes do not use TLS: leave out --tls, grpcs:// and https://"},
+		{"certificate required", "the nodes ask for a certificate: --cert-file and --key-file"},
+		{"signed by unknown authority", "--ca-file names the authority that signed the nodes' certificates"},
+		{"error reading server preface: EOF", "perhaps the nodes use TLS: --tls, or grpcs:// before the endpoint"},
+	} {
+		if strings.Contains(text, c.symptom) {
+			return c.hint
+		}
 	}
 	return ""
 }

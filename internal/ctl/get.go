@@ -151,7 +151,7 @@ func (a *app) showDelete(key string, r client.DeleteResult) error {
 		_, err := fmt.Fprintln(a.Out, r.Existed)
 		return err
 	}
-	return a.table("KEY EXISTED REVISION", [][]string{{key, fmt.Sprint(r.Existed), number(r.Revision)}})
+	return a.table("KEY EXISTED REVISION", [][]string{{key, fmt.Sprint(r.Existed), revision(r.Revision)}})
 }
 
 // completionKeys bounds what completion asks for.

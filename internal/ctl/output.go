@@ -88,6 +88,14 @@ func milli(ms int64) string {
 
 func number[T ~uint32 | ~uint64 | ~int64](n T) string { return fmt.Sprint(n) }
 
+// revision is empty where nothing was written.
+func revision(r uint64) string {
+	if r == 0 {
+		return ""
+	}
+	return number(r)
+}
+
 // labels prints a map in the order of its names.
 func labels(m map[string]string) string {
 	out := make([]string, 0, len(m))

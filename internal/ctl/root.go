@@ -3,10 +3,12 @@ package ctl
 import (
 	"errors"
 	"fmt"
-	"runtime/debug"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"kvstore/internal/version"
 )
 
 // newRoot builds the whole command tree.
@@ -16,7 +18,7 @@ func newRoot(a *app) *cobra.Command {
 		Short: "Read, write and look after a kvstore cluster",
 		Long: "Read, write and look after a kvstore cluster.\n\n" +
 			"`kvctl HOST:PORT` is short for `kvctl shell HOST:PORT`.",
-		SilenceUsage: true, SilenceErrors: true, SuggestionsMinimumDistance: 2,
+		SilenceUsage: true, SilenceErrors: true, SuggestionsMinimumDistance: 2, Version: version.Full("kvctl"),
 		Args: usageArgs(rootArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -27,6 +29,7 @@ func newRoot(a *app) *cobra.Command {
 		PersistentPreRunE: func(*cobra.Command, []string) error { return a.opts.check() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{Err: err} })
+	root.SetVersionTemplate("{{.Version}}\n")
 	a.globalFlags(root)
 	root.AddCommand(
 		a.putCmd(), a.getCmd(), a.existsCmd(), a.deleteCmd(), a.listCmd(), a.batchCmd(),
@@ -56,10 +59,15 @@ func rootArgs(cmd *cobra.Command, args []string) error {
 func (a *app) globalFlags(root *cobra.Command) {
 	f, o := root.PersistentFlags(), &a.opts
 	f.StringVarP(&o.output, "output", "o", o.output, "table, json or raw (default: what suits the command)")
+	complete := func(flag string, values ...string) {
+		_ = root.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
+	}
+	complete("output", formatTable, formatJSON, formatRaw)
 	if a.inShell {
 		return
 	}
 	o.Add(f)
+	complete("read", "leader", "any", "nearest")
 }
 
 // check refuses options that no command accepts.
@@ -78,19 +86,37 @@ func (o *options) check() error {
 // usageArgs makes errors about arguments usage errors.
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError{Err: err}
+		err := check(cmd, args)
+		if err == nil {
+			return nil
 		}
-		return nil
+		if cmd.HasParent() && !cmd.HasSubCommands() { // the count alone says little
+			err = fmt.Errorf("%w; usage: %s", err, cmd.UseLine())
+		}
+		return usageError{Err: err}
 	}
+}
+
+// strictCompletion makes `completion` refuse shells that it does not know;
+// cobra's own shows its help and ends with 0.
+func strictCompletion(root *cobra.Command, args []string) {
+	root.InitDefaultCompletionCmd(args...)
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" && !c.Runnable() {
+			c.Args, c.RunE = usageArgs(cobra.NoArgs), showHelp
+		}
+	}
+}
+
+// showHelp is what a command does that only has subcommands.
+func showHelp(cmd *cobra.Command, _ []string) error {
+	_ = cmd.Help()
+	return codeError{error: errors.New("no subcommand"), code: exitUsage, silent: true}
 }
 
 // group is a command that only has subcommands.
 func group(use, short string, subs ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: usageArgs(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error {
-		_ = cmd.Help()
-		return codeError{error: errors.New("no subcommand"), code: exitUsage, silent: true}
-	}}
+	c := &cobra.Command{Use: use, Short: short, Args: usageArgs(cobra.NoArgs), RunE: showHelp}
 	c.AddCommand(subs...)
 	return c
 }
@@ -99,16 +125,14 @@ func (a *app) versionCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version of kvctl", Args: usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			version, revision := "(devel)", ""
-			if info, ok := debug.ReadBuildInfo(); ok {
-				version = info.Main.Version
-				for _, s := range info.Settings {
-					if s.Key == "vcs.revision" {
-						revision = " " + s.Value
-					}
-				}
+			switch a.format(formatTable) {
+			case formatJSON:
+				return a.json(map[string]string{"version": version.String(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
+			case formatRaw:
+				_, err := fmt.Fprintln(a.Out, version.String())
+				return err
 			}
-			_, err := fmt.Fprintf(a.Out, "kvctl %s%s\n", version, revision)
+			_, err := fmt.Fprintln(a.Out, version.Full("kvctl"))
 			return err
 		},
 	}

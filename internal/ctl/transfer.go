@@ -88,6 +88,9 @@ func (a *app) transfer(cmd *cobra.Command, verb, arg string, t *transferFlags, d
 	o.Progress.Start()
 	sum, err := do(cmd.Context(), arg, o)
 	o.Progress.Stop()
+	if err != nil && sum.Items+sum.Resumed+sum.Failed == 0 {
+		return err // there is nothing to sum up or to continue
+	}
 	if serr := a.showSummary(verb, arg, sum); serr != nil {
 		return errors.Join(err, serr)
 	}
