@@ -99,6 +99,14 @@ func TestUsage(t *testing.T) {
 	if code != exitUsage {
 		t.Errorf("exit %d", code)
 	}
+	errs.Reset()
+	code = Main(context.Background(), []string{"--value-size", "20000000", "-o", "yaml"}, &out, &errs, nil)
+	if want := "--value-size 20000000: want 0 to 16777216\n--output \"yaml\""; code != exitUsage || !strings.Contains(errs.String(), want) {
+		t.Errorf("exit %d, %q does not name every bad flag: %q", code, errs.String(), want)
+	}
+	if code := Main(context.Background(), []string{"--version"}, &out, &errs, nil); code != exitOK || !strings.HasPrefix(out.String(), "kvbench ") {
+		t.Errorf("--version: exit %d, %q", code, out.String())
+	}
 	if code := Main(context.Background(), []string{"--nonsense"}, &out, &errs, nil); code != exitUsage {
 		t.Errorf("unknown flag: exit %d", code)
 	}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"kvstore/internal/ctl/target"
@@ -97,7 +98,7 @@ func (c *Config) Validate(drivers []string) error {
 	}
 	within := func(flag string, value, low, high float64) {
 		if !(value >= low && value <= high) {
-			problems = append(problems, fmt.Errorf("--%s %v: want %v to %v", flag, value, low, high))
+			problems = append(problems, fmt.Errorf("--%s %s: want %s to %s", flag, decimal(value), decimal(low), decimal(high)))
 		}
 	}
 	oneOf("driver", c.Driver, drivers...)
@@ -130,6 +131,9 @@ func (c *Config) Validate(drivers []string) error {
 	}
 	return errors.Join(problems...)
 }
+
+// decimal writes a number without an exponent.
+func decimal(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 func (c *Config) isBatch() bool { return c.Workload == WorkBatchPut || c.Workload == WorkBatchGet }
 

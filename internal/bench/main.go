@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kvstore/internal/ctl/target"
+	"kvstore/internal/version"
 )
 
 // Exit codes.
@@ -54,7 +55,7 @@ func newCommand(out, errOut io.Writer, extra map[string]Opener) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "kvbench [flags]", Short: "Measure throughput and latency of a kvstore cluster",
 		Example:      "  kvbench --workload put --clients 256\n  kvbench --workload mixed --read-ratio 0.9 --zipf 1.1 --duration 60s -o json > result.json\n  kvbench --workload get --mode unary --connections 16 --rate 5000",
-		SilenceUsage: true, SilenceErrors: true,
+		SilenceUsage: true, SilenceErrors: true, Version: version.Full("kvbench"),
 		Args: func(cmd *cobra.Command, args []string) error {
 			if err := cobra.NoArgs(cmd, args); err != nil {
 				return target.UsageError{Err: err}
@@ -65,11 +66,12 @@ func newCommand(out, errOut io.Writer, extra map[string]Opener) *cobra.Command {
 			if !cmd.Flags().Changed("duration") && cfg.Ops > 0 {
 				cfg.Duration = maxDuration // the count ends the run
 			}
-			if err := cfg.Validate(names); err != nil {
-				return target.UsageError{Err: err}
-			}
+			err := cfg.Validate(names)
 			if output != "text" && output != "json" {
-				return target.UsageError{Err: fmt.Errorf("--output %q: want text or json", output)}
+				err = errors.Join(err, fmt.Errorf("--output %q: want text or json", output))
+			}
+			if err != nil {
+				return target.UsageError{Err: err}
 			}
 			progress := errOut
 			if quiet {
@@ -82,6 +84,7 @@ func newCommand(out, errOut io.Writer, extra map[string]Opener) *cobra.Command {
 			return show(out, res, output)
 		},
 	}
+	cmd.SetVersionTemplate("{{.Version}}\n")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return target.UsageError{Err: err} })
 	flags(cmd, &cfg)
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
