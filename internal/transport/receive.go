@@ -76,49 +76,26 @@ func (t *Transport) HandleFrames(stream api.Peer_FramesServer) error {
 	defer cancel()
 	defer context.AfterFunc(t.ctx, cancel)()
 
-	r := &frameReader{t: t, in: in, ctx: ctx, frames: make(chan *api.Frame), err: make(chan error, 1)}
-	t.wg.Add(1)
-	go r.receive(stream)
+	r := &frameReader{t: t, in: in, ctx: ctx, frames: receiveAhead(ctx, t, stream.Recv)}
 	if err := r.deliver(cancel); err != nil {
 		return err
 	}
 	return stream.SendAndClose(&api.FramesDone{})
 }
 
-// frameReader moves the frames of one stream from a receiving goroutine, which
-// decodes ahead by one frame, to the handler, which delivers them.
+// frameReader hands the frames of one stream to the host.
 type frameReader struct {
-	t   *Transport
-	in  Inbound
-	ctx context.Context
-
-	frames chan *api.Frame
-	err    chan error
-}
-
-// receive reads until the stream ends. The handler's return ends the stream,
-// so it cannot be waited for there; Close waits.
-func (r *frameReader) receive(stream api.Peer_FramesServer) {
-	defer r.t.wg.Done()
-	for {
-		f, err := stream.Recv()
-		if err != nil {
-			r.err <- err
-			return
-		}
-		select {
-		case r.frames <- f:
-		case <-r.ctx.Done():
-			return
-		}
-	}
+	t      *Transport
+	in     Inbound
+	ctx    context.Context
+	frames ahead[*api.Frame]
 }
 
 func (r *frameReader) next() (*api.Frame, error) {
 	select {
-	case f := <-r.frames:
+	case f := <-r.frames.messages:
 		return f, nil
-	case err := <-r.err:
+	case err := <-r.frames.err:
 		return nil, err
 	case <-r.ctx.Done():
 		return nil, fault.New(fault.Unavailable, "the stream of frames is replaced or this node stops")

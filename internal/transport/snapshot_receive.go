@@ -36,9 +36,7 @@ func (t *Transport) HandleSnapshot(stream api.Peer_SnapshotServer) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	defer context.AfterFunc(t.ctx, cancel)()
-	r := &snapshotReader{t: t, ctx: ctx, chunks: make(chan *api.SnapshotChunk), err: make(chan error, 1)}
-	t.wg.Add(1)
-	go r.receive(stream)
+	r := &snapshotReader{t: t, ctx: ctx, chunks: receiveAhead(ctx, t, stream.Recv)}
 
 	if err := r.run(in); err != nil {
 		return t.refuseSnapshot(stream, err)
@@ -62,31 +60,11 @@ func (t *Transport) refuseSnapshot(stream api.Peer_SnapshotServer, err error) er
 	return err
 }
 
-// snapshotReader moves chunks from a receiving goroutine, one ahead, to the
-// handler.
+// snapshotReader hands the chunks of one stream to a sink.
 type snapshotReader struct {
 	t      *Transport
 	ctx    context.Context
-	chunks chan *api.SnapshotChunk
-	err    chan error
-}
-
-// receive reads until the stream ends; Close waits for it, because only the
-// handler's return ends a stream.
-func (r *snapshotReader) receive(stream api.Peer_SnapshotServer) {
-	defer r.t.wg.Done()
-	for {
-		c, err := stream.Recv()
-		if err != nil {
-			r.err <- err
-			return
-		}
-		select {
-		case r.chunks <- c:
-		case <-r.ctx.Done():
-			return
-		}
-	}
+	chunks ahead[*api.SnapshotChunk]
 }
 
 // next returns the next chunk, or why there is none.
@@ -97,9 +75,9 @@ func (r *snapshotReader) next() (*api.SnapshotChunk, error) {
 	timer := time.NewTimer(r.t.o.SnapshotStall)
 	defer timer.Stop()
 	select {
-	case c := <-r.chunks:
+	case c := <-r.chunks.messages:
 		return c, nil
-	case err := <-r.err:
+	case err := <-r.chunks.err:
 		if errors.Is(err, io.EOF) {
 			return nil, refusal{fault.New(fault.InvalidArgument, "snapshot ends without its end mark")}
 		}
