@@ -32,6 +32,12 @@ func TestConfig(t *testing.T) {
 	if out, errs, code := run(t, kvstore, "config", "check", "--config", file); code != 0 || !strings.Contains(out, "replication_factor: 3") {
 		t.Errorf("config check: %d %s%s", code, out, errs)
 	}
+	out, errs, code := run(t, kvstore, "config", "check", "--profile", "edge", "--tls.cert_file", "a.crt", "--tls.key_file", "a.key", "--tls.ca_file", "ca.crt")
+	for _, want := range []string{"# memory_budget is 128MB, beside Badger for: delta ", "# a node would not start here: tls.cert_file: open a.crt"} {
+		if code != 0 || !strings.Contains(out, want) {
+			t.Errorf("config check does not say %q: %d %s%s", want, code, out, errs)
+		}
+	}
 	_, errs, code = run(t, kvstore, "config", "check", "--config", file, "--cluster.groups", "0", "--log.level", "loud")
 	if code != 1 || !strings.Contains(errs, "2 problems") || !strings.Contains(errs, "cluster.groups") || !strings.Contains(errs, "log.level") {
 		t.Errorf("config check of a bad configuration: %d %s", code, errs)

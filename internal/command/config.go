@@ -2,10 +2,15 @@ package command
 
 import (
 	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"kvstore/internal/config"
+	"kvstore/internal/tlsconf"
 )
 
 func configCommand() *cobra.Command {
@@ -28,11 +33,35 @@ func configCheckCommand() *cobra.Command {
 			if _, err := fmt.Fprintln(cmd.OutOrStdout(), "# valid; in force would be:"); err != nil {
 				return err
 			}
-			return config.WriteYAML(cmd.OutOrStdout(), c)
+			if err := config.WriteYAML(cmd.OutOrStdout(), c); err != nil {
+				return err
+			}
+			return writeNotes(cmd.OutOrStdout(), c)
 		},
 	}
 	addConfigFlags(cmd.Flags(), &file)
 	return cmd
+}
+
+// writeNotes says what the keys alone do not: how memory_budget is shared, and
+// whether TLS would work on this machine. That it would not is no problem of
+// the configuration, which may be meant for another machine.
+func writeNotes(w io.Writer, c *config.Config) error {
+	const budget = "memory_budget"
+	effective := c.Effective()
+	notes := fmt.Sprintf("# %s is %s, beside Badger for:", budget, effective[budget])
+	for _, key := range slices.Sorted(maps.Keys(effective)) {
+		if part, ok := strings.CutPrefix(key, budget+"."); ok {
+			notes += fmt.Sprintf(" %s %s", part, effective[key])
+		}
+	}
+	if c.TLS.Enabled() {
+		if _, err := tlsconf.Open(c.TLS, tlsconf.Options{}); err != nil {
+			notes += fmt.Sprintf("\n# a node would not start here: %v", err)
+		}
+	}
+	_, err := fmt.Fprintln(w, notes)
+	return err
 }
 
 func configDefaultCommand() *cobra.Command {

@@ -97,6 +97,7 @@ func (a *app) waitJob(ctx context.Context, c *client.Client, job *api.Job) (*api
 	defer p.Stop()
 	t := time.NewTimer(0)
 	defer t.Stop()
+	said := ""
 	for {
 		select {
 		case <-t.C:
@@ -109,6 +110,10 @@ func (a *app) waitJob(ctx context.Context, c *client.Client, job *api.Job) (*api
 		}
 		p.Phase(now.GetKind(), int64(now.GetTotal()), 0)
 		p.Add(int64(now.GetDone()), 0)
+		if m := now.GetMessage(); m != "" && m != said && now.GetState() == "running" {
+			p.Print(m)
+			said = m
+		}
 		switch now.GetState() {
 		case "done":
 			return now, nil

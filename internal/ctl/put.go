@@ -72,7 +72,7 @@ func (p *putFlags) options(cmd *cobra.Command) ([]client.PutOption, error) {
 		}
 		t, err := time.Parse(time.RFC3339, p.expires)
 		if err != nil {
-			return nil, usagef("--expires-at: %w", err)
+			return nil, usagef("--expires-at %q: want a time as in 2030-01-31T12:00:00Z", p.expires)
 		}
 		item.ExpiresAt = t
 	}
