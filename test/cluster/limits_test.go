@@ -111,33 +111,35 @@ func limitsGRPC(t *testing.T, c *harness.Cluster) {
 	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
 	for i, n := range c.Nodes() {
-		for _, port := range []string{n.GRPC, n.HTTP} {
-			kv := api.NewKVStoreClient(dial(t, port))
-			key := fmt.Sprintf("grpc/%d", i)
-			for _, tc := range []struct {
-				name string
-				req  *api.PutRequest
-				code string
-			}{
-				{"16 MB", &api.PutRequest{Key: key, Value: big[:maxValue]}, ""},
-				{"16 MB and a byte", &api.PutRequest{Key: key, Value: big}, "value_too_large"},
-				{"1,024-byte key", &api.PutRequest{Key: strings.Repeat("g", 1024)}, ""},
-				{"1,025-byte key", &api.PutRequest{Key: strings.Repeat("g", 1025)}, "key_too_large"},
-				{"no key", &api.PutRequest{}, "invalid_key"},
-				{"bad checksum", &api.PutRequest{Key: key, Checksum: &wrong}, "checksum_mismatch"},
-				{"unknown namespace", &api.PutRequest{Key: key, Namespace: "nowhere"}, "namespace_not_found"},
-			} {
-				_, err := kv.Put(ctx, tc.req)
-				if got := detail(err); got != tc.code {
-					t.Errorf("%s at %s: %v, want %q", tc.name, port, err, tc.code)
-				}
-			}
-			got, err := kv.Get(ctx, &api.GetRequest{Key: key}, grpc.MaxCallRecvMsgSize(20<<20))
-			if err != nil || !bytes.Equal(got.GetRecord().GetValue(), big[:maxValue]) {
-				t.Errorf("16 MB at %s: %d bytes, %v", port, len(got.GetRecord().GetValue()), err)
-			}
-			invalidUTF8(t, ctx, port)
+		port := n.GRPC
+		if i == 2 {
+			port = n.HTTP // gRPC on the HTTP port
 		}
+		kv := api.NewKVStoreClient(dial(t, port))
+		key := fmt.Sprintf("grpc/%d", i)
+		for _, tc := range []struct {
+			name string
+			req  *api.PutRequest
+			code string
+		}{
+			{"16 MB", &api.PutRequest{Key: key, Value: big[:maxValue]}, ""},
+			{"16 MB and a byte", &api.PutRequest{Key: key, Value: big}, "value_too_large"},
+			{"1,024-byte key", &api.PutRequest{Key: strings.Repeat("g", 1024)}, ""},
+			{"1,025-byte key", &api.PutRequest{Key: strings.Repeat("g", 1025)}, "key_too_large"},
+			{"no key", &api.PutRequest{}, "invalid_key"},
+			{"bad checksum", &api.PutRequest{Key: key, Checksum: &wrong}, "checksum_mismatch"},
+			{"unknown namespace", &api.PutRequest{Key: key, Namespace: "nowhere"}, "namespace_not_found"},
+		} {
+			_, err := kv.Put(ctx, tc.req)
+			if got := detail(err); got != tc.code {
+				t.Errorf("%s at %s: %v, want %q", tc.name, port, err, tc.code)
+			}
+		}
+		got, err := kv.Get(ctx, &api.GetRequest{Key: key}, grpc.MaxCallRecvMsgSize(20<<20))
+		if err != nil || !bytes.Equal(got.GetRecord().GetValue(), big[:maxValue]) {
+			t.Errorf("16 MB at %s: %d bytes, %v", port, len(got.GetRecord().GetValue()), err)
+		}
+		invalidUTF8(t, ctx, port)
 	}
 }
 

@@ -16,7 +16,8 @@ var built = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "kvstore/cmd/...")
+	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, raceFlags...)
+	cmd := exec.Command("go", append(args, "kvstore/cmd/...")...) //nolint:gosec // fixed words
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return dir, fmt.Errorf("go build: %w\n%s", err, out)
 	}

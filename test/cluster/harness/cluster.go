@@ -3,6 +3,7 @@
 package harness
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"os"
@@ -52,7 +53,7 @@ func Start(t testing.TB, o Options) *Cluster {
 		c.Dir = filepath.Join(tempDir(t), "data")
 	}
 	Binary(t, "kvstore") // before anything is there to clean up
-	t.Cleanup(c.showLogs)
+	t.Cleanup(c.readLogs)
 	c.StartDev(o)
 	return c
 }
@@ -152,12 +153,24 @@ func (c *Cluster) Nodes() []dev.Node {
 // logTail is how much of each log a failed test shows.
 const logTail = 3 << 10
 
-func (c *Cluster) showLogs() {
+// alarms are what no log of a node may hold.
+var alarms = []string{"panic:", "fatal error:", "DATA RACE", "level=ERROR"}
+
+// readLogs looks for alarms, and shows the logs of a failed test.
+func (c *Cluster) readLogs() {
+	logs, _ := filepath.Glob(filepath.Join(c.Dir, "*", "kvstore.log"))
+	for _, name := range logs {
+		text, err := os.ReadFile(name)
+		for _, alarm := range alarms {
+			if i := bytes.Index(text, []byte(alarm)); i >= 0 {
+				c.t.Errorf("%s: %s (%v)", name, text[max(0, i-500):min(len(text), i+4000)], err)
+			}
+		}
+	}
 	if !c.t.Failed() || c.Dev == nil {
 		return
 	}
 	c.t.Logf("kvstore dev:\n%s", tail([]byte(c.Dev.Out.String())))
-	logs, _ := filepath.Glob(filepath.Join(c.Dir, "*", "kvstore.log"))
 	for _, name := range logs {
 		text, err := os.ReadFile(name)
 		c.t.Logf("%s (%v):\n%s", name, err, tail(text))
