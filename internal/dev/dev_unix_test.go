@@ -441,6 +441,24 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestEnvironment: variables that win over the nodes' files are refused where
+// they would make all nodes one.
+func TestEnvironment(t *testing.T) {
+	for _, tc := range []struct {
+		environ []string
+		want    string
+	}{
+		{[]string{"HOME=/", "KVSTORE_LOG_LEVEL=debug", "KVSTORE_SERVICE_HOST=10.0.0.1", "KVSTORE_NODE_SERVICE_PORT=1"}, ""},
+		{[]string{"KVSTORE_NODE_NAME=n", "KVSTORE_LISTEN_HTTP=127.0.0.1:8080"}, "KVSTORE_NODE_NAME, KVSTORE_LISTEN_HTTP; unset them"},
+		{[]string{"KVSTORE_LOG_LEVL=debug"}, "did you mean KVSTORE_LOG_LEVEL?"},
+	} {
+		err := checkEnvironment(tc.environ)
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%q: %v, want %q", tc.environ, err, tc.want)
+		}
+	}
+}
+
 // TestExecutableOfGoRun: what `go run` deletes is copied.
 func TestExecutableOfGoRun(t *testing.T) {
 	built := filepath.Join(t.TempDir(), "go-build123", "b001", "exe")

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"kvstore/internal/config"
@@ -22,6 +23,9 @@ const defaultProfile = "edge"
 
 // prepare makes or reads the configuration of every node.
 func prepare(dir string, o Options) (*cluster, error) {
+	if err := checkEnvironment(os.Environ()); err != nil {
+		return nil, err
+	}
 	c := &cluster{dir: dir}
 	stored, err := readStored(dir)
 	if err != nil {
@@ -45,6 +49,31 @@ func prepare(dir string, o Options) (*cluster, error) {
 		n.Argv = []string{c.exe, "server", "--config", c.configFile(i)}
 	}
 	return c, c.waitForPorts()
+}
+
+// ownKeys differ from node to node.
+var ownKeys = []string{
+	"node.name", "node.data_dir", "cluster_membership.current_config",
+	"listen.http", "listen.grpc", "listen.peer", "listen.gossip", "listen.metrics",
+	"advertise.http", "advertise.grpc", "advertise.peer", "advertise.gossip",
+}
+
+// checkEnvironment refuses KVSTORE_ variables that would make all nodes the
+// same one, since variables win over files, and those that no node would
+// accept. Others count for every node.
+func checkEnvironment(environ []string) error {
+	var shared []string
+	for _, key := range ownKeys {
+		name := config.EnvName(key)
+		if slices.ContainsFunc(environ, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
+			shared = append(shared, name)
+		}
+	}
+	if len(shared) > 0 {
+		return fmt.Errorf("variables that every node would take for its own: %s; unset them", strings.Join(shared, ", "))
+	}
+	_, err := config.Load(config.Sources{Environ: func() []string { return environ }})
+	return err
 }
 
 // readStored loads the configurations of the nodes that dir holds, in order.
