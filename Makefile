@@ -30,6 +30,12 @@ chaos: ## real processes, kill -9, longer than in go test
 bench: ## benchmarks of the packages
 	go test -run '^$$' -bench . -benchmem ./internal/... ./client/...
 
+bench-peers: ## kvstore against etcd, three nodes each (docs/performance.md)
+	./scripts/bench-peers $(ARGS)
+
+profile-put: ## where the CPU of a put and a get goes
+	./scripts/profile-put $(ARGS)
+
 proto: ## regenerate api/ from its .proto files
 	cd tools/protogen && go run . ../../api kvstore/v1/kvstore.proto kvstore/v1/peer.proto
 
@@ -42,4 +48,4 @@ cluster: ## start a three-node cluster on loopback
 cover: ## coverage of the packages
 	go test -coverprofile=cover.out ./internal/... ./client/... && go tool cover -func=cover.out | tail -1
 
-.PHONY: help build test race lint fuzz sim chaos bench proto cross cluster cover
+.PHONY: help build test race lint fuzz sim chaos bench bench-peers profile-put proto cross cluster cover

@@ -1,0 +1,167 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"kvstore/internal/ctl/ctxfile"
+	"kvstore/internal/dev"
+)
+
+const (
+	nodes        = 3
+	readyTimeout = 90 * time.Second
+	lookEvery    = 100 * time.Millisecond
+	// quotaBytes keeps etcd's space alarm (2 GB by default) out of the runs.
+	quotaBytes = 8 << 30
+)
+
+// Node is one running node.
+type Node struct {
+	// Endpoint serves gRPC, Metrics HTTP: host:port.
+	Endpoint, Metrics string
+	PID               int
+}
+
+// Cluster is three running nodes that serve.
+type Cluster struct {
+	Name  string
+	Nodes []Node
+	// LogSyncs and EngineSyncs are the counters of syncs.
+	LogSyncs, EngineSyncs string
+}
+
+// Endpoints for --endpoints.
+func (c *Cluster) Endpoints() string {
+	var all []string
+	for _, n := range c.Nodes {
+		all = append(all, n.Endpoint)
+	}
+	return strings.Join(all, ",")
+}
+
+// KVStore runs `kvstore dev` in dir. env is added to the nodes' environment.
+func (l *Launcher) KVStore(ctx context.Context, exe, dir, profile string, env ...string) (*Cluster, error) {
+	env = append(env, ctxfile.EnvFile+"="+filepath.Join(dir, "contexts.yaml"))
+	data := filepath.Join(dir, "data")
+	p, err := l.server("kvstore dev", filepath.Join(dir, "dev.log"), Environ(env...), syscall.SIGINT,
+		exe, "dev", "--nodes", fmt.Sprint(nodes), "--data-dir", data, "--base-port", "0", "--profile", profile)
+	if err != nil {
+		return nil, err
+	}
+	err = p.until(ctx, func() bool {
+		text, _ := os.ReadFile(p.log)
+		return strings.Contains(string(text), "\nReady.")
+	})
+	if err != nil {
+		return nil, err
+	}
+	running, err := dev.ReadClusterFile(data)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Name: "kvstore", LogSyncs: "kvstore_fsync_duration_seconds_count", EngineSyncs: "kvstore_flush_duration_seconds_count"}
+	for _, n := range running {
+		c.Nodes = append(c.Nodes, Node{Endpoint: n.GRPC, Metrics: n.Metrics, PID: n.PID})
+	}
+	return c, nil
+}
+
+// Etcd runs three etcd servers in dir, with their defaults but for the space
+// quota and quieter logs.
+func (l *Launcher) Etcd(ctx context.Context, exe, dir string) (*Cluster, error) {
+	ports, err := freePorts(2 * nodes)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Name: "etcd", LogSyncs: "etcd_disk_wal_fsync_duration_seconds_count", EngineSyncs: "etcd_disk_backend_commit_duration_seconds_count"}
+	var members []string
+	for i := range nodes {
+		members = append(members, fmt.Sprintf("e%d=http://%s", i+1, ports[2*i+1]))
+	}
+	var procs []*process
+	for i := range nodes {
+		name, client, peer := fmt.Sprintf("e%d", i+1), "http://"+ports[2*i], "http://"+ports[2*i+1]
+		own := filepath.Join(dir, name)
+		p, err := l.server("etcd "+name, filepath.Join(own, "etcd.log"), Environ(), syscall.SIGTERM, exe,
+			"--name", name, "--data-dir", filepath.Join(own, "data"),
+			"--listen-client-urls", client, "--advertise-client-urls", client,
+			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+			"--initial-cluster", strings.Join(members, ","), "--initial-cluster-state", "new",
+			"--quota-backend-bytes", fmt.Sprint(quotaBytes), "--log-level", "warn")
+		if err != nil {
+			return nil, err
+		}
+		procs = append(procs, p)
+		c.Nodes = append(c.Nodes, Node{Endpoint: ports[2*i], Metrics: ports[2*i], PID: p.cmd.Process.Pid})
+	}
+	for i, p := range procs {
+		err := p.until(ctx, func() bool {
+			text, err := fetch(ctx, "http://"+c.Nodes[i].Metrics+"/health")
+			return err == nil && strings.Contains(string(text), `"health":"true"`)
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// until waits until ready, or for the process to end.
+func (p *process) until(ctx context.Context, ready func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for !ready() {
+		select {
+		case <-p.ended:
+			return p.failure()
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready: %w", p.name, ctx.Err())
+		case <-look.C:
+		}
+	}
+	return nil
+}
+
+func freePorts(n int) ([]string, error) {
+	var all []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = l.Close() }() // together, so that all differ
+		all = append(all, l.Addr().String())
+	}
+	return all, nil
+}
+
+const maxBody = 64 << 20
+
+// fetch is a bounded GET.
+func fetch(ctx context.Context, url string) (text []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	text, err = io.ReadAll(io.LimitReader(res.Body, maxBody))
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", url, res.Status)
+	}
+	return text, err
+}
