@@ -15,14 +15,14 @@ import (
 // fenced sh block, in order, in one shell in an empty directory, with KV as the
 // server's base URL. Lines that begin with "#> " say what the block prints, all
 // of it; "*" in them stands for any text. It needs bash and curl;
-// without them it is skipped, or fails with KVSTORE_NO_SKIP=1.
+// without them it is skipped, or fails with TEST_NO_SKIP=1.
 func RunSession(t *testing.T, document, baseURL string) {
 	t.Helper()
 	for _, tool := range []string{"bash", "curl"} {
-		if _, err := exec.LookPath(tool); err != nil && os.Getenv("KVSTORE_NO_SKIP") != "1" {
+		if _, err := exec.LookPath(tool); err != nil && os.Getenv("TEST_NO_SKIP") != "1" {
 			t.Skipf("%s is not installed", tool)
 		} else if err != nil {
-			t.Fatalf("%s is not installed, and KVSTORE_NO_SKIP=1", tool)
+			t.Fatalf("%s is not installed, and TEST_NO_SKIP=1", tool)
 		}
 	}
 	text, err := os.ReadFile(document)

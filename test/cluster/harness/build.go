@@ -51,14 +51,14 @@ func Binary(t testing.TB, name string) string {
 }
 
 // Need returns the path of a program that is not part of this module. A test
-// that misses it is skipped, or fails with KVSTORE_NO_SKIP=1.
+// that misses it is skipped, or fails with TEST_NO_SKIP=1.
 func Need(t testing.TB, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
 	switch {
 	case err == nil:
-	case os.Getenv("KVSTORE_NO_SKIP") == "1":
-		t.Fatalf("%s is not installed, and KVSTORE_NO_SKIP=1", program)
+	case os.Getenv("TEST_NO_SKIP") == "1":
+		t.Fatalf("%s is not installed, and TEST_NO_SKIP=1", program)
 	default:
 		t.Skipf("%s is not installed", program)
 	}
