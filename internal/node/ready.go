@@ -7,6 +7,7 @@ import (
 	"time"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/config"
 	"kvstore/internal/fault"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
@@ -127,13 +128,37 @@ func (n *Node) confirmReads(ctx context.Context, groups []keyspace.GroupID) stri
 	return ""
 }
 
+// unused names what this node's configuration says about the cluster's shape
+// and the cluster, which was founded with another, does not follow.
+func unused(c *config.Config, m *router.Map) []string {
+	var out []string
+	for _, s := range []struct {
+		key            string
+		given, founded int
+	}{
+		{"cluster.groups", c.Cluster.Groups, m.Groups},
+		{"cluster.replication_factor", c.Cluster.ReplicationFactor, m.ReplicationFactor},
+	} {
+		if s.given != s.founded {
+			out = append(out, fmt.Sprintf("%s = %d is not used: the cluster was founded with %d", s.key, s.given, s.founded))
+		}
+	}
+	return out
+}
+
 // watchReady keeps gRPC health true.
 func (n *Node) watchReady(ctx context.Context) {
 	ticker := time.NewTicker(readyInterval)
 	defer ticker.Stop()
-	last := false
+	last, told := false, false
 	for {
 		ready, reason := n.Ready()
+		if ready && !told {
+			told = true
+			for _, text := range unused(n.config, n.directory.Map()) {
+				n.logger.Warn(text)
+			}
+		}
 		if ready != last {
 			n.logger.Info("readiness changed", "ready", ready, "reason", reason)
 			n.rpc.SetReady(ready)
