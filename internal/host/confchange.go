@@ -108,9 +108,18 @@ func confChange(s *format.State, c MemberChange, lost map[keyspace.ReplicaID]boo
 	default:
 		return nil, 0, fault.New(fault.InvalidArgument, "the change names no member of the group")
 	}
+	if c.Replace != 0 && c.Replace == c.Promote || !leavesVoter(s, c) {
+		return nil, 0, fault.New(fault.FailedPrecondition, "the change would leave the group without a voter", "replica", cx.Replica)
+	}
 	b, err := json.Marshal(cx)
 	cc.Context = b
 	return cc, cx.Replica, err
+}
+
+// leavesVoter reports whether somebody can vote after a change; raft panics on
+// every replica that applies one after which nobody can.
+func leavesVoter(s *format.State, c MemberChange) bool {
+	return c.Remove == 0 || slices.ContainsFunc(s.Members, func(m format.Member) bool { return !m.Learner && m.Replica != c.Remove })
 }
 
 // applyConfChange adopts a membership change. It is never rejected here.
@@ -257,6 +266,10 @@ func (h *Host) retire(g *group) {
 	if g.core != nil {
 		g.core.StepDown(errNotHosted(g.id))
 		g.reads.failAll(errNotHosted(g.id))
+	}
+	if g.conf != nil {
+		g.conf.done(fault.New(fault.UnknownOutcome, "this replica ended during the membership change", "group", g.id))
+		g.conf = nil
 	}
 	delete(h.groups, g.id)
 	h.order = slices.DeleteFunc(h.order, func(o *group) bool { return o == g })

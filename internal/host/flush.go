@@ -128,6 +128,9 @@ func (h *Host) flushed(id mvcc.DeltaID) {
 		if g == nil || g.core == nil || g.instance.id != cps[i].inst {
 			continue // void: the instance is no longer current
 		}
+		if g.incoming != nil && g.incoming.switching {
+			continue // the switch waits in the batch, on a full disk
+		}
 		h.batch.Checkpoint(g.id, cps[i].cp)
 		g.saved, g.savedRev = cps[i].cp.Index, cps[i].rev
 	}

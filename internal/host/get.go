@@ -71,6 +71,9 @@ func (h *Host) getAt(g *group, p ReadPoint, ns keyspace.NamespaceID, key string,
 		return nil, err
 	}
 	defer pub.instance.release(h)
+	if pub.index < p.Index {
+		return nil, errYounger(p)
+	}
 	view := h.opt.Store.View()
 	defer view.Close()
 	var buf [64]byte
@@ -93,6 +96,12 @@ func (h *Host) getAt(g *group, p ReadPoint, ns keyspace.NamespaceID, key string,
 		rec.Value = slices.Clone(rec.Value)
 	}
 	return &rec, nil
+}
+
+// errYounger answers a permission that an earlier replica on this node gave:
+// the present one has not caught up with it.
+func errYounger(p ReadPoint) error {
+	return fault.New(fault.Unavailable, "the replica on this node was replaced during the read", "group", p.Group, "index", p.Index)
 }
 
 // joinChunks loads a large value and verifies its checksum. Chunks are read at

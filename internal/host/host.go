@@ -245,7 +245,7 @@ func (h *Host) Close() error {
 	h.wg.Wait()
 	h.closing = true
 	h.receiveLast()
-	h.stopWaiters(fault.New(fault.Unavailable, "this node is shutting down"))
+	h.stopWaiters(errStopped())
 	if h.Err() != nil {
 		return h.Err()
 	}
@@ -254,8 +254,8 @@ func (h *Host) Close() error {
 
 // receiveLast ends requests that arrived after the loop.
 func (h *Host) receiveLast() {
-	m := h.inbox.take(mail{})
-	down := fault.New(fault.Unavailable, "this node is shutting down")
+	m := h.inbox.close()
+	down := errStopped()
 	for _, r := range m.requests {
 		r.Fail(down)
 	}
@@ -263,6 +263,8 @@ func (h *Host) receiveLast() {
 		w.done(ReadPoint{}, down)
 	}
 }
+
+func errStopped() error { return fault.New(fault.Unavailable, "this node is shutting down") }
 
 func (h *Host) stopWaiters(err error) {
 	for _, g := range h.order {

@@ -16,6 +16,8 @@ type inbox struct {
 	mu   sync.Mutex
 	in   mail
 	wake chan struct{}
+	// closed: nobody takes mail any more.
+	closed bool
 }
 
 type mail struct {
@@ -44,11 +46,27 @@ func (b *inbox) signal() {
 	}
 }
 
-func (b *inbox) put(add func(*mail)) {
+// put adds mail; false when nobody takes it any more.
+func (b *inbox) put(add func(*mail)) bool {
 	b.mu.Lock()
-	add(&b.in)
+	closed := b.closed
+	if !closed {
+		add(&b.in)
+	}
 	b.mu.Unlock()
-	b.signal()
+	if !closed {
+		b.signal()
+	}
+	return !closed
+}
+
+// close takes the last mail.
+func (b *inbox) close() mail {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	m := b.in
+	b.in, b.closed = mail{}, true
+	return m
 }
 
 // take swaps the waiting mail with the empty one given.

@@ -40,8 +40,8 @@ func (h *Host) retireInstance(i *instance) {
 }
 
 func (h *Host) deleteInstance(i *instance) {
-	if !i.deleting.CompareAndSwap(false, true) {
-		return
+	if !i.deleting.CompareAndSwap(false, true) || h.ctx.Err() != nil {
+		return // at the latest the next start deletes it
 	}
 	h.opt.Go(func(ctx context.Context) {
 		if err := h.opt.Engine.DeleteInstance(ctx, i.id); err != nil && ctx.Err() == nil {

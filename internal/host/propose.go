@@ -33,8 +33,11 @@ func (h *Host) SubmitAll(ctx context.Context, requests []*replica.Request) {
 		}
 		ready = append(ready, r)
 	}
-	if len(ready) > 0 {
-		h.inbox.put(func(m *mail) { m.requests = append(m.requests, ready...) })
+	if len(ready) == 0 || h.inbox.put(func(m *mail) { m.requests = append(m.requests, ready...) }) {
+		return
+	}
+	for _, r := range ready {
+		r.Fail(errStopped())
 	}
 }
 
@@ -125,9 +128,7 @@ func (h *Host) sameValue(view *mvcc.View, inst keyspace.InstanceID, value []byte
 func (h *Host) refetch(g *group, requests []*replica.Request) {
 	h.opt.Go(func(ctx context.Context) {
 		for _, r := range requests {
-			if err := h.prefetch(ctx, g, r); err != nil {
-				r.Fail(err)
-			}
+			r.Err = h.prefetch(ctx, g, r) // admit ends it: its uploads belong to the loop
 		}
 		h.inbox.put(func(m *mail) { m.requests = append(m.requests, requests...) })
 	})
@@ -137,6 +138,8 @@ func (h *Host) refetch(g *group, requests []*replica.Request) {
 func (h *Host) admit(r *replica.Request) {
 	g := h.groups[r.Group]
 	switch {
+	case r.Err != nil:
+		r.Fail(r.Err)
 	case g == nil || g.core == nil:
 		r.Fail(errNotHosted(r.Group))
 	case h.opt.Store.Full():

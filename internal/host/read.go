@@ -45,6 +45,7 @@ type readState struct {
 	batches    map[uint64]*readBatch
 	applied    []*readBatch
 	evaluation uint64 // refusals up to it wait for a ReadIndex
+	count      int    // waiters in all stages
 }
 
 func (s *readState) failAll(err error) {
@@ -79,7 +80,9 @@ func (h *Host) readIndex(ctx context.Context, id keyspace.GroupID, atLeast keysp
 		return
 	}
 	w := &readWaiter{group: id, done: done, deadline: h.deadline(ctx), atLeast: atLeast}
-	h.inbox.put(func(m *mail) { m.reads = append(m.reads, w) })
+	if !h.inbox.put(func(m *mail) { m.reads = append(m.reads, w) }) {
+		done(ReadPoint{}, errStopped())
+	}
 }
 
 // deadline converts a context's deadline to the monotonic clock; 0 for none.
@@ -97,12 +100,13 @@ func (h *Host) admitRead(w *readWaiter) {
 		w.done(ReadPoint{}, errNotHosted(w.group))
 		return
 	}
-	if len(g.reads.waiting) >= h.opt.MaxWaitingReads {
+	if g.reads.count >= h.opt.MaxWaitingReads {
 		w.done(ReadPoint{}, fault.New(fault.Overloaded, "too many reads wait for this group",
 			"group", g.id, "limit", h.opt.MaxWaitingReads).WithRetry(h.opt.TickInterval))
 		return
 	}
 	g.reads.waiting = append(g.reads.waiting, w)
+	g.reads.count++
 	g.dirty = true
 }
 
@@ -116,10 +120,9 @@ func (h *Host) confirmReads(g *group) {
 	term, leading := g.core.Leading()
 	switch {
 	case leading && g.core.Serving(h.now(g)):
-		ready, early := splitByCeiling(s.waiting, g.core.State().Ceiling)
-		if len(early) > 0 {
-			g.core.RaiseCeiling(latest(early))
-			g.dirty = g.core.HasWork()
+		ready, early := splitByCeiling(s.waiting, g.core.ReadCeiling())
+		if len(early) > 0 && g.core.RaiseCeiling(latest(early)) {
+			g.dirty = true
 		}
 		if s.waiting = early; len(ready) == 0 && s.evaluation == 0 {
 			return
@@ -208,7 +211,8 @@ func (h *Host) completeReads(g *group) {
 			kept = append(kept, b)
 			continue
 		}
-		b.point.Rev = s.LastRev
+		b.point.Rev, b.point.Index = s.LastRev, min(b.point.Index, s.Index)
+		g.reads.count -= len(b.waiters)
 		for _, w := range b.waiters {
 			w.done(b.point, nil)
 		}
@@ -239,13 +243,13 @@ func (h *Host) retryReads(g *group, mono time.Duration) {
 			delete(s.batches, id)
 		}
 	}
-	s.waiting = lateReads(s.waiting, mono, g.id)
+	s.waiting = s.dropLate(s.waiting, mono, g.id)
 	for _, b := range s.applied {
-		b.waiters = lateReads(b.waiters, mono, g.id)
+		b.waiters = s.dropLate(b.waiters, mono, g.id)
 	}
 }
 
-func lateReads(waiters []*readWaiter, mono time.Duration, id keyspace.GroupID) []*readWaiter {
+func (s *readState) dropLate(waiters []*readWaiter, mono time.Duration, id keyspace.GroupID) []*readWaiter {
 	kept := waiters[:0]
 	for _, w := range waiters {
 		if w.deadline != 0 && mono > w.deadline {
@@ -254,6 +258,7 @@ func lateReads(waiters []*readWaiter, mono time.Duration, id keyspace.GroupID) [
 		}
 		kept = append(kept, w)
 	}
+	s.count -= len(waiters) - len(kept)
 	clear(waiters[len(kept):])
 	return kept
 }

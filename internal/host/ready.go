@@ -83,11 +83,14 @@ func (h *Host) send(g *group, m *raftpb.Message) {
 		return
 	}
 	node := g.nodes[to]
-	if node == "" {
+	switch {
+	case m.GetType() == raftpb.MsgSnap && node == "":
+		g.rn.ReportSnapshot(uint64(to), raft.SnapshotFailure)
 		return
-	}
-	if m.GetType() == raftpb.MsgSnap {
+	case m.GetType() == raftpb.MsgSnap:
 		h.sendSnapshot(g, node, m)
+		return
+	case node == "":
 		return
 	}
 	h.opt.Out.Send(node, &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_Raft{Raft: mustMarshal(m)}})

@@ -55,11 +55,17 @@ func (h *Host) Scan(ctx context.Context, id keyspace.GroupID, r ScanRequest) (Sc
 		return ScanPage{}, err
 	}
 	g := h.lookup(id)
+	if g == nil {
+		return ScanPage{}, errNotHosted(id)
+	}
 	pub, err := g.acquire(h)
 	if err != nil {
 		return ScanPage{}, err
 	}
 	defer pub.instance.release(h)
+	if pub.index < p.Index {
+		return ScanPage{}, errYounger(p)
+	}
 	view := h.opt.Store.View()
 	defer view.Close()
 	s := scan{request: r, point: p, view: view, instance: pub.instance.id}

@@ -127,6 +127,8 @@ type Sink struct {
 type incoming struct {
 	sink *Sink
 	done func(error)
+	// switching: the loop's batch has the switch.
+	switching bool
 }
 
 // ReceiveSnapshot starts to receive; the caller ends the Sink with Finish,
@@ -204,7 +206,9 @@ func (h *Host) offerSnapshot(in *incoming) {
 	s := in.sink
 	m := &inMessage{from: keyspace.NodeID(s.header.GetFromNode()), group: keyspace.GroupID(s.header.GetGroup()), raft: s.message}
 	g := h.groupFor(h.groups[m.group], m)
-	if g == nil || g.incoming != nil {
+	// On a full disk raft would take it only later, when refuseOffered has
+	// given it up.
+	if g == nil || g.incoming != nil || h.stalled {
 		s.Abort()
 		in.done(fault.New(fault.FailedPrecondition, "the replica does not take this snapshot", "group", m.group))
 		return
@@ -225,6 +229,7 @@ func (h *Host) writeSwitch(g *group, snap *raftpb.Snapshot) {
 		h.floor.Store(floor)
 		h.batch.SetMeta(floorMeta, binary.BigEndian.AppendUint64(nil, floor))
 	}
+	g.incoming.switching = true
 	h.batch.Switch(g.id, raftlog.Checkpoint{Instance: s.instance.id, State: s.header.GetState(),
 		Index: s.state.Index, Term: s.state.Term, ConfState: meta.GetConfState()})
 }
