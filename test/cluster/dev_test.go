@@ -207,9 +207,9 @@ func TestAliases(t *testing.T) {
 	c := harness.Start(t, harness.Options{Nodes: 1})
 	n := c.Nodes()[0]
 	c.Kill(0)
-	server := harness.StartProcess(t, "KVStoreServer", exec.Command(harness.Binary(t, "KVStoreServer"), n.Argv[2:]...)) //nolint:gosec // our own program
+	server := harness.StartProcess(t, "KVStoreServer", exec.Command(harness.Binary(t, "KVStoreServer"), n.Argv[2:]...))
 	c.WaitReady(0)
-	shell := harness.StartProcess(t, "KVClient", exec.Command(harness.Binary(t, "KVClient"), n.GRPC)) //nolint:gosec // our own program
+	shell := harness.StartProcess(t, "KVClient", exec.Command(harness.Binary(t, "KVClient"), n.GRPC))
 	if _, err := io.WriteString(shell.Stdin, "put alias works\nget alias\n"); err != nil {
 		t.Fatal(err)
 	}

@@ -32,8 +32,8 @@ func TestChaosBootstrap(t *testing.T) {
 			c.Restart(i)
 		}
 		for range 6 {
-			harness.Pass(t, time.Duration(rand.IntN(400))*time.Millisecond) //nolint:gosec // no secret
-			victim := rand.IntN(3)                                          //nolint:gosec // no secret
+			harness.Pass(t, time.Duration(rand.IntN(400))*time.Millisecond)
+			victim := rand.IntN(3)
 			c.KillIfRuns(victim)
 			c.Restart(victim)
 		}

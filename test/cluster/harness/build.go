@@ -17,7 +17,7 @@ var built = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, raceFlags...)
-	cmd := exec.Command("go", append(args, "kvstore/cmd/...")...) //nolint:gosec // fixed words
+	cmd := exec.Command("go", append(args, "kvstore/cmd/...")...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return dir, fmt.Errorf("go build: %w\n%s", err, out)
 	}
