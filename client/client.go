@@ -90,9 +90,6 @@ func (c *Client) firstTopology(ctx context.Context) error {
 		if ctxErr := system.Pause(ctx, jitter(c.cfg.RetryBase, c.cfg.RetryMax, attempt)); ctxErr != nil {
 			return wrapError(CodeUnavailable, err, "no endpoint answered", "endpoints", c.cfg.Endpoints)
 		}
-		for _, n := range c.seeds {
-			n.resetConnectBackoff()
-		}
 	}
 }
 
@@ -165,7 +162,7 @@ func (c *Client) dial(addr string, connect func(context.Context, string) (net.Co
 		grpc.WithWriteBufferSize(connBufferBytes),
 		grpc.WithContextDialer(connect),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: probeBackoffFirst, Multiplier: 1.6, Jitter: 0.2, MaxDelay: probeBackoffMost},
+			Backoff:           backoff.Config{BaseDelay: probeBackoffFirst, Multiplier: 1.6, Jitter: 0.2, MaxDelay: redialMost},
 			MinConnectTimeout: c.cfg.ConnectTimeout,
 		}),
 	}

@@ -90,7 +90,6 @@ func (nc *nodeConn) probe() {
 	c := nc.node.client
 	ctx, cancel := context.WithTimeout(nc.node.ctx, c.cfg.ProbeTimeout)
 	defer cancel()
-	nc.node.resetConnectBackoff()
 	resp, err := api.NewKVStoreClient(nc.cc).Topology(ctx, &api.TopologyRequest{KnownEpoch: c.topology().epoch}, grpc.WaitForReady(true))
 	if err == nil || servedError(err) {
 		nc.hear()

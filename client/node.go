@@ -146,12 +146,6 @@ func (nc *nodeConn) ready(ctx context.Context) error {
 	}
 }
 
-func (n *node) resetConnectBackoff() {
-	for _, nc := range n.conns {
-		nc.cc.ResetConnectBackoff()
-	}
-}
-
 func (n *node) conn() *nodeConn {
 	if len(n.conns) == 1 {
 		return n.conns[0]
@@ -172,6 +166,10 @@ func (n *node) zone() string { return n.info.Load().GetZone() }
 const (
 	probeBackoffFirst = 50 * time.Millisecond
 	probeBackoffMost  = time.Second
+	// redialMost is gRPC's own longest pause between attempts to connect:
+	// short, so that a probe meets one. ClientConn.ResetConnectBackoff is no
+	// way to hasten them: it reads a map while others write it.
+	redialMost = 200 * time.Millisecond
 )
 
 // failed takes the node out of service until a probe succeeds.

@@ -50,7 +50,9 @@ func (t *Transport) dial(addr string, idle time.Duration) (*grpc.ClientConn, err
 	if creds == nil {
 		creds = insecure.NewCredentials()
 	}
-	reconnect := backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: t.o.MaxRedial}
+	// Short pauses, since nothing may end them early: ResetConnectBackoff of
+	// gRPC reads a map while its balancer writes it.
+	reconnect := backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: min(t.o.MaxRedial, 200*time.Millisecond)}
 	return grpc.NewClient("passthrough:///"+addr,
 		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(dialTCP),

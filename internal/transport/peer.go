@@ -64,9 +64,9 @@ func (p *peer) closeConns() {
 	p.queue.discard()
 }
 
-// wakeUp ends pauses: the peer has just been heard of.
+// wakeUp ends the sender's pause: the peer has just been heard of. The pauses
+// of the connection itself are short (dial).
 func (p *peer) wakeUp() {
-	p.frames.ResetConnectBackoff()
 	select {
 	case p.kick <- struct{}{}:
 	default:

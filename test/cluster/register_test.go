@@ -122,11 +122,12 @@ const (
 
 func startRegisters(t *testing.T, c *harness.Cluster) *registers {
 	r := &registers{t: t, start: time.Now(), stop: make(chan struct{})}
-	id := 0
+	workers := 0
 	for _, read := range []client.ReadFrom{client.Leader, client.Any, client.Any} {
 		cl := c.Client(client.Config{Read: read})
 		for range 2 {
-			id++
+			workers++
+			id := workers
 			r.group.Go(func() { r.work(cl, id) })
 		}
 	}
