@@ -11,7 +11,9 @@ import (
 	"time"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/engine"
 	"kvstore/internal/fault"
+	"kvstore/internal/format"
 	"kvstore/internal/keyspace"
 )
 
@@ -126,7 +128,10 @@ func (c *cluster) scanAll(n *node, r ScanRequest) (keys []string, pages int) {
 // Pages of any size, direction and range hold exactly the keys of the range,
 // in order, whatever bytes the keys have.
 func TestScanPages(t *testing.T) {
-	c := newCluster(t, 1, 1, func(c *cluster) { c.store.SealBytes = 3000 })
+	c := newCluster(t, 1, 1, func(c *cluster) {
+		c.store.SealBytes = 3000
+		c.opt = func(o *Options) { o.ScanRecords = 17 }
+	})
 	n := c.nodes[0]
 	rng := rand.New(rand.NewPCG(7, 7))
 	live := make(map[string]string) // key -> tag
@@ -182,10 +187,94 @@ func TestScanPages(t *testing.T) {
 		if got, _ := c.scanAll(n, r); !slices.Equal(got, want) {
 			t.Fatalf("%+v:\n got %q\nwant %q", r, got, want)
 		}
-		r.CountOnly = true
-		page, err := n.host.Scan(t.Context(), testGroup, r)
-		if err != nil || page.Count != uint64(len(want)) {
-			t.Fatalf("%+v: counted %d, want %d (error %v)", r, page.Count, len(want), err)
+		if got := c.countAll(n, r); got != len(want) {
+			t.Fatalf("%+v: counted %d, want %d", r, got, len(want))
 		}
 	}
+}
+
+// countAll adds up the pages of a count.
+func (c *cluster) countAll(n *node, r ScanRequest) (count int) {
+	c.t.Helper()
+	r.CountOnly = true
+	for {
+		page, err := n.host.Scan(context.Background(), testGroup, r)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		count += int(page.Count)
+		if !page.More {
+			return count
+		}
+		if r.Reverse {
+			r.End = page.Next
+		} else {
+			r.Start = page.Next
+		}
+	}
+}
+
+// Reads are confirmed however slow the loop is: a confirmation that took
+// longer than the patience with it counts when it is there.
+func TestSlowLoopsConfirmReads(t *testing.T) {
+	c := newCluster(t, 3, 3)
+	answered := false
+	c.nodes[0].host.ReadIndex(t.Context(), testGroup, func(_ ReadPoint, err error) { answered = err == nil })
+	for range 20 {
+		c.elapsed.Add(int64(600 * time.Millisecond))
+		for _, n := range c.nodes {
+			n.host.Tick()
+		}
+		c.step()
+	}
+	if !answered {
+		t.Fatal("no confirmation in twenty slow loops")
+	}
+}
+
+// DESIGN 10: what a restart replays lies above the floor.
+func TestFloorStaysBelowTheCheckpoint(t *testing.T) {
+	c := newCluster(t, 1, 1, func(c *cluster) { c.opt = func(o *Options) { o.Window = time.Millisecond } })
+	n := c.nodes[0]
+	for range 3 {
+		c.write(testOp("k", "v"))
+		c.pass(time.Second)
+		c.write(testOp("k", "w"))
+		id := n.host.opt.Store.Seal()
+		n.host.flush.checkpoints[uint64(id)] = []checkpointOf{n.host.checkpointOf(n.group())}
+		if got, ok, err := n.host.opt.Store.FlushOldest(t.Context(), n.host.alive); got != id || !ok || err != nil {
+			t.Fatalf("flushed %d: %v %v", got, ok, err)
+		}
+		n.host.flushed(id)
+		s, err := format.DecodeState(n.log.Groups()[0].Checkpoint.State)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if floor := keyspace.Revision(n.host.floor.Load()); floor > s.LastRev {
+			t.Fatalf("the floor %v is above the durable checkpoint at %v", floor, s.LastRev)
+		}
+		c.pass(time.Second)
+	}
+	if n.host.floor.Load() == 0 {
+		t.Fatal("the floor never moves")
+	}
+}
+
+// An instance is deleted when the flush that may write it has ended.
+func TestDeletionWaitsForTheFlush(t *testing.T) {
+	c := newCluster(t, 1, 1)
+	n := c.nodes[0]
+	has := func() bool {
+		ids, err := n.engine.Instances(t.Context())
+		return err != nil || slices.Contains(ids, 99)
+	}
+	n.host.flush.running = true
+	n.host.retireInstance(&instance{id: 99})
+	n.host.wg.Wait()
+	key := append(keyspace.AppendInstance(nil, 99), 1)
+	if err := n.engine.Write(t.Context(), []engine.Write{{Key: key, Revision: 5, Value: []byte("late")}}); err != nil || !has() {
+		t.Fatal("the flush did not write", err)
+	}
+	n.host.flushEnded()
+	c.pump("the instance is deleted", func() bool { return !has() })
 }

@@ -23,6 +23,7 @@ import (
 type flushState struct {
 	checkpoints map[uint64][]checkpointOf // by sealed delta
 	running     bool
+	pinned      []*instance // retired during a flush that may still write them
 	lastSeal    time.Duration
 }
 
@@ -93,7 +94,7 @@ func (h *Host) flushOne(ctx context.Context) {
 		f(h.opt.Clock.Mono()-start, bytes)
 	}
 	h.control(func() {
-		h.flush.running = false
+		h.flushEnded()
 		switch {
 		case fault.CodeOf(err) == fault.Overloaded:
 			h.opt.Logger.Error("recent writes stay in memory: the disk is full", "error", err)
@@ -106,6 +107,15 @@ func (h *Host) flushOne(ctx context.Context) {
 		}
 		h.flushSoon()
 	})
+}
+
+// flushEnded lets instances be deleted that the flush may have written.
+func (h *Host) flushEnded() {
+	h.flush.running = false
+	for _, i := range h.flush.pinned {
+		i.release(h)
+	}
+	h.flush.pinned = nil
 }
 
 // alive reports whether an instance still has a replica; deltas of dead ones
@@ -123,6 +133,7 @@ func (h *Host) alive(id keyspace.InstanceID) bool {
 func (h *Host) flushed(id mvcc.DeltaID) {
 	cps := h.flush.checkpoints[uint64(id)]
 	delete(h.flush.checkpoints, uint64(id))
+	h.raiseFloor() // by the checkpoints before these, which are durable
 	for i := range cps {
 		g := h.groups[cps[i].group]
 		if g == nil || g.core == nil || g.instance.id != cps[i].inst {
@@ -134,7 +145,6 @@ func (h *Host) flushed(id mvcc.DeltaID) {
 		h.batch.Checkpoint(g.id, cps[i].cp)
 		g.saved, g.savedRev = cps[i].cp.Index, cps[i].rev
 	}
-	h.raiseFloor()
 	h.sync = true
 	h.compact()
 }
@@ -176,7 +186,7 @@ const floorMeta = "floor"
 // to the log before the engine may forget anything, and stands still while a
 // snapshot is received (DESIGN 10).
 func (h *Host) raiseFloor() {
-	if h.receiving.Load() > 0 || len(h.order) == 0 {
+	if h.receiving.Load() > 0 || len(h.order) == 0 || h.stalled {
 		return
 	}
 	window := keyspace.RevisionAt(h.opt.Window.Milliseconds())

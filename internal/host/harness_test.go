@@ -154,7 +154,7 @@ func (c *cluster) node(id keyspace.NodeID) *node {
 }
 
 // SendSnapshot streams to the receiver's real sink.
-func (n *node) SendSnapshot(_ context.Context, h *api.SnapshotHeader, next func() ([]byte, error)) error {
+func (n *node) SendSnapshot(ctx context.Context, h *api.SnapshotHeader, next func() ([]byte, error)) error {
 	sink, err := n.c.node(keyspace.NodeID(h.GetToNode())).host.ReceiveSnapshot(h)
 	if err != nil {
 		return err
@@ -162,7 +162,14 @@ func (n *node) SendSnapshot(_ context.Context, h *api.SnapshotHeader, next func(
 	for {
 		b, err := next()
 		if errors.Is(err, io.EOF) {
-			return sink.Finish()
+			out := make(chan error, 1)
+			sink.FinishAsync(func(err error) { out <- err })
+			select {
+			case err := <-out:
+				return err
+			case <-ctx.Done(): // the receiver may be down by now
+				return ctx.Err()
+			}
 		}
 		if err == nil {
 			err = sink.Write(b)

@@ -162,6 +162,7 @@ func (h *Host) Step() error {
 	start := h.opt.Clock.Mono()
 	h.mail = h.inbox.take(h.mail)
 	h.receive()
+	ticked := h.mail.ticks > 0
 	h.mail.reset()
 	for _, g := range h.order {
 		if g.dirty {
@@ -174,6 +175,9 @@ func (h *Host) Step() error {
 		if !h.stalled && g.rn.HasReady() {
 			h.ready(g)
 		}
+	}
+	if ticked {
+		h.retryReads()
 	}
 	h.opt.Out.Flush()
 	if err := h.applyAll(); err != nil {

@@ -36,6 +36,10 @@ func (i *instance) release(h *Host) {
 func (h *Host) retireInstance(i *instance) {
 	i.readers.Add(1)
 	i.retired.Store(true)
+	if h.flush.running { // nothing may write under an instance that is deleted
+		h.flush.pinned = append(h.flush.pinned, i)
+		return
+	}
 	i.release(h)
 }
 

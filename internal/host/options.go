@@ -81,6 +81,9 @@ type Options struct {
 	// LogTail is how many entries behind its checkpoint a replica keeps for
 	// followers while the log has room.
 	LogTail int
+	// ScanRecords bounds the records that one page of a scan visits, matching or
+	// not; a page that ends by it may be empty and have more behind it.
+	ScanRecords int
 	// MaxSnapshots bounds snapshots sent at once.
 	MaxSnapshots int
 
@@ -112,6 +115,7 @@ func (o *Options) setDefaults() {
 	def(&o.MaxInflightBytes, 16<<20)
 	def(&o.LogBytes, 1<<30)
 	def(&o.LogTail, 10000)
+	def(&o.ScanRecords, 50_000)
 	def(&o.MaxSnapshots, 2)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

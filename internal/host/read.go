@@ -46,7 +46,14 @@ type readState struct {
 	applied    []*readBatch
 	evaluation uint64 // refusals up to it wait for a ReadIndex
 	count      int    // waiters in all stages
+	// doubled counts how often in a row confirmations did not come in time; each
+	// one doubles the patience with the next.
+	doubled int
 }
+
+// maxDoubled bounds the patience with a confirmation at eight times half an
+// election timeout.
+const maxDoubled = 3
 
 func (s *readState) failAll(err error) {
 	fail := func(b *readBatch) {
@@ -197,6 +204,7 @@ func (h *Host) readConfirmed(g *group, rs *raft.ReadState) {
 	now := h.now(g)
 	b.point = ReadPoint{Group: g.id, Index: keyspace.Index(rs.Index), Clock: g.core.ReadClock(now), Physical: now.Physical}
 	g.reads.applied = append(g.reads.applied, b)
+	g.reads.doubled = 0
 }
 
 // completeReads answers batches whose index is applied and published.
@@ -228,20 +236,34 @@ func (h *Host) requeueReads(g *group) {
 		s.waiting = append(s.waiting, s.batches[id].waiters...)
 		delete(s.batches, id)
 	}
-	s.evaluation = g.core.Unconfirmed()
+	s.evaluation, s.doubled = g.core.Unconfirmed(), 0
 }
 
-// retryReads ends reads that are too late and repeats confirmations that were
+// retryReads is due once per tick, after raft gave out what it confirmed: a
+// loop that is slower than the patience with a confirmation still takes it.
+func (h *Host) retryReads() {
+	mono := h.opt.Clock.Mono()
+	for _, g := range h.order {
+		h.retryGroup(g, mono)
+	}
+}
+
+// retryGroup ends reads that are too late and repeats confirmations that were
 // lost; raft drops ReadIndex requests silently.
-func (h *Host) retryReads(g *group, mono time.Duration) {
-	s := &g.reads
+func (h *Host) retryGroup(g *group, mono time.Duration) {
+	s, late := &g.reads, false
 	for _, id := range slices.Sorted(maps.Keys(s.batches)) {
 		b := s.batches[id]
-		if mono-b.at > h.opt.electionTimeout()/2 {
+		if mono-b.at > h.opt.electionTimeout()/2<<s.doubled {
+			late = true
 			s.waiting = append(s.waiting, b.waiters...)
 			s.evaluation = max(s.evaluation, g.core.Unconfirmed())
 			delete(s.batches, id)
+			g.dirty = true
 		}
+	}
+	if late && s.doubled < maxDoubled {
+		s.doubled++
 	}
 	s.waiting = s.dropLate(s.waiting, mono, g.id)
 	for _, b := range s.applied {
@@ -285,13 +307,14 @@ func (h *Host) readReplied(g *group, r *api.ReadIndexReply) {
 		return
 	}
 	if r.GetRefused() {
-		b.at = h.opt.Clock.Mono() - h.opt.electionTimeout() // asked again at the next tick
+		b.at = h.opt.Clock.Mono() - h.opt.electionTimeout()<<maxDoubled // asked again at the next tick
 		return
 	}
 	delete(g.reads.batches, r.GetId())
 	b.point = ReadPoint{Group: g.id, Index: keyspace.Index(r.GetIndex()), Clock: keyspace.Revision(r.GetClock()),
 		Physical: int64(r.GetPhysical())}
 	g.reads.applied = append(g.reads.applied, b)
+	g.reads.doubled = 0
 }
 
 // step takes one message of a peer.

@@ -68,7 +68,7 @@ func (h *Host) Scan(ctx context.Context, id keyspace.GroupID, r ScanRequest) (Sc
 	}
 	view := h.opt.Store.View()
 	defer view.Close()
-	s := scan{request: r, point: p, view: view, instance: pub.instance.id}
+	s := scan{request: r, point: p, view: view, instance: pub.instance.id, records: h.opt.ScanRecords}
 	return s.run(ctx)
 }
 
@@ -79,7 +79,13 @@ type scan struct {
 	instance keyspace.InstanceID
 	page     ScanPage
 	bytes    int
+	// records and visited bound what is looked at, matching or not.
+	records int
+	visited int
 }
+
+// maxPageVisit bounds the encoded bytes that one page visits.
+const maxPageVisit = 64 << 20
 
 func (s *scan) run(ctx context.Context) (ScanPage, error) {
 	r := &s.request
@@ -102,6 +108,9 @@ func (s *scan) run(ctx context.Context) (ScanPage, error) {
 		if full {
 			return s.page, nil
 		}
+		if n+1 >= s.records || s.visited >= maxPageVisit {
+			return s.page, s.endAfter(it)
+		}
 		it.Next()
 	}
 	return s.page, it.Err()
@@ -121,12 +130,23 @@ func (s *scan) options() mvcc.ScanOptions {
 	return o
 }
 
+// endAfter ends a page that has looked at enough after the present record.
+func (s *scan) endAfter(it *mvcc.Scanner) error {
+	_, key, err := keyspace.DecodeDataKey(it.Key())
+	s.page.More, s.page.Next = true, slices.Clone(key)
+	if !s.request.Reverse {
+		s.page.Next = append(s.page.Next, 0)
+	}
+	return err
+}
+
 // take adds the scanner's record to the page; full when the page ends before it.
 func (s *scan) take(it *mvcc.Scanner) (full bool, err error) {
 	value, err := it.Value()
 	if err != nil {
 		return false, err
 	}
+	s.visited += len(value)
 	_, key, err := keyspace.DecodeDataKey(it.Key())
 	if err != nil {
 		return false, err

@@ -17,7 +17,6 @@ func (h *Host) tick() {
 		g.rn.Tick()
 		h.campaignFirst(g)
 		g.core.Expire(mono)
-		h.retryReads(g, mono)
 		h.tickLeader(g, mono)
 		g.dirty, g.dropped = true, false
 		h.publish(g)
