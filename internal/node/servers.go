@@ -54,8 +54,9 @@ func (n *Node) newServers(front http.Handler) (*servers, error) {
 	}
 	s.peer = grpc.NewServer(peers...)
 	api.RegisterPeerServer(s.peer, n.peer)
+	secure, pages := listen.WithProbes(secure, n.metrics.Serve(metricsPages(n)))
 	s.metrics = &http.Server{
-		Handler:           n.metrics.Serve(metricsPages(n)),
+		Handler:           pages,
 		TLSConfig:         secure,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,

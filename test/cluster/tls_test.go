@@ -90,8 +90,10 @@ func refusals(t *testing.T, c *harness.Cluster) {
 		if status, body, err := c.Do(http.MethodGet, "http://"+n.HTTP+"/api/v1/keys/k", nil, nil); err == nil && status < 400 {
 			t.Errorf("plaintext at %s: %d %s", n.HTTP, status, body)
 		}
+		onlyProbes(t, n.HTTP, nobody)
+		onlyProbes(t, n.Metrics, nobody)
 		for _, addr := range []string{n.HTTP, n.GRPC, n.Peer} {
-			if err := handshake(addr, nobody); err == nil {
+			if err := handshake(addr, nobody); err == nil && addr != n.HTTP {
 				t.Errorf("%s accepts a client without a certificate", addr)
 			}
 			plain, err := net.DialTimeout("tcp", addr, 10*time.Second)
@@ -110,6 +112,23 @@ func refusals(t *testing.T, c *harness.Cluster) {
 
 // handshake connects and reads: with TLS 1.3 the refusal comes after the
 // client's own handshake.
+// onlyProbes: health needs no certificate, everything else does.
+func onlyProbes(t *testing.T, addr string, nobody *tls.Config) {
+	t.Helper()
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: nobody, DisableKeepAlives: true}}
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 401, "/api/v1/keys/k": 401, "/healthz/": 401} {
+		res, err := client.Get("https://" + addr + path)
+		if err != nil {
+			t.Errorf("%s%s without a certificate: %v", addr, path, err)
+			continue
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("%s%s without a certificate: %d, want %d", addr, path, res.StatusCode, want)
+		}
+	}
+}
+
 func handshake(addr string, config *tls.Config) error {
 	config = config.Clone()
 	config.NextProtos = []string{"h2"}

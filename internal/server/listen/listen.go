@@ -44,7 +44,8 @@ const (
 
 // Options configure a Server. Guard is required.
 type Options struct {
-	// TLS serves every connection when it is not nil; it is cloned.
+	// TLS serves every connection when it is not nil; it is cloned. On a port
+	// with HTTP, health probes need no certificate; see WithProbes.
 	TLS *tls.Config
 	// HTTP serves what is not gRPC; nil on a port for gRPC alone.
 	HTTP http.Handler
@@ -106,8 +107,9 @@ func newGRPC(o Options) *grpc.Server {
 
 // newHTTP returns a server that hands gRPC requests to g.
 func newHTTP(o Options, g *grpc.Server) *http.Server {
+	secure, handler := WithProbes(o.TLS, split(g, o.HTTP))
 	srv := &http.Server{
-		Handler:           split(g, o.HTTP),
+		Handler:           handler,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
@@ -128,7 +130,7 @@ func newHTTP(o Options, g *grpc.Server) *http.Server {
 		return srv
 	}
 	srv.Protocols.SetHTTP2(true)
-	srv.TLSConfig = o.TLS.Clone()
+	srv.TLSConfig = secure.Clone()
 	srv.TLSConfig.NextProtos = []string{"h2", "http/1.1"}
 	return srv
 }

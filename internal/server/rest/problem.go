@@ -48,6 +48,9 @@ func problemOf(err error) problem {
 	return p
 }
 
+// WriteProblem answers with err as an RFC 9457 document.
+func WriteProblem(w http.ResponseWriter, r *http.Request, err error) { writeProblem(w, r, err) }
+
 // writeProblem answers with err; nothing has been written before.
 func writeProblem(w http.ResponseWriter, _ *http.Request, err error) {
 	p := problemOf(err)
