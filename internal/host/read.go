@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3"
-	"go.etcd.io/raft/v3/raftpb"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/fault"
@@ -315,50 +314,4 @@ func (h *Host) readReplied(g *group, r *api.ReadIndexReply) {
 		Physical: int64(r.GetPhysical())}
 	g.reads.applied = append(g.reads.applied, b)
 	g.reads.doubled = 0
-}
-
-// step takes one message of a peer.
-func (h *Host) step(m *inMessage) {
-	if m.first {
-		h.observeClock(m.from, m.clockMS)
-	}
-	g := h.groups[m.group]
-	if m.raft != nil {
-		if g = h.groupFor(g, m); g != nil {
-			g.nodes[keyspace.ReplicaID(m.raft.GetFrom())] = m.from
-			h.stepRaft(g, m.raft)
-		}
-		return
-	}
-	if g == nil || g.core == nil {
-		return
-	}
-	switch b := m.other.GetBody().(type) {
-	case *api.GroupMessage_ReadIndex:
-		h.serveReadIndex(g, m.from, b.ReadIndex)
-	case *api.GroupMessage_ReadIndexReply:
-		h.readReplied(g, b.ReadIndexReply)
-	case *api.GroupMessage_LostReplica:
-		h.memberLost(g, m.from, keyspace.ReplicaID(b.LostReplica))
-	case *api.GroupMessage_Closed:
-		g.core.ObserveClosed(keyspace.Term(b.Closed.GetTerm()), keyspace.Index(b.Closed.GetIndex()), keyspace.Revision(b.Closed.GetClosed()))
-	}
-}
-
-// groupFor returns the replica a raft message is for. One that is not known
-// here is created empty: its id was never used on this node, it has no votes
-// and no log, and takes part as a new member (DESIGN 5).
-func (h *Host) groupFor(g *group, m *inMessage) *group {
-	to := keyspace.ReplicaID(m.raft.GetTo())
-	if g != nil && g.rn != nil && g.replica == to {
-		return g
-	}
-	if damaged := g != nil && g.rn == nil; damaged && to <= g.replica {
-		h.opt.Out.Send(m.from, &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_LostReplica{LostReplica: uint64(to)}})
-		return nil
-	}
-	if g != nil && g.replica > to || m.raft.GetType() == raftpb.MsgVote || m.raft.GetType() == raftpb.MsgPreVote {
-		return nil
-	}
-	return h.createReplica(m.group, to, m.from)
 }

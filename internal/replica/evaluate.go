@@ -1,8 +1,6 @@
 package replica
 
 import (
-	"bytes"
-
 	"kvstore/internal/fault"
 	"kvstore/internal/format"
 	"kvstore/internal/invariant"
@@ -81,88 +79,6 @@ func (c *Core) evaluateQueue(b *building, out *Outcome) (taken int, refused []*R
 	return taken, refused
 }
 
-// park makes refusals wait. One answered by this or a later entry of the term
-// is confirmed by it; without an entry it takes a ReadIndex, and in both cases
-// everything the evaluation saw must be applied first (DESIGN 4).
-func (c *Core) park(refused []*Request, b *building, out *Outcome) {
-	if len(refused) == 0 {
-		return
-	}
-	l := c.lead
-	if refused = c.answerEarly(refused); len(refused) == 0 {
-		return
-	}
-	if out.Payload != nil {
-		b.p.requests = append(b.p.requests, refused...)
-		return
-	}
-	l.evaluations++
-	for _, r := range refused {
-		r.seq, r.evaluation = l.proposed, l.evaluations
-	}
-	l.refusals = append(l.refusals, refused...)
-	out.Confirm = l.evaluations
-}
-
-// answerEarly is two planted bugs: answering refusals before what they saw is
-// applied, or, when all of it is, before leadership is confirmed.
-func (c *Core) answerEarly(refused []*Request) (rest []*Request) {
-	if c.cfg.Bugs&(invariant.BugRefusalInFlight|invariant.BugRefusalUnconfirmed) == 0 {
-		return refused
-	}
-	for _, r := range refused {
-		seen := false
-		for i := range r.Ops {
-			_, inflight := c.lead.overlay[string(r.Ops[i].diskKey)]
-			seen = seen || inflight
-		}
-		if seen == c.cfg.Bugs.Has(invariant.BugRefusalInFlight) {
-			r.finish(nil)
-		} else {
-			rest = append(rest, r)
-		}
-	}
-	return rest
-}
-
-// Confirmed tells that leadership in term was confirmed by a ReadIndex that
-// began after the evaluations up to the given one.
-func (c *Core) Confirmed(term keyspace.Term, evaluation uint64) {
-	l := c.lead
-	if l == nil || l.term != term {
-		return
-	}
-	for _, r := range l.refusals {
-		r.confirmed = r.confirmed || r.evaluation <= evaluation
-	}
-	c.settleRefusals()
-}
-
-// Unconfirmed is the last evaluation that has refusals to confirm, 0 if none.
-func (c *Core) Unconfirmed() uint64 {
-	if c.lead == nil || len(c.lead.refusals) == 0 {
-		return 0
-	}
-	return c.lead.evaluations
-}
-
-// settleRefusals answers refusals that are confirmed and whose view is applied.
-func (c *Core) settleRefusals() {
-	l := c.lead
-	kept := l.refusals[:0]
-	for _, r := range l.refusals {
-		switch {
-		case l.applied > r.seq, r.confirmed && l.applied >= r.seq:
-			c.settle(r)
-		case r.finished:
-		default:
-			kept = append(kept, r)
-		}
-	}
-	clear(l.refusals[len(kept):])
-	l.refusals = kept
-}
-
 type verdict uint8
 
 const (
@@ -171,39 +87,6 @@ const (
 	verdictRefetch
 	verdictUpload
 )
-
-// current is the newest version of a key in log order.
-type current struct {
-	header format.Header
-	// value is the encoded record when it is in memory.
-	value []byte
-	fetch *Fetched
-}
-
-// look finds the newest version: overlay, then deltas, then the prefetch if no
-// later write can have been missed. ok is false when it must be fetched again.
-func (c *Core) look(op *Op) (cur current, ok bool) {
-	if w, found := c.lead.overlay[string(op.diskKey)]; found {
-		return c.decodeCurrent(w.value, w.rev, op)
-	}
-	if value, rev, del, found := c.mem.Latest(c.instance, op.diskKey); found {
-		if del {
-			return current{}, true
-		}
-		return c.decodeCurrent(value, rev, op)
-	}
-	f := &op.fetch
-	if !f.Valid || f.Instance != c.instance || f.Delta < c.mem.Oldest() {
-		return current{}, false
-	}
-	return current{header: f.Header, fetch: f}, true
-}
-
-func (c *Core) decodeCurrent(value []byte, rev keyspace.Revision, op *Op) (current, bool) {
-	h, err := format.DecodeHeader(value, rev)
-	invariant.Assert(err == nil, "group %d: own record at %v does not decode: %v", c.cfg.Group, rev, err)
-	return current{header: h, value: value, fetch: &op.fetch}, true
-}
 
 // evaluate judges one request and, when it may happen, adds its writes.
 func (c *Core) evaluate(r *Request, b *building) verdict {
@@ -356,67 +239,4 @@ func (b *building) deleteChunks(upload keyspace.Revision, count uint32, at keysp
 	for n := range count {
 		b.add(format.Write{Key: keyspace.AppendChunkKey(nil, upload, n), Revision: at, Delete: true})
 	}
-}
-
-// judge checks an operation's conditions. known is false when the value must
-// be fetched to compare it.
-func (c *Core) judge(op *Op, cur *current, nowMilli int64) (known bool, err error) {
-	cond, h := &op.Condition, &cur.header
-	exists := h.Exists(nowMilli)
-	switch {
-	case cond.MustExist && !exists:
-		return true, conditionFailed(op, "must_exist", "present", "absent")
-	case cond.MustNotExist && exists:
-		return true, conditionFailed(op, "must_not_exist", "absent", "present")
-	}
-	if cond.Version != nil {
-		var actual uint64
-		if exists {
-			actual = h.Version
-		}
-		if actual != *cond.Version {
-			return true, conditionFailed(op, "version_match", *cond.Version, actual)
-		}
-	}
-	if cond.Revision != nil {
-		var actual uint64
-		if exists {
-			actual = uint64(h.Revision)
-		}
-		if actual != *cond.Revision {
-			return true, conditionFailed(op, "revision_match", *cond.Revision, actual)
-		}
-	}
-	if cond.HasValueEquals {
-		return judgeValue(op, cur, exists)
-	}
-	return true, nil
-}
-
-func judgeValue(op *Op, cur *current, exists bool) (known bool, err error) {
-	want := op.Condition.ValueEquals
-	h := &cur.header
-	if !exists || h.Size != uint64(len(want)) {
-		return true, conditionFailed(op, "value_equals", len(want), h.Size)
-	}
-	equal := false
-	switch {
-	case cur.value != nil && h.Flags&format.FlagChunked == 0:
-		rec, err := format.DecodeRecord(cur.value, h.Revision)
-		invariant.Assert(err == nil, "own record at %v does not decode: %v", h.Revision, err)
-		equal = bytes.Equal(rec.Value, want)
-	case cur.fetch.Valid && cur.fetch.Header.Revision == h.Revision:
-		equal = cur.fetch.Equal
-	default:
-		return false, nil
-	}
-	if !equal {
-		return true, conditionFailed(op, "value_equals", "given value", "another value of the same size")
-	}
-	return true, nil
-}
-
-func conditionFailed(op *Op, condition string, want, actual any) error {
-	return fault.New(fault.ConditionFailed, "a condition of the write does not hold",
-		"key", op.Key, "condition", condition, "want", want, "actual", actual)
 }
