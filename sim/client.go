@@ -19,6 +19,7 @@ type client struct {
 	w      *World
 	id     int
 	target map[keyspace.GroupID]int
+	once   bool // issues single operations when told to
 }
 
 func (w *World) startClient(id int) {
@@ -47,7 +48,12 @@ func (c *client) next() {
 }
 
 // pause is the time between two operations of a client.
-func (c *client) pause() { c.w.after(c.w.between(time.Millisecond, 120*time.Millisecond), c.next) }
+func (c *client) pause() {
+	if c.once {
+		return
+	}
+	c.w.after(c.w.between(time.Millisecond, 120*time.Millisecond), c.next)
+}
 
 func (c *client) key(g keyspace.GroupID) string {
 	return fmt.Sprintf("g%d-k%d", g, c.w.rng.IntN(c.w.cfg.Keys))

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"kvstore/internal/engine/mem"
 	"kvstore/internal/env/simfs"
 	"kvstore/internal/keyspace"
+	"kvstore/internal/replica"
 	"kvstore/internal/router"
 )
 
@@ -74,6 +76,38 @@ func (w *World) partition() {
 		}
 	}
 	w.after(w.between(300*time.Millisecond, 4*time.Second), func() { clear(w.cut) })
+	if w.cfg.Probes {
+		w.probe(victim)
+	}
+}
+
+// probe aims at the moment when a leader that is cut off has not noticed yet
+// while another one is elected: it asks the old one to create keys, which it
+// refuses when it believes they exist, and deletes them at the new one.
+func (w *World) probe(old int) {
+	for at := 900 * time.Millisecond; at < 2200*time.Millisecond; at += 20 * time.Millisecond {
+		w.after(at, func() {
+			g := keyspace.GroupID(1 + w.rng.IntN(w.cfg.Groups))
+			w.probeAt(old, g, opCreate)
+			for i, n := range w.nodes {
+				if st, ok := statusOf(n, g); ok && i != old && st.Role == "leader" {
+					w.probeAt(i, g, opDelete)
+				}
+			}
+		})
+	}
+}
+
+func (w *World) probeAt(node int, g keyspace.GroupID, k kind) {
+	c := &client{w: w, id: w.cfg.Clients + node, target: map[keyspace.GroupID]int{g: node}, once: true}
+	w.history.values++
+	in := input{key: c.key(g), kind: k, value: fmt.Sprintf("v%d", w.history.values)}
+	op := operation(in.key, in.value)
+	op.Condition.MustNotExist = k == opCreate
+	if k == opDelete {
+		op.Delete, op.Value = true, nil
+	}
+	c.submit(g, []input{in}, []replica.Op{op})
 }
 
 func (w *World) pauseOne() {

@@ -38,6 +38,21 @@ func TestSeeds(t *testing.T) {
 	t.Logf("coverage of %d seeds: %s", *seeds, total)
 }
 
+// TestLeadersCutOff aims at leaders that do not know yet that they were deposed.
+func TestLeadersCutOff(t *testing.T) {
+	for seed := uint64(1); seed <= 25; seed++ {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			cryptotest.SetGlobalRandom(t, seed)
+			cfg := configOf(seed)
+			cfg.Partitions, cfg.Keys, cfg.Clients, cfg.Probes = 6, 3, 16, true
+			_, problems := Run(cfg)
+			for _, p := range problems {
+				t.Errorf("seed %d: %s", seed, p)
+			}
+		})
+	}
+}
+
 // TestOneSeedOneHistory runs a seed twice: the same trace, or the simulation
 // is not deterministic and its seeds reproduce nothing.
 func TestOneSeedOneHistory(t *testing.T) {
@@ -81,7 +96,7 @@ func TestPlantedBugs(t *testing.T) {
 			for seed := uint64(1); seed <= most; seed++ {
 				cryptotest.SetGlobalRandom(t, seed)
 				cfg := configOf(seed)
-				cfg.Bugs, cfg.Partitions, cfg.Keys, cfg.Clients = b.bug, 6, 3, 16
+				cfg.Bugs, cfg.Partitions, cfg.Keys, cfg.Clients, cfg.Probes = b.bug, 6, 3, 16, true
 				if _, problems := Run(cfg); len(problems) > 0 {
 					t.Logf("found by seed %d: %.200s", seed, problems[0])
 					return

@@ -28,6 +28,8 @@ type Config struct {
 	Wipes      int
 	FullDisks  int
 	Damages    int
+	// Probes aims operations at leaders that are cut off.
+	Probes bool
 	// LargeEvery makes one put in that many a chunked value; 0 for none.
 	LargeEvery int
 	Bugs       invariant.Bug

@@ -73,17 +73,19 @@ func (h *Host) step(m *inMessage) {
 
 // groupFor returns the replica a raft message is for. One that is not known
 // here is created empty: its id was never used on this node, it has no votes
-// and no log, and takes part as a new member (DESIGN 5).
+// and no log, and takes part as a new member (DESIGN 5). A message for one that
+// is damaged, or that a later replica here took the place of, is answered: it
+// is lost, and who still counts on it must replace it.
 func (h *Host) groupFor(g *group, m *inMessage) *group {
 	to := keyspace.ReplicaID(m.raft.GetTo())
 	if g != nil && g.rn != nil && g.replica == to {
 		return g
 	}
-	if damaged := g != nil && g.rn == nil; damaged && to <= g.replica {
+	if g != nil && to <= g.replica {
 		h.opt.Out.Send(m.from, &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_LostReplica{LostReplica: uint64(to)}})
 		return nil
 	}
-	if g != nil && g.replica > to || m.raft.GetType() == raftpb.MsgVote || m.raft.GetType() == raftpb.MsgPreVote {
+	if m.raft.GetType() == raftpb.MsgVote || m.raft.GetType() == raftpb.MsgPreVote {
 		return nil
 	}
 	return h.createReplica(m.group, to, m.from)
