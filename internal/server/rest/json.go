@@ -94,7 +94,7 @@ func loneSurrogate(body []byte) int {
 	return -1
 }
 
-// escaped reads a \uXXXX at the start of b.
+// escaped reads a backslash, a u and four hexadecimal digits at the start of b.
 func escaped(b []byte) (rune, bool) {
 	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
 		return 0, false
