@@ -32,46 +32,23 @@ func (s *Store) FlushOldest(ctx context.Context, live func(keyspace.InstanceID) 
 
 func (s *Store) flush(ctx context.Context, d *delta, live func(keyspace.InstanceID) bool) error {
 	batch := flushBatch{engine: s.engine, limit: s.options.FlushBatchBytes}
-	alive := liveness{live: live}
-	var last *node
-	for n := d.list.first(); n != nil; n = n.next() {
-		superseded := last != nil && n.rev == last.rev && n.sameKey(last.instance, last.key)
-		if superseded || !alive.is(n.instance) {
+	written := false
+	for _, inst := range d.instances() {
+		if live != nil && !live(inst) {
 			continue
 		}
-		last = n
-		if batch.full(n) {
-			if err := batch.write(ctx); err != nil {
-				return err
-			}
+		written = true
+		if err := batch.addAll(ctx, inst, d.order(inst)); err != nil {
+			return err
 		}
-		batch.add(n)
 	}
-	if last == nil {
+	if !written {
 		return nil // nothing to make durable
 	}
 	if err := batch.write(ctx); err != nil {
 		return err
 	}
 	return s.engine.Sync()
-}
-
-// liveness asks once per run of one instance.
-type liveness struct {
-	live  func(keyspace.InstanceID) bool
-	asked bool
-	inst  keyspace.InstanceID
-	known bool
-}
-
-func (l *liveness) is(inst keyspace.InstanceID) bool {
-	if l.live == nil {
-		return true
-	}
-	if !l.asked || l.inst != inst {
-		l.asked, l.inst, l.known = true, inst, l.live(inst)
-	}
-	return l.known
 }
 
 // flushBatch is one engine write; its memory is used again for the next one.
@@ -83,27 +60,42 @@ type flushBatch struct {
 	keys   []byte // the keys with their instances, cut from one block
 }
 
-// full reports whether n belongs into the next batch.
-func (b *flushBatch) full(n *node) bool {
-	return len(b.writes) > 0 && b.bytes+len(n.key)+len(n.value) > b.limit
+// addAll adds every version of an instance, keys ascending, newest first.
+func (b *flushBatch) addAll(ctx context.Context, inst keyspace.InstanceID, o *order) error {
+	all := span{instance: inst, at: keyspace.MaxRevision}
+	c := cursor{order: o, span: &all}
+	for c.seekForward(nil); c.at != nil; c.nextVersion() {
+		if b.full(c.item, c.at) {
+			if err := b.write(ctx); err != nil {
+				return err
+			}
+		}
+		b.add(c.item, c.at)
+	}
+	return nil
 }
 
-func (b *flushBatch) add(n *node) {
-	need := keyspace.InstanceBytes + len(n.key)
+// full reports whether v belongs into the next batch.
+func (b *flushBatch) full(it *item, v *version) bool {
+	return len(b.writes) > 0 && b.bytes+len(it.key)+len(v.value) > b.limit
+}
+
+func (b *flushBatch) add(it *item, v *version) {
+	need := keyspace.InstanceBytes + len(it.key)
 	if cap(b.keys)-len(b.keys) < need {
 		// Keys already cut keep the old block alive.
 		const block = 256 << 10
 		b.keys = make([]byte, 0, max(need, block))
 	}
 	start := len(b.keys)
-	b.keys = append(keyspace.AppendInstance(b.keys, n.instance), n.key...)
+	b.keys = append(keyspace.AppendInstance(b.keys, it.instance), it.key...)
 	b.writes = append(b.writes, engine.Write{
 		Key:      b.keys[start:len(b.keys):len(b.keys)],
-		Revision: n.rev,
-		Value:    n.value,
-		Delete:   n.del,
+		Revision: v.rev,
+		Value:    v.value,
+		Delete:   v.del,
 	})
-	b.bytes += need + len(n.value)
+	b.bytes += need + len(v.value)
 }
 
 // write hands the batch to the engine and empties it.

@@ -42,7 +42,7 @@ type Scanner struct {
 
 	// The current position. found is nil when the engine has it.
 	valid      bool
-	found      *node
+	found      *version
 	matching   []int // the cursors that stand on the current position
 	engineMeet bool  // the engine stands on it
 	key        []byte
@@ -61,7 +61,7 @@ func (v *View) Scan(o ScanOptions) *Scanner {
 	s.cursors = make([]cursor, len(v.layers))
 	s.matching = make([]int, 0, len(v.layers))
 	for i, d := range v.layers {
-		s.cursors[i] = cursor{list: d.list, span: &s.span}
+		s.cursors[i] = cursor{order: d.order(o.Instance), span: &s.span}
 	}
 	s.engine = v.open().Iterate(s.engineOptions())
 	s.seekCursors(o.start(), false)
@@ -114,8 +114,6 @@ func (s *Scanner) seekCursors(key []byte, inclusive bool) {
 		switch {
 		case s.options.Reverse:
 			s.cursors[i].seekBackward(key, inclusive)
-		case s.options.AllVersions:
-			s.cursors[i].seekVersions(key)
 		default:
 			s.cursors[i].seekForward(key)
 		}
@@ -131,13 +129,10 @@ func (s *Scanner) Next() {
 // advance moves every source off the current position.
 func (s *Scanner) advance() {
 	for _, i := range s.matching {
-		switch {
-		case s.options.Reverse:
-			s.cursors[i].nextBackward()
-		case s.options.AllVersions:
+		if s.options.AllVersions {
 			s.cursors[i].nextVersion()
-		default:
-			s.cursors[i].nextForward()
+		} else {
+			s.cursors[i].nextKey(s.options.Reverse)
 		}
 	}
 	if s.engineMeet {
@@ -161,8 +156,8 @@ func (s *Scanner) settle() {
 func (s *Scanner) pick() {
 	s.valid, s.found, s.matching, s.engineMeet = false, nil, s.matching[:0], false
 	for i := range s.cursors {
-		if n := s.cursors[i].at; n != nil {
-			s.offer(n, i)
+		if s.cursors[i].at != nil {
+			s.offer(&s.cursors[i], i)
 		}
 	}
 	switch {
@@ -173,20 +168,21 @@ func (s *Scanner) pick() {
 	}
 }
 
-func (s *Scanner) offer(n *node, source int) {
-	c := s.order(n.key, n.rev)
+func (s *Scanner) offer(at *cursor, source int) {
+	key, v := at.item.key, at.at
+	c := s.order(key, v.rev)
 	switch {
 	case c < 0:
 		s.matching = append(s.matching[:0], source)
 	case c == 0:
 		s.matching = append(s.matching, source)
-		if n.rev <= s.rev {
+		if v.rev <= s.rev {
 			return
 		}
 	default:
 		return
 	}
-	s.valid, s.found, s.key, s.rev = true, n, n.key, n.rev
+	s.valid, s.found, s.key, s.rev = true, v, key, v.rev
 }
 
 func (s *Scanner) offerEngine() {

@@ -53,14 +53,6 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// delta is one layer of versions. Only the writer inserts, and only while it
-// is the active one.
-type delta struct {
-	id    DeltaID
-	list  *skiplist
-	bytes atomic.Int64
-}
-
 // layers are the deltas in memory, newest first; the first one is active.
 // Never changed once published.
 type layers []*delta
@@ -89,8 +81,6 @@ func New(eng engine.Engine, o Options) *Store {
 	return s
 }
 
-func newDelta(id DeltaID) *delta { return &delta{id: id, list: newSkiplist()} }
-
 func (s *Store) layers() layers { return *s.current.Load() }
 
 // Insert adds a version; key is without instance. Readers whose revision
@@ -103,8 +93,7 @@ func (s *Store) Insert(inst keyspace.InstanceID, key []byte, rev keyspace.Revisi
 		panic(fmt.Sprintf("mvcc: insert of instance %d key %x at revision %d", inst, key, uint64(rev)))
 	}
 	d := s.layers().active()
-	d.list.insert(inst, key, rev, value, del)
-	d.bytes.Add(int64(len(key) + len(value) + nodeBytes))
+	d.bytes.Add(int64(d.insert(inst, key, rev, value, del)))
 }
 
 // Active returns the id of the active delta.
@@ -174,19 +163,20 @@ func (s *Store) drop(d *delta) {
 // Latest returns the newest version of key that is in a delta; ok is false
 // when none is, which says nothing about the engine.
 func (s *Store) Latest(inst keyspace.InstanceID, key []byte) (value []byte, rev keyspace.Revision, del, ok bool) {
-	n := s.layers().get(inst, key, keyspace.MaxRevision)
-	if n == nil {
+	v := s.layers().get(inst, key, keyspace.MaxRevision)
+	if v == nil {
 		return nil, 0, false, false
 	}
-	return n.value, n.rev, n.del, true
+	return v.value, v.rev, v.del, true
 }
 
 // get returns the newest version of key at or below at. The versions of a key
 // are inserted in order, so the newest delta that has one decides.
-func (l layers) get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) *node {
+func (l layers) get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) *version {
+	hash := hashKey(inst, key)
 	for _, d := range l {
-		if n := d.list.get(inst, key, at); n != nil {
-			return n
+		if v := d.get(hash, inst, key, at); v != nil {
+			return v
 		}
 	}
 	return nil

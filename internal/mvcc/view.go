@@ -25,11 +25,11 @@ func (v *View) Active() DeltaID { return v.layers.active().id }
 // is false when there is none or it is an engine deletion; tombstone records
 // are returned as records. value is valid until Close and must not be changed.
 func (v *View) Get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) (value []byte, rev keyspace.Revision, ok bool, err error) {
-	if n := v.layers.get(inst, key, at); n != nil {
-		if n.del {
+	if found := v.layers.get(inst, key, at); found != nil {
+		if found.del {
 			return nil, 0, false, nil
 		}
-		return n.value, n.rev, true, nil
+		return found.value, found.rev, true, nil
 	}
 	v.buf = append(keyspace.AppendInstance(v.buf[:0], inst), key...)
 	return v.open().Get(v.buf, at)

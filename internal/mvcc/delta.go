@@ -1,0 +1,118 @@
+package mvcc
+
+import (
+	"maps"
+	"slices"
+	"sync/atomic"
+
+	"kvstore/internal/keyspace"
+)
+
+// delta is one layer of versions: an index for reading a key, an order per
+// instance for walking keys, and the versions of each key behind its item. Only
+// the writer inserts, and only while the delta is the active one.
+//
+// Overwriting a key touches neither index nor order: a version is linked in
+// front of the others. Items and versions are cut from slabs, so that a
+// dropped delta is freed in few pieces. Keys and values are not copied: they
+// are parts of log entries that are in memory anyway.
+type delta struct {
+	id    DeltaID
+	index index
+	// orders is copied on write: instances are few and seldom new.
+	orders atomic.Pointer[map[keyspace.InstanceID]*order]
+	bytes  atomic.Int64
+
+	// The writer's own.
+	items    []item
+	versions []version
+	recent   *order // of the instance below
+	instance keyspace.InstanceID
+}
+
+const (
+	slabItems    = 256
+	slabVersions = 512
+	// versionBytes is what a version costs beside its key and value, itemBytes
+	// what the first one of a key costs more, in index and order.
+	versionBytes = 64
+	itemBytes    = 96
+)
+
+func newDelta(id DeltaID) *delta {
+	d := &delta{id: id}
+	d.orders.Store(&map[keyspace.InstanceID]*order{})
+	return d
+}
+
+// insert adds a version and returns what it costs in memory. Only the writer
+// calls it.
+func (d *delta) insert(inst keyspace.InstanceID, key []byte, rev keyspace.Revision, value []byte, del bool) int {
+	v := d.newVersion()
+	v.rev, v.value, v.del = rev, value, del
+	hash := hashKey(inst, key)
+	if it := d.index.get(hash, inst, key); it != nil {
+		it.add(v)
+		return versionBytes + len(value)
+	}
+	it := d.newItem()
+	it.instance, it.key = inst, key
+	it.add(v)
+	d.index.put(hash, it)
+	d.orderOf(inst).insert(it)
+	return versionBytes + itemBytes + len(key) + len(value)
+}
+
+// get returns the newest version of key at or below at, nil when there is
+// none.
+func (d *delta) get(hash uint64, inst keyspace.InstanceID, key []byte, at keyspace.Revision) *version {
+	it := d.index.get(hash, inst, key)
+	if it == nil {
+		return nil
+	}
+	return it.at(at)
+}
+
+// orderOf returns the order of an instance, for the writer.
+func (d *delta) orderOf(inst keyspace.InstanceID) *order {
+	if d.recent != nil && d.instance == inst {
+		return d.recent
+	}
+	old := *d.orders.Load()
+	o := old[inst]
+	if o == nil {
+		o = new(order)
+		next := maps.Clone(old)
+		next[inst] = o
+		d.orders.Store(&next)
+	}
+	d.recent, d.instance = o, inst
+	return o
+}
+
+// order returns the order of an instance for a reader, nil when the delta has
+// nothing of it.
+func (d *delta) order(inst keyspace.InstanceID) *order { return (*d.orders.Load())[inst] }
+
+// instances returns the instances present, in order.
+func (d *delta) instances() []keyspace.InstanceID {
+	return slices.Sorted(maps.Keys(*d.orders.Load()))
+}
+
+func (d *delta) newItem() *item {
+	if len(d.items) == 0 {
+		d.items = make([]item, slabItems)
+	}
+	it := &d.items[0]
+	d.items = d.items[1:]
+	return it
+}
+
+func (d *delta) newVersion() *version {
+	if len(d.versions) == 0 {
+		d.versions = make([]version, slabVersions)
+	}
+	v := &d.versions[0]
+	d.versions = d.versions[1:]
+	return v
+}

@@ -1,0 +1,105 @@
+package mvcc
+
+import (
+	"bytes"
+	"sync/atomic"
+
+	"github.com/zeebo/xxh3"
+
+	"kvstore/internal/keyspace"
+)
+
+// index finds the item of a key in about two cache misses. One goroutine
+// inserts, any number look up without locks.
+//
+// It is a hash table with linear probing, split into shards by the top bits of
+// the hash, so that growing copies little at a time. Beside each slot stands a
+// tag of the hash: a probe looks at memory of the key only when the tag
+// matches. Items are never removed. An insertion publishes the item and then
+// the tag; growing publishes a whole new table. A reader that holds an old
+// table misses what was inserted after, which it may not see anyway.
+type index struct {
+	shards [indexShards]atomic.Pointer[hashTable]
+	used   [indexShards]int // the writer's
+}
+
+const (
+	indexShardBits = 6
+	indexShards    = 1 << indexShardBits
+	firstSlots     = 8
+)
+
+type hashTable struct {
+	tags  []atomic.Uint32 // 0 is free
+	items []atomic.Pointer[item]
+}
+
+func newHashTable(slots int) *hashTable {
+	return &hashTable{tags: make([]atomic.Uint32, slots), items: make([]atomic.Pointer[item], slots)}
+}
+
+func hashKey(inst keyspace.InstanceID, key []byte) uint64 { return xxh3.HashSeed(key, uint64(inst)) }
+
+// tagOf is never 0. It shares no bits with the shard.
+func tagOf(hash uint64) uint32 { return uint32(hash) | 1 }
+
+func (t *hashTable) slot(hash uint64) int { return int(hash>>32) & (len(t.tags) - 1) }
+
+func (t *hashTable) get(hash uint64, inst keyspace.InstanceID, key []byte) *item {
+	tag, mask := tagOf(hash), len(t.tags)-1
+	for i := t.slot(hash); ; i = (i + 1) & mask {
+		switch t.tags[i].Load() {
+		case 0:
+			return nil
+		case tag:
+			if it := t.items[i].Load(); it.instance == inst && bytes.Equal(it.key, key) {
+				return it
+			}
+		}
+	}
+}
+
+func (t *hashTable) put(hash uint64, it *item) {
+	mask := len(t.tags) - 1
+	i := t.slot(hash)
+	for t.tags[i].Load() != 0 {
+		i = (i + 1) & mask
+	}
+	t.items[i].Store(it)
+	t.tags[i].Store(tagOf(hash))
+}
+
+func (x *index) get(hash uint64, inst keyspace.InstanceID, key []byte) *item {
+	t := x.shards[hash>>(64-indexShardBits)].Load()
+	if t == nil {
+		return nil
+	}
+	return t.get(hash, inst, key)
+}
+
+// put adds an item that is not there. Only the writer calls it.
+func (x *index) put(hash uint64, it *item) {
+	shard := hash >> (64 - indexShardBits)
+	t := x.shards[shard].Load()
+	if t == nil || 2*(x.used[shard]+1) > len(t.tags) {
+		t = grow(t)
+		t.put(hash, it)
+		x.shards[shard].Store(t)
+	} else {
+		t.put(hash, it)
+	}
+	x.used[shard]++
+}
+
+func grow(old *hashTable) *hashTable {
+	if old == nil {
+		return newHashTable(firstSlots)
+	}
+	t := newHashTable(2 * len(old.tags))
+	for i := range old.items {
+		if it := old.items[i].Load(); it != nil {
+			t.put(hashKey(it.instance, it.key), it)
+		}
+	}
+	return t
+}

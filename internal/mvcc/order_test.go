@@ -1,0 +1,99 @@
+package mvcc
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"kvstore/internal/keyspace"
+)
+
+// TestOrderAgainstSortedSlice holds pages, splits and shared parts to a sorted
+// slice of the same keys.
+func TestOrderAgainstSortedSlice(t *testing.T) {
+	key := rapid.Custom(func(t *rapid.T) []byte {
+		prefix := rapid.SampledFrom([]string{"", "a", "user/", "user/000", "user/0000000000"}).Draw(t, "prefix")
+		return append([]byte(prefix), rapid.SliceOfN(rapid.SampledFrom([]byte{0, 1, 'a', 255}), 0, 6).Draw(t, "rest")...)
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		var o order
+		var want [][]byte
+		for _, k := range rapid.SliceOfN(key, 0, 700).Draw(t, "keys") {
+			i, found := slices.BinarySearchFunc(want, k, bytes.Compare)
+			if !found {
+				o.insert(&item{key: k})
+				want = slices.Insert(want, i, k)
+			}
+		}
+		probe := key.Draw(t, "probe")
+		at, found := slices.BinarySearchFunc(want, probe, bytes.Compare)
+		if got := o.from(nil, probe); len(got) == 0 != (at == len(want)) || len(got) > pageItems || !sameItems(got, want[at:]) {
+			t.Fatalf("from %x: %d items, of %d expected", probe, len(got), len(want)-at)
+		}
+		below := slices.Clone(want[:at])
+		slices.Reverse(below)
+		if got := o.before(nil, probe); len(got) == 0 != (at == 0) || !sameItems(got, below) {
+			t.Fatalf("before %x (there %t): %d items, of %d expected", probe, found, len(got), at)
+		}
+		slices.Reverse(want)
+		if got := o.before(nil, nil); len(got) == 0 != (len(want) == 0) || !sameItems(got, want) {
+			t.Fatalf("before the end: %d items of %d", len(got), len(want))
+		}
+	})
+}
+
+// sameItems reports whether items are the first of keys.
+func sameItems(items []*item, keys [][]byte) bool {
+	if len(items) > len(keys) {
+		return false
+	}
+	for i, it := range items {
+		if !bytes.Equal(it.key, keys[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// TestAscendingKeysFillPages: keys in order do not leave half-empty pages.
+func TestAscendingKeysFillPages(t *testing.T) {
+	var o order
+	const n = 10 * pageItems
+	for i := range n {
+		o.insert(&item{key: []byte{byte(i >> 8), byte(i)}})
+	}
+	if got, most := len(o.pages), n/(pageItems-1)+1; got > most {
+		t.Errorf("%d keys are on %d pages, want at most %d", n, got, most)
+	}
+}
+
+// TestOldVersionIsFoundInFewSteps: reading far back in a key that was
+// overwritten very often takes a logarithmic number of steps.
+func TestOldVersionIsFoundInFewSteps(t *testing.T) {
+	var it item
+	const n = 1 << 16
+	for rev := keyspace.Revision(1); rev <= n; rev++ {
+		it.add(&version{rev: 2 * rev})
+	}
+	for _, at := range []keyspace.Revision{2, 3, 1000, n, 2*n - 1, 2 * n} {
+		steps, v := 0, it.newest.Load()
+		for ; v.rev > at; steps++ {
+			if v.jump != nil && v.jump.rev > at {
+				v = v.jump
+			} else {
+				v = v.prev
+			}
+		}
+		if found := it.at(at); found != v || found.rev != at/2*2 {
+			t.Fatalf("at %d: found %v", at, found)
+		}
+		if steps > 3*16 {
+			t.Errorf("at %d: %d steps", at, steps)
+		}
+	}
+	if it.at(1) != nil {
+		t.Error("found a version before the first")
+	}
+}
