@@ -256,7 +256,7 @@ func (h *Host) dropRemoved() {
 		h.opt.Logger.Info("replica removed", "group", g.id, "replica", g.replica)
 		h.retire(g)
 		h.batch.Remove(g.id)
-		h.sync = true
+		h.inline = true
 		h.shareDirectory()
 	}
 }
@@ -273,6 +273,8 @@ func (h *Host) retire(g *group) {
 	}
 	delete(h.groups, g.id)
 	h.order = slices.DeleteFunc(h.order, func(o *group) bool { return o == g })
-	h.appends = slices.DeleteFunc(h.appends, func(t appendTask) bool { return t.g == g })
+	own := func(t appendTask) bool { return t.g == g }
+	h.appends = slices.DeleteFunc(h.appends, own)
+	h.syncs.queue = slices.DeleteFunc(h.syncs.queue, own)
 	h.retireInstance(g.instance)
 }

@@ -145,7 +145,7 @@ func (h *Host) flushed(id mvcc.DeltaID) {
 		h.batch.Checkpoint(g.id, cps[i].cp)
 		g.saved, g.savedRev = cps[i].cp.Index, cps[i].rev
 	}
-	h.sync = true
+	h.inline = true
 	h.compact()
 }
 

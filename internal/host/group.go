@@ -34,6 +34,7 @@ type group struct {
 
 	applying []*raftpb.Message // MsgStorageApply that wait for room in the delta
 	dirty    bool
+	unsynced int  // appends that wait for their sync
 	dropped  bool // raft refused a proposal; wait for progress or a tick
 	reads    readState
 	conf     *confWaiter

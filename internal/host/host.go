@@ -16,12 +16,12 @@ import (
 //
 // One loop owns all of them. An iteration takes the whole inbox, steps raft,
 // evaluates what waits into at most one entry per group, collects every dirty
-// group's Ready, sends messages at once (so that a leader's fsync runs beside
-// replication), applies and answers what is committed, writes all groups'
-// entries and hard states with one fdatasync, and then delivers the responses
-// that waited for durability. What arrives meanwhile is the next batch, so
-// batching adapts by itself. One lane, one sync per loop: more lanes make
-// smaller batches and pay more syncs.
+// group's Ready, sends messages at once (so that a leader's sync runs beside
+// replication), writes all groups' entries and hard states in one frame, starts
+// its sync, and applies and answers what is committed. Responses that wait for
+// durability leave when the sync has ended (syncState). What arrives meanwhile
+// is the next batch, so batching adapts by itself. One lane, one sync at a
+// time: more lanes make smaller batches and pay more syncs.
 type Host struct {
 	opt    Options
 	log    *raftlog.Log
@@ -32,8 +32,9 @@ type Host struct {
 
 	mail    mail
 	batch   *raftlog.Batch
-	sync    bool
+	inline  bool // this loop's write is synced before it ends
 	appends []appendTask
+	syncs   syncState
 	peers   map[keyspace.NodeID]clockSample
 	flush   flushState
 	snaps   int      // snapshots being sent
@@ -143,7 +144,7 @@ func (h *Host) busy() bool {
 			return true
 		}
 	}
-	return false
+	return !h.batch.Empty()
 }
 
 // Busy reports whether Step has work to do.
@@ -180,10 +181,10 @@ func (h *Host) Step() error {
 		h.retryReads()
 	}
 	h.opt.Out.Flush()
-	if err := h.applyAll(); err != nil {
+	if err := h.commit(); err != nil {
 		return err
 	}
-	if err := h.commit(); err != nil {
+	if err := h.applyAll(); err != nil {
 		return err
 	}
 	if !h.stalled {

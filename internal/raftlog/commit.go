@@ -126,6 +126,60 @@ func (l *Log) sync() error {
 	return nil
 }
 
+// PendingSync is a sync that any goroutine may run while the log goes on: what
+// is written meanwhile is for the next one.
+type PendingSync struct {
+	segment *segment
+	frame   uint64
+	took    time.Duration
+	clock   env.Clock
+}
+
+// Written is the number of the last frame handed to the file, Durable that of
+// the last one known to be on disk.
+func (l *Log) Written() uint64 { return l.nextFrame - 1 }
+
+// Durable is described at Written.
+func (l *Log) Durable() uint64 { return l.durable }
+
+// BeginSync returns a sync of everything written so far, nil when all of it is
+// durable. The caller runs it anywhere and then passes it to EndSync.
+func (l *Log) BeginSync() *PendingSync {
+	if l.failed != nil || l.durable == l.Written() {
+		return nil
+	}
+	s := l.current()
+	s.syncing.Add(1)
+	return &PendingSync{segment: s, frame: l.Written(), clock: l.opts.Clock}
+}
+
+// Run syncs; it blocks for as long as the disk takes.
+func (p *PendingSync) Run() error {
+	start := p.clock.Mono()
+	err := p.segment.file.Sync()
+	p.took = p.clock.Mono() - start
+	return err
+}
+
+// EndSync takes the outcome of Run. Segments before the synced one were made
+// durable when they were left.
+func (l *Log) EndSync(p *PendingSync, err error) error {
+	p.segment.syncing.Add(-1)
+	switch {
+	case l.failed != nil:
+		return l.failed
+	case err != nil:
+		return l.fail(err, "sync")
+	}
+	if l.opts.OnSync != nil {
+		l.opts.OnSync(p.took)
+	}
+	l.durable = max(l.durable, p.frame)
+	l.stats.syncs.Add(1)
+	l.reclaim()
+	return nil
+}
+
 // roll goes on to the next segment, with room for need bytes after its head,
 // which is left in l.buf to be written together with what follows. The segment
 // that is left is durable whole.

@@ -34,7 +34,7 @@ func (l *Log) reclaim() {
 			needed = min(needed, g.refs[0].segment)
 		}
 	}
-	for l.segments[0].number < needed {
+	for l.segments[0].number < needed && l.segments[0].syncing.Load() == 0 {
 		s := l.segments[0]
 		l.segments = l.segments[1:]
 		l.stats.segments.Add(-1)

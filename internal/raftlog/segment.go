@@ -8,6 +8,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"kvstore/internal/env"
 	"kvstore/internal/fault"
@@ -31,6 +32,8 @@ type segment struct {
 	size   int64
 	// end is where the next frame goes.
 	end int64
+	// syncing counts the syncs that run beside the log; the file stays meanwhile.
+	syncing atomic.Int32
 }
 
 func segmentName(dir string, number uint64) string {

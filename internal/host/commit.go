@@ -1,0 +1,188 @@
+package host
+
+import (
+	"context"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"kvstore/internal/fault"
+	"kvstore/internal/invariant"
+	"kvstore/internal/keyspace"
+	"kvstore/internal/raftlog"
+)
+
+// appendTask is a MsgStorageAppend. It waits for the one write of this loop,
+// and its responses for the sync of the frame that the write made.
+type appendTask struct {
+	g *group
+	m *raftpb.Message
+	// wrote: the write has something of it that must be durable first.
+	wrote bool
+	frame uint64
+}
+
+// syncState is the one sync that runs beside the loop.
+//
+// The loop writes every frame at once and does not wait for the disk: while a
+// sync runs it goes on to take messages, send, apply and write, and all that
+// was written meanwhile is made durable by the next one. Responses wait in
+// queue, in order, for the frame they stand for; no acknowledgement leaves
+// before. A leader holds new proposals of a group back while one of that group
+// waits for its sync, so that what arrives meanwhile becomes one entry: syncs
+// in a row, each for as much as there is, pace everything.
+//
+// What must not be overtaken (a switch to a snapshot, a checkpoint, a removed
+// replica) is synced within its loop, which covers all that was written before.
+type syncState struct {
+	running bool
+	queue   []appendTask
+	err     error
+}
+
+// commit writes what all groups must keep, starts the sync that makes it
+// durable, and delivers the responses that wait for nothing.
+//
+// On a full disk nothing was written and nothing is delivered: the batch stays,
+// no group goes on, and every tick tries again. Leaders here lose their
+// leadership meanwhile, as if the node were cut off.
+func (h *Host) commit() error {
+	if h.syncs.err != nil {
+		return h.syncs.err
+	}
+	if !h.stalled {
+		for i := range h.appends {
+			t := &h.appends[i]
+			t.wrote = h.writeAppend(t.g, t.m)
+		}
+	}
+	err := h.commitBatch(h.inline && !h.opt.Bugs.Has(invariant.BugAckBeforeFsync))
+	if fault.CodeOf(err) == fault.Overloaded {
+		if !h.stalled {
+			h.opt.Logger.Error("the disk of the raft log is full; this node waits", "error", err)
+		}
+		h.stalled = true
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	h.stalled, h.inline = false, false
+	h.deliverDurable()
+	h.queueAppends()
+	h.startSync()
+	return nil
+}
+
+// queueAppends lets the tasks of this loop wait for their frame, except for
+// those that wrote nothing and follow nothing that waits.
+func (h *Host) queueAppends() {
+	frame := h.log.Written()
+	settled := h.log.Durable() >= frame || h.opt.Bugs.Has(invariant.BugAckBeforeFsync)
+	for _, t := range h.appends {
+		if settled || t.g.unsynced == 0 && !t.wrote {
+			h.finishAppend(t.g, t.m)
+			continue
+		}
+		t.frame = frame
+		t.g.unsynced++
+		h.syncs.queue = append(h.syncs.queue, t)
+	}
+	clear(h.appends)
+	h.appends = h.appends[:0]
+}
+
+// startSync syncs what responses wait for, unless a sync runs.
+func (h *Host) startSync() {
+	if h.syncs.running || len(h.syncs.queue) == 0 {
+		return
+	}
+	s := h.log.BeginSync()
+	if s == nil {
+		return
+	}
+	h.syncs.running = true
+	h.opt.Go(func(context.Context) {
+		err := s.Run()
+		h.control(func() { h.syncEnded(s, err) })
+	})
+}
+
+// syncEnded delivers what became durable; commit starts the next sync when
+// this loop has written what it has.
+func (h *Host) syncEnded(s *raftlog.PendingSync, err error) {
+	h.syncs.running = false
+	if err := h.log.EndSync(s, err); err != nil {
+		h.syncs.err = err
+		return
+	}
+	h.deliverDurable()
+}
+
+// deliverDurable delivers the responses whose frames are durable.
+func (h *Host) deliverDurable() {
+	durable, n := h.log.Durable(), 0
+	for ; n < len(h.syncs.queue) && h.syncs.queue[n].frame <= durable; n++ {
+		t := h.syncs.queue[n]
+		t.g.unsynced--
+		t.g.dirty = true
+		h.finishAppend(t.g, t.m)
+	}
+	rest := copy(h.syncs.queue, h.syncs.queue[n:])
+	clear(h.syncs.queue[rest:])
+	h.syncs.queue = h.syncs.queue[:rest]
+}
+
+func (h *Host) commitBatch(sync bool) error {
+	if h.batch.Empty() {
+		return nil
+	}
+	err := h.log.Commit(h.batch, sync)
+	if err == nil {
+		h.batch.Reset()
+	}
+	return err
+}
+
+// writeAppend adds an append to the loop's write and reports whether there was
+// anything to add.
+func (h *Host) writeAppend(g *group, m *raftpb.Message) (wrote bool) {
+	if !raft.IsEmptySnap(m.GetSnapshot()) {
+		h.writeSwitch(g, m.GetSnapshot())
+		h.inline, wrote = true, true
+	}
+	if entries := m.GetEntries(); len(entries) > 0 {
+		h.batch.Entries(g.id, entries)
+		wrote = true
+	}
+	if m.Term == nil && m.Vote == nil && m.Commit == nil {
+		return wrote
+	}
+	hs := hardState{m.GetTerm(), m.GetVote(), m.GetCommit()}
+	promised := hs.term != g.hard.term || hs.vote != g.hard.vote
+	g.hard = hs
+	if !promised && !wrote {
+		// Only the commit index moved. It is no promise: a restart learns it from
+		// the leader, and knows what its checkpoint covers. It goes out with the
+		// next entries.
+		return false
+	}
+	if !h.opt.Bugs.Has(invariant.BugHardStateLost) {
+		h.batch.HardState(g.id, &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit})
+	}
+	return true
+}
+
+// finishAppend delivers what waited for durability.
+func (h *Host) finishAppend(g *group, m *raftpb.Message) {
+	if !raft.IsEmptySnap(m.GetSnapshot()) {
+		h.switched(g, m.GetSnapshot())
+	}
+	for _, r := range m.GetResponses() {
+		if keyspace.ReplicaID(r.GetTo()) == g.replica {
+			h.stepRaft(g, r)
+		} else {
+			h.send(g, r)
+		}
+	}
+}
