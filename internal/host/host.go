@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -120,6 +121,9 @@ func (h *Host) run() {
 			default:
 			}
 		}
+		// Goroutines that can run hand over what they have first: it joins this
+		// loop. This waits for nothing.
+		runtime.Gosched()
 		if err := h.Step(); err != nil {
 			h.fail(err)
 			return
