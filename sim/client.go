@@ -140,13 +140,13 @@ func (c *client) submit(g keyspace.GroupID, ins []input, ops []replica.Op) {
 		c.pause()
 		return
 	}
-	call, done := w.now, false
+	o := w.history.begin(c.id, ins, w.now)
 	end := func(r *replica.Request) {
-		if done {
+		if o.done {
 			return
 		}
-		done = true
-		c.wrote(g, ins, r, call)
+		o.done = true
+		c.wrote(g, ins, r, o.call)
 		c.pause()
 	}
 	w.after(patience, func() { end(nil) })

@@ -63,6 +63,8 @@ type Coverage struct {
 	Wipes, Snapshots, Elections, Flushes      int
 	FullDisks, Damaged, Rebuilt               int
 	Messages, Lost, Duplicated                int
+	// Undecided counts histories that the checker could not judge in its time.
+	Undecided int
 	Trace                                     uint64
 }
 
@@ -217,11 +219,12 @@ func (c *Coverage) add(o Coverage) {
 	c.Damaged += o.Damaged
 	c.Rebuilt += o.Rebuilt
 	c.Duplicated += o.Duplicated
+	c.Undecided += o.Undecided
 }
 
 func (c Coverage) String() string {
 	return fmt.Sprintf("%d operations (%d acknowledged, %d unknown, %d not executed, %d reads of which %d on followers, %d pairs, %d large values), "+
-		"%d crashes, %d partitions, %d pauses, %d clock jumps, %d wiped nodes, %d full disks, %d damaged logs (%d replicas rebuilt), %d snapshots, %d elections, %d flushes, %d frames (%d lost, %d doubled)",
+		"%d crashes, %d partitions, %d pauses, %d clock jumps, %d wiped nodes, %d full disks, %d damaged logs (%d replicas rebuilt), %d snapshots, %d elections, %d flushes, %d frames (%d lost, %d doubled), %d histories undecided",
 		c.Operations, c.Acknowledged, c.Unknown, c.Failed, c.Reads, c.FollowerReads, c.Batches, c.Large,
-		c.Crashes, c.Partitions, c.Pauses, c.ClockJumps, c.Wipes, c.FullDisks, c.Damaged, c.Rebuilt, c.Snapshots, c.Elections, c.Flushes, c.Messages, c.Lost, c.Duplicated)
+		c.Crashes, c.Partitions, c.Pauses, c.ClockJumps, c.Wipes, c.FullDisks, c.Damaged, c.Rebuilt, c.Snapshots, c.Elections, c.Flushes, c.Messages, c.Lost, c.Duplicated, c.Undecided)
 }

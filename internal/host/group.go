@@ -30,6 +30,7 @@ type group struct {
 	raftRole raft.StateType
 	term     keyspace.Term
 	hard     hardState
+	commits  commitNotes
 	nodes    map[keyspace.ReplicaID]keyspace.NodeID
 
 	applying []*raftpb.Message // MsgStorageApply that wait for room in the delta

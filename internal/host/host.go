@@ -17,9 +17,9 @@ import (
 //
 // One loop owns all of them. An iteration takes the whole inbox, steps raft,
 // evaluates what waits into at most one entry per group, collects every dirty
-// group's Ready, sends messages at once (so that a leader's sync runs beside
-// replication), writes all groups' entries and hard states in one frame, starts
-// its sync, and applies and answers what is committed. Responses that wait for
+// group's Ready, writes all groups' entries and hard states in one frame, starts
+// its sync and sends messages (so that a leader's sync runs beside
+// replication), and applies and answers what is committed. Responses that wait for
 // durability leave when the sync has ended (syncState). What arrives meanwhile
 // is the next batch, so batching adapts by itself. One lane, one sync at a
 // time: more lanes make smaller batches and pay more syncs.
@@ -184,10 +184,10 @@ func (h *Host) Step() error {
 	if ticked {
 		h.retryReads()
 	}
-	h.opt.Out.Flush()
 	if err := h.commit(); err != nil {
 		return err
 	}
+	h.opt.Out.Flush()
 	if err := h.applyAll(); err != nil {
 		return err
 	}

@@ -287,6 +287,7 @@ func (s *readState) dropLate(waiters []*readWaiter, mono time.Duration, id keysp
 // serveReadIndex answers a follower that asks this leader.
 func (h *Host) serveReadIndex(g *group, from keyspace.NodeID, r *api.ReadIndexRequest) {
 	reply := func(p ReadPoint, err error) {
+		h.releaseCommits(g, from)
 		h.opt.Out.Send(from, &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_ReadIndexReply{
 			ReadIndexReply: &api.ReadIndexReply{Id: r.GetId(), Index: uint64(p.Index), Clock: uint64(p.Clock),
 				Refused: err != nil, Physical: uint64(p.Physical)}}})

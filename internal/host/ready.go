@@ -76,6 +76,9 @@ func (h *Host) send(g *group, m *raftpb.Message) {
 		return
 	}
 	node := g.nodes[to]
+	if g.commits.hold(m) {
+		return
+	}
 	switch {
 	case m.GetType() == raftpb.MsgSnap && node == "":
 		g.rn.ReportSnapshot(uint64(to), raft.SnapshotFailure)

@@ -18,6 +18,7 @@ func (h *Host) tick() {
 		h.campaignFirst(g)
 		g.core.Expire(mono)
 		h.tickLeader(g, mono)
+		h.releaseCommits(g, "")
 		g.dirty, g.dropped = true, false
 		h.publish(g)
 		h.updateStatus(g)

@@ -76,33 +76,43 @@ func (t *Transport) HandleFrames(stream api.Peer_FramesServer) error {
 	defer cancel()
 	defer context.AfterFunc(t.ctx, cancel)()
 
-	r := &frameReader{t: t, in: in, ctx: ctx, frames: receiveAhead(ctx, t, stream.Recv)}
-	if err := r.deliver(cancel); err != nil {
-		return err
+	r := &frameReader{t: t, in: in, ctx: ctx, recv: stream.Recv}
+	ended := make(chan error, 1)
+	t.wg.Go(func() { ended <- r.deliver(cancel) })
+	select {
+	case err := <-ended:
+		if err != nil {
+			return err
+		}
+		return stream.SendAndClose(&api.FramesDone{})
+	case <-ctx.Done():
+		return errReplaced()
 	}
-	return stream.SendAndClose(&api.FramesDone{})
 }
 
-// frameReader hands the frames of one stream to the host.
+func errReplaced() error {
+	return fault.New(fault.Unavailable, "the stream of frames is replaced or this node stops")
+}
+
+// frameReader hands the frames of one stream to the host. It has a goroutine
+// of its own, because only the handler's return ends a stream that waits for
+// its next frame; Close waits for it.
 type frameReader struct {
-	t      *Transport
-	in     Inbound
-	ctx    context.Context
-	frames ahead[*api.Frame]
+	t    *Transport
+	in   Inbound
+	ctx  context.Context
+	recv func() (*api.Frame, error)
 }
 
 func (r *frameReader) next() (*api.Frame, error) {
-	select {
-	case f := <-r.frames.messages:
-		return f, nil
-	case err := <-r.frames.err:
-		return nil, err
-	case <-r.ctx.Done():
-		return nil, fault.New(fault.Unavailable, "the stream of frames is replaced or this node stops")
+	f, err := r.recv()
+	if r.ctx.Err() != nil {
+		return nil, errReplaced()
 	}
+	return f, err
 }
 
-// deliver is the handler's loop.
+// deliver hands over frames until the stream ends.
 func (r *frameReader) deliver(cancel context.CancelFunc) error {
 	f, err := r.next()
 	if err != nil {
