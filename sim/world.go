@@ -65,7 +65,7 @@ type Coverage struct {
 	Messages, Lost, Duplicated                int
 	// Undecided counts histories that the checker could not judge in its time.
 	Undecided int
-	Trace                                     uint64
+	Trace     uint64
 }
 
 // Run executes one seed and returns what it covered and every violation.
