@@ -141,18 +141,18 @@ func (c *Config) Validate(drivers []string) error {
 		problems = append(problems, fmt.Errorf("--batch %d of --value-size %d: a batch may have %d bytes", c.Batch, c.ValueSize, maxBatchBytes))
 	}
 	if bytes := float64(c.Clients) * float64(c.operationBytes()); bytes > maxInFlight {
-		problems = append(problems, fmt.Errorf("--clients %d of %d bytes each: together they may have %d bytes on their way, not %.0f",
+		problems = append(problems, fmt.Errorf("--clients %d with values of %d bytes each: together they may have %d bytes on their way, not %.0f",
 			c.Clients, c.operationBytes(), int64(maxInFlight), bytes))
 	}
 	return errors.Join(problems...)
 }
 
-// operationBytes is what one operation writes.
+// operationBytes are the values of one operation.
 func (c *Config) operationBytes() int {
 	if c.isBatch() {
-		return c.Batch * (c.KeySize + c.ValueSize)
+		return c.Batch * c.ValueSize
 	}
-	return c.KeySize + c.ValueSize
+	return c.ValueSize
 }
 
 func (c *Config) minKeySize() int {
