@@ -129,7 +129,7 @@ func (p plot) scales() (x, y scale) {
 	if p.fromZero || right <= left {
 		left, right = 0, max(right, 1)
 	}
-	x = scale{low: left, high: right, from: plotLeft, to: plotWidth - plotRight}
+	x = scale{low: left, high: right, from: plotLeft, to: p.width() - plotRight}
 	for _, m := range p.x(right) {
 		if m.at >= left && m.at <= right {
 			x.marks = append(x.marks, m)
