@@ -26,7 +26,12 @@ const (
 	WorkList     = "list"
 	WorkBatchPut = "batch-put"
 	WorkBatchGet = "batch-get"
+	// WorkAtomic is an atomic batch put of keys that share a {hash part}.
+	WorkAtomic = "atomic"
 )
+
+// Workloads are all there are.
+var Workloads = []string{WorkPut, WorkGet, WorkMixed, WorkList, WorkBatchPut, WorkBatchGet, WorkAtomic}
 
 // Modes of the kvstore driver.
 const (
@@ -45,8 +50,11 @@ const (
 	maxDuration    = 24 * time.Hour
 	maxRate        = 10_000_000
 	keyDigits      = 9
-	minKeySize     = keyDigits + 1
+	memberDigits   = 4                            // maxBatch keys of a set
+	setDigits      = keyDigits + memberDigits + 2 // braces
 	maxBatchBytes  = 16 << 20
+	// maxInFlight bounds the values of all outstanding operations.
+	maxInFlight = 4 << 30
 )
 
 // Config says what to run. It is part of the JSON result, without what could
@@ -71,8 +79,10 @@ type Config struct {
 	Ops      int64         `json:"ops"`
 	Warmup   time.Duration `json:"warmup_ns"`
 	Preload  bool          `json:"preload"`
-	Seed     uint64        `json:"seed"`
-	Target   target.Flags  `json:"-"`
+	// KeysFrom is the first key that a preload writes.
+	KeysFrom int          `json:"keys_from"`
+	Seed     uint64       `json:"seed"`
+	Target   target.Flags `json:"-"`
 	// Endpoints are those that were used.
 	Endpoints []string `json:"endpoints"`
 	// Read is the SDK's read policy.
@@ -102,13 +112,14 @@ func (c *Config) Validate(drivers []string) error {
 		}
 	}
 	oneOf("driver", c.Driver, drivers...)
-	oneOf("workload", c.Workload, WorkPut, WorkGet, WorkMixed, WorkList, WorkBatchPut, WorkBatchGet)
+	oneOf("workload", c.Workload, Workloads...)
 	oneOf("mode", c.Mode, ModePipeline, ModeUnary)
 	within("clients", float64(c.Clients), 1, maxClients)
 	within("connections", float64(c.Connections), 1, maxConnections)
-	within("key-size", float64(c.KeySize), float64(len(c.Prefix)+keyDigits), maxKeySize)
+	within("key-size", float64(c.KeySize), float64(c.minKeySize()), maxKeySize)
 	within("value-size", float64(c.ValueSize), 0, maxValueSize)
 	within("keys", float64(c.Keys), 1, maxKeys)
+	within("keys-from", float64(c.KeysFrom), 0, float64(c.Keys))
 	within("read-ratio", c.ReadRatio, 0, 1)
 	within("batch", float64(c.Batch), 1, maxBatch)
 	within("list-limit", float64(c.ListLimit), 1, maxListLimit)
@@ -129,13 +140,52 @@ func (c *Config) Validate(drivers []string) error {
 	if c.isBatch() && c.Batch*(c.KeySize+c.ValueSize) > maxBatchBytes {
 		problems = append(problems, fmt.Errorf("--batch %d of --value-size %d: a batch may have %d bytes", c.Batch, c.ValueSize, maxBatchBytes))
 	}
+	if bytes := float64(c.Clients) * float64(c.operationBytes()); bytes > maxInFlight {
+		problems = append(problems, fmt.Errorf("--clients %d with values of %d bytes each: together they may have %d bytes on their way, not %.0f",
+			c.Clients, c.operationBytes(), int64(maxInFlight), bytes))
+	}
 	return errors.Join(problems...)
+}
+
+// operationBytes are the values of one operation.
+func (c *Config) operationBytes() int {
+	if c.isBatch() {
+		return c.Batch * c.ValueSize
+	}
+	return c.ValueSize
+}
+
+func (c *Config) minKeySize() int {
+	if c.Workload == WorkAtomic {
+		return len(c.Prefix) + setDigits
+	}
+	return len(c.Prefix) + keyDigits
+}
+
+// keyMaker makes the workload's keys; the size was validated.
+func (c *Config) keyMaker() Keys {
+	if c.Workload == WorkAtomic {
+		return NewSetKeys(c.Prefix, c.KeySize, c.Batch)
+	}
+	return NewKeys(c.Prefix, c.KeySize)
+}
+
+// choices is how many keys, or sets of keys, there are to draw from.
+func (c *Config) choices() int {
+	if c.Workload == WorkAtomic {
+		return c.Keys / c.Batch
+	}
+	return c.Keys
 }
 
 // decimal writes a number without an exponent.
 func decimal(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
-func (c *Config) isBatch() bool { return c.Workload == WorkBatchPut || c.Workload == WorkBatchGet }
+func (c *Config) isBatch() bool {
+	return c.Workload == WorkBatchPut || c.Workload == WorkBatchGet || c.Workload == WorkAtomic
+}
 
 // reads says whether the workload needs keys that exist.
-func (c *Config) reads() bool { return c.Workload != WorkPut && c.Workload != WorkBatchPut }
+func (c *Config) reads() bool {
+	return c.Workload != WorkPut && c.Workload != WorkBatchPut && c.Workload != WorkAtomic
+}

@@ -24,5 +24,18 @@ type Client interface {
 	BatchGet(ctx context.Context, keys []string) error
 }
 
+// AtomicClient is a Client whose BatchPut is not atomic by itself.
+type AtomicClient interface {
+	// AtomicPut writes all or none; the keys share a {hash part}.
+	AtomicPut(ctx context.Context, keys []string, values [][]byte) error
+}
+
+// LargeBatches is a Driver that takes larger batches than Preload sends
+// otherwise.
+type LargeBatches interface {
+	// MaxBatch is in keys.
+	MaxBatch() int
+}
+
 // Opener connects a driver.
 type Opener func(ctx context.Context, c *Config) (Driver, error)

@@ -14,16 +14,25 @@ func openKVStore(ctx context.Context, c *Config) (Driver, error) {
 		return nil, err
 	}
 	c.Endpoints, c.Read = t.Endpoints, c.Target.Read
-	if c.Mode == ModeUnary {
-		return openUnary(cfg, c.Connections)
+	if c.Mode != ModeUnary {
+		cfg.ConnsPerNode = c.Connections
 	}
-	cfg.ConnsPerNode = c.Connections
+	// Unary calls need no SDK, but it knows best why a cluster cannot be
+	// reached.
 	sdk, err := client.New(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("endpoints %v, from %s: %w", t.Endpoints, t.From, err)
 	}
-	return &pipeline{sdk}, nil
+	if c.Mode != ModeUnary {
+		return &pipeline{sdk}, nil
+	}
+	_ = sdk.Close() // returns nil
+	return openUnary(cfg, c.Connections)
 }
+
+// largeBatch is how many keys the store takes at once without holding up
+// others.
+const largeBatch = 1000
 
 // pipeline drives the SDK; all clients share it.
 type pipeline struct{ sdk *client.Client }
@@ -31,6 +40,7 @@ type pipeline struct{ sdk *client.Client }
 func (p *pipeline) Client(int) Client       { return p }
 func (p *pipeline) CodeOf(err error) string { return string(client.CodeOf(err)) }
 func (p *pipeline) Close() error            { return p.sdk.Close() }
+func (p *pipeline) MaxBatch() int           { return largeBatch }
 
 func (p *pipeline) Put(ctx context.Context, key string, value []byte) error {
 	_, err := p.sdk.Put(ctx, key, value)
@@ -48,12 +58,21 @@ func (p *pipeline) List(ctx context.Context, prefix, start string, limit int) (i
 }
 
 func (p *pipeline) BatchPut(ctx context.Context, keys []string, values [][]byte) error {
+	_, err := p.sdk.BatchPut(ctx, putItems(keys, values))
+	return err
+}
+
+func (p *pipeline) AtomicPut(ctx context.Context, keys []string, values [][]byte) error {
+	_, err := p.sdk.BatchPut(ctx, putItems(keys, values), client.Atomic())
+	return err
+}
+
+func putItems(keys []string, values [][]byte) []client.PutItem {
 	items := make([]client.PutItem, len(keys))
 	for i, k := range keys {
 		items[i] = client.PutItem{Key: k, Value: values[i]}
 	}
-	_, err := p.sdk.BatchPut(ctx, items)
-	return err
+	return items
 }
 
 func (p *pipeline) BatchGet(ctx context.Context, keys []string) error {

@@ -8,11 +8,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"kvstore/internal/ctl/progress"
 	"kvstore/internal/ctl/target"
 	"kvstore/internal/version"
 )
@@ -38,115 +38,125 @@ func Main(ctx context.Context, args []string, out, errOut io.Writer, extra map[s
 		return exitOK
 	}
 	_, _ = fmt.Fprintf(errOut, "kvbench: %v\n", err)
+	if hint := target.Hint(err); hint != "" {
+		_, _ = fmt.Fprintf(errOut, "  %s\n", hint)
+	}
 	if errors.As(err, new(target.UsageError)) {
 		return exitUsage
 	}
 	return exitError
 }
 
+// command is one command line.
+type command struct {
+	cfg         Config
+	drivers     map[string]Opener
+	names       []string
+	output      string
+	html        string
+	quiet       bool
+	preloadOnly bool
+	out, errOut io.Writer
+}
+
 func newCommand(out, errOut io.Writer, extra map[string]Opener) *cobra.Command {
-	drivers, names := map[string]Opener{"kvstore": openKVStore}, []string{"kvstore"}
+	c := &command{cfg: Default(), drivers: map[string]Opener{"kvstore": openKVStore}, names: []string{"kvstore"}, out: out, errOut: errOut}
 	for name, open := range extra {
-		drivers[name], names = open, append(names, name)
+		c.drivers[name], c.names = open, append(c.names, name)
 	}
-	cfg := Default()
-	var output string
-	var quiet bool
 	cmd := &cobra.Command{
 		Use: "kvbench [flags]", Short: "Measure throughput and latency of a kvstore cluster",
-		Example:      "  kvbench --workload put --clients 256\n  kvbench --workload mixed --read-ratio 0.9 --zipf 1.1 --duration 60s -o json > result.json\n  kvbench --workload get --mode unary --connections 16 --rate 5000",
-		SilenceUsage: true, SilenceErrors: true, Version: version.Full("kvbench"),
-		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.NoArgs(cmd, args); err != nil {
-				return target.UsageError{Err: err}
-			}
-			return nil
-		},
+		Example:      "  kvbench --workload put --clients 256 --html put.html\n  kvbench --workload mixed --read-ratio 0.9 --zipf 1.1 --duration 60s -o json > result.json\n  kvbench --workload get --mode unary --connections 16 --rate 5000",
+		SilenceUsage: true, SilenceErrors: true, Version: version.Full("kvbench"), Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !cmd.Flags().Changed("duration") && cfg.Ops > 0 {
-				cfg.Duration = maxDuration // the count ends the run
+			if !cmd.Flags().Changed("duration") && c.cfg.Ops > 0 {
+				c.cfg.Duration = maxDuration // the count ends the run
 			}
-			err := cfg.Validate(names)
-			if output != "text" && output != "json" {
-				err = errors.Join(err, fmt.Errorf("--output %q: want text or json", output))
-			}
-			if err != nil {
-				return target.UsageError{Err: err}
-			}
-			progress := errOut
-			if quiet {
-				progress = io.Discard
-			}
-			res, err := measure(cmd.Context(), &cfg, drivers[cfg.Driver], newLive(progress))
-			if err != nil {
-				return err
-			}
-			return show(out, res, output)
+			return c.run(cmd.Context())
 		},
 	}
 	cmd.SetVersionTemplate("{{.Version}}\n")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return target.UsageError{Err: err} })
-	flags(cmd, &cfg)
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "no live progress")
+	cmd.CompletionOptions.DisableDefaultCmd = true
+	flags(cmd, &c.cfg)
+	f := cmd.Flags()
+	f.StringVarP(&c.output, "output", "o", "text", "text or json")
+	f.StringVar(&c.html, "html", "", "also write a report to this file, with charts")
+	f.BoolVarP(&c.quiet, "quiet", "q", false, "no live chart and no progress")
+	f.BoolVar(&c.preloadOnly, "preload-only", false, "write the keys, measure nothing")
+	cmd.AddCommand(reportCommand(out))
 	return cmd
 }
 
-func flags(cmd *cobra.Command, c *Config) {
-	f := cmd.Flags()
-	c.Target.Add(f)
-	f.StringVar(&c.Driver, "driver", c.Driver, "store to measure")
-	f.StringVarP(&c.Workload, "workload", "w", c.Workload, "put, get, mixed, list, batch-put or batch-get")
-	f.StringVar(&c.Mode, "mode", c.Mode, "pipeline (the SDK) or unary (plain gRPC calls)")
-	f.IntVar(&c.Clients, "clients", c.Clients, "clients, each with one outstanding operation")
-	f.IntVar(&c.Connections, "connections", c.Connections, "connections: per node (pipeline, at most 64) or in all, over --endpoints (unary)")
-	f.IntVar(&c.KeySize, "key-size", c.KeySize, "bytes of a key")
-	f.IntVar(&c.ValueSize, "value-size", c.ValueSize, "bytes of a value; values do not compress")
-	f.IntVar(&c.Keys, "keys", c.Keys, "different keys")
-	f.StringVar(&c.Prefix, "prefix", c.Prefix, "text all keys begin with")
-	f.Float64Var(&c.Zipf, "zipf", c.Zipf, "skew of the keys: more than 1; 0 is uniform")
-	f.Float64Var(&c.ReadRatio, "read-ratio", c.ReadRatio, "share of gets in mixed, 0 to 1")
-	f.IntVar(&c.Batch, "batch", c.Batch, "keys of a batch")
-	f.IntVar(&c.ListLimit, "list-limit", c.ListLimit, "keys of a list")
-	f.Float64Var(&c.Rate, "rate", c.Rate, "operations per second over all clients (open loop); 0: as fast as answers come")
-	f.DurationVar(&c.Duration, "duration", c.Duration, "time to measure")
-	f.Int64Var(&c.Ops, "ops", c.Ops, "stop after this many operations; 0: after --duration")
-	f.DurationVar(&c.Warmup, "warmup", c.Warmup, "time before measuring")
-	f.BoolVar(&c.Preload, "preload", c.Preload, "write every key first, for workloads that read")
-	f.Uint64Var(&c.Seed, "seed", c.Seed, "of keys and values")
+// usageArgs makes errors about arguments usage errors.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return target.UsageError{Err: err}
+		}
+		return nil
+	}
 }
 
-// measure connects, preloads and runs.
-func measure(ctx context.Context, cfg *Config, open Opener, l *live) (res *Result, err error) {
-	d, err := open(ctx, cfg)
+func (c *command) run(ctx context.Context) error {
+	err := c.cfg.Validate(c.names)
+	if c.output != "text" && c.output != "json" {
+		err = errors.Join(err, fmt.Errorf("--output %q: want text or json", c.output))
+	}
+	if err != nil {
+		return target.UsageError{Err: err}
+	}
+	res, err := c.measure(ctx)
+	if err != nil || res == nil {
+		return err
+	}
+	if c.html != "" {
+		if err := writeReport(c.html, []namedResult{{name: c.cfg.Workload, Result: res}}); err != nil {
+			return errors.Join(err, show(c.out, res, c.output)) // the figures must not be lost with it
+		}
+	}
+	return show(c.out, res, c.output)
+}
+
+// measure connects, preloads and runs; there is no result of a preload alone.
+func (c *command) measure(ctx context.Context) (res *Result, err error) {
+	d, err := c.drivers[c.cfg.Driver](ctx, &c.cfg)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	if cfg.Preload && cfg.reads() {
-		if err := preload(ctx, cfg, d, l); err != nil {
+	l := newLive(c.errOut, c.quiet, &c.cfg)
+	if c.preloadOnly || c.cfg.Preload && c.cfg.reads() {
+		if err := c.preload(ctx, d, l); err != nil {
 			return nil, fmt.Errorf("preload: %w", err)
 		}
 	}
-	if cfg.Warmup > 0 {
-		l.message("warming up for %s", cfg.Warmup)
+	if c.preloadOnly {
+		return nil, nil
 	}
-	res = Run(ctx, cfg, d, l.point)
+	l.warmup()
+	res = Run(ctx, &c.cfg, d, l.point)
 	l.end()
 	return res, nil
 }
 
-func preload(ctx context.Context, cfg *Config, d Driver, l *live) error {
-	l.message("writing %d keys", cfg.Keys)
-	var written, shown atomic.Int64
-	started := time.Now()
-	step := max(int64(cfg.Keys)/20, 1)
-	return Preload(ctx, cfg, d, func(n int) {
-		now := written.Add(int64(n))
-		if last := shown.Load(); now-last >= step && shown.CompareAndSwap(last, now) {
-			l.message("wrote %d of %d keys, %.0f keys/s", now, cfg.Keys, float64(now)/time.Since(started).Seconds())
-		}
-	})
+// preload writes the keys and shows how far it is.
+func (c *command) preload(ctx context.Context, d Driver, l *live) error {
+	p := &progress.Progress{}
+	if !c.quiet {
+		p = progress.New(c.errOut, "writing keys", l.terminal, l.width)
+	}
+	p.Total(int64(c.cfg.Keys-c.cfg.KeysFrom), 0)
+	p.Start()
+	bytes, started := int64(c.cfg.KeySize+c.cfg.ValueSize), time.Now()
+	err := Preload(ctx, &c.cfg, d, func(n int) { p.Add(int64(n), int64(n)*bytes) })
+	p.Stop()
+	if err != nil {
+		return err
+	}
+	took, n := time.Since(started).Seconds(), p.Counts().Items
+	_, _ = fmt.Fprintf(l.out, "wrote %s keys in %.1f s, %s keys/s\n", amount(float64(n)), took, amount(float64(n)/took))
+	return nil
 }
 
 func show(out io.Writer, res *Result, output string) error {

@@ -69,7 +69,8 @@ func (r *recorder) failed(client int, code string) {
 	s.errors[code]++
 }
 
-// drain moves the shards into the totals and returns the interval's point.
+// drain moves the shards into the totals and returns the interval as a point,
+// which is not in the timeline yet.
 func (r *recorder) drain(at, interval time.Duration) Point {
 	all := newHistogram()
 	p := Point{Seconds: at.Seconds()}
@@ -99,11 +100,9 @@ func (r *recorder) drain(at, interval time.Duration) Point {
 	if interval > 0 {
 		p.PerSecond = float64(p.Operations) / interval.Seconds()
 	}
-	p.P50, p.P99 = millis(all.ValueAtQuantile(50)), millis(all.ValueAtQuantile(99))
-	if p.Operations == 0 {
-		p.P50, p.P99 = 0, 0
+	if l := summarize(all); l.Operations > 0 {
+		p.P50, p.P95, p.P99, p.Max = l.P50, l.P95, l.P99, l.Max
 	}
-	r.timeline = append(r.timeline, p)
 	return p
 }
 
@@ -113,7 +112,9 @@ type Point struct {
 	Operations int64   `json:"operations"`
 	PerSecond  float64 `json:"per_second"`
 	P50        float64 `json:"p50_ms"`
+	P95        float64 `json:"p95_ms"`
 	P99        float64 `json:"p99_ms"`
+	Max        float64 `json:"max_ms"`
 	Errors     int64   `json:"errors"`
 }
 
@@ -138,6 +139,29 @@ func summarize(h *hdr.Histogram) Latency {
 		Operations: h.TotalCount(), Mean: h.Mean() / 1e6, P50: millis(h.ValueAtQuantile(50)), P95: millis(h.ValueAtQuantile(95)),
 		P99: millis(h.ValueAtQuantile(99)), P999: millis(h.ValueAtQuantile(99.9)), Max: millis(h.Max()),
 	}
+}
+
+// Quantile is one point of a distribution: percent of the operations took at
+// most Millis.
+type Quantile struct {
+	Percent float64 `json:"percent"`
+	Millis  float64 `json:"ms"`
+}
+
+// ticks is how many quantiles there are per halving of what is left.
+const ticks = 5
+
+// distribution is a histogram by quantile, finer towards the slowest: some 100
+// points for a million operations.
+func distribution(h *hdr.Histogram) []Quantile {
+	if h.TotalCount() == 0 {
+		return nil
+	}
+	var out []Quantile
+	for _, b := range h.CumulativeDistributionWithTicks(ticks) {
+		out = append(out, Quantile{b.Quantile, millis(b.ValueAt)})
+	}
+	return out
 }
 
 // kinds returns the kinds of operations there were, in order.

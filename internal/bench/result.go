@@ -9,9 +9,12 @@ import (
 	"time"
 )
 
+// resultFormat changes when fields change their meaning.
+const resultFormat = 1
+
 // Result is what a run measured: the JSON output.
 type Result struct {
-	Format    int       `json:"format"` // of this document, 1
+	Format    int       `json:"format"` // of this document, resultFormat
 	Tool      string    `json:"tool"`
 	Config    *Config   `json:"config"`
 	StartedAt time.Time `json:"started_at"`
@@ -25,23 +28,49 @@ type Result struct {
 	ByKind        map[string]Latency `json:"by_operation"`
 	Errors        map[string]int64   `json:"errors"`
 	Timeline      []Point            `json:"timeline"`
+	// Distribution is by kind of operation, and of all of them as "all".
+	Distribution map[string][]Quantile `json:"distribution,omitempty"`
+	// Open is there when the loop was open.
+	Open *OpenLoop `json:"open_loop,omitempty"`
 }
+
+// OpenLoop says how a run kept its rate.
+type OpenLoop struct {
+	// Target and Achieved are operations per second.
+	Target   float64 `json:"target_per_second"`
+	Achieved float64 `json:"achieved_per_second"`
+	// Late operations started more than 10 ms after they were due; latency
+	// counts that. Missed ones were due and did not start before the end; they
+	// are in no latency.
+	Late   int64 `json:"late"`
+	Missed int64 `json:"missed"`
+}
+
+// allKinds names all operations together.
+const allKinds = "all"
 
 func (r *run) result() *Result {
 	res := &Result{
-		Format: 1, Tool: "kvbench", Config: r.cfg, StartedAt: r.measure.UTC(), Elapsed: time.Duration(r.last.Load()).Seconds(),
+		Format: resultFormat, Tool: "kvbench", Config: r.cfg, StartedAt: r.measure.UTC(), Elapsed: time.Duration(r.last.Load()).Seconds(),
 		Keys: r.rec.keys, ByKind: map[string]Latency{}, Errors: r.rec.errors, Timeline: r.rec.timeline,
+		Distribution: map[string][]Quantile{},
 	}
 	all := newHistogram()
 	for _, kind := range r.rec.kinds() {
 		h := r.rec.hist[kind]
 		all.Merge(h)
-		res.ByKind[kind] = summarize(h)
+		res.ByKind[kind], res.Distribution[kind] = summarize(h), distribution(h)
 	}
+	res.Distribution[allKinds] = distribution(all)
 	res.Operations, res.Latency = all.TotalCount(), summarize(all)
 	if res.Elapsed > 0 {
 		res.OpsPerSecond = float64(res.Operations) / res.Elapsed
 		res.KeysPerSecond = float64(res.Keys) / res.Elapsed
+	}
+	if r.cfg.Rate > 0 {
+		res.Open = &OpenLoop{
+			Target: r.cfg.Rate, Achieved: res.OpsPerSecond, Late: r.plan.late.Load(), Missed: r.plan.missed(r.stopped, r.cfg.Ops),
+		}
 	}
 	return res
 }
@@ -63,7 +92,12 @@ func (r *Result) Print(out io.Writer) error {
 	if r.Keys != r.Operations {
 		_, _ = fmt.Fprintf(out, ", %.0f keys/s", r.KeysPerSecond)
 	}
-	_, _ = fmt.Fprintf(out, ", %d errors\n\n", r.failures())
+	_, _ = fmt.Fprintf(out, ", %d errors\n", r.failures())
+	if o := r.Open; o != nil {
+		_, _ = fmt.Fprintf(out, "wanted %.0f/s, achieved %.0f/s; %d started more than %s late, %d did not start\n",
+			o.Target, o.Achieved, o.Late, lateAfter, o.Missed)
+	}
+	_, _ = fmt.Fprintln(out)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	_, _ = fmt.Fprintln(w, "ms\tmean\tp50\tp95\tp99\tp99.9\tmax\tcount\t")
 	kinds := make([]string, 0, len(r.ByKind))
@@ -75,7 +109,7 @@ func (r *Result) Print(out io.Writer) error {
 		printLatency(w, k, r.ByKind[k])
 	}
 	if len(kinds) > 1 {
-		printLatency(w, "all", r.Latency)
+		printLatency(w, allKinds, r.Latency)
 	}
 	if err := w.Flush(); err != nil {
 		return err

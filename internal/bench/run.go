@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +25,8 @@ type run struct {
 	begin   time.Time // clients start
 	measure time.Time // warm-up ends
 	end     time.Time // no operation starts later
-	slot    atomic.Int64
+	stopped time.Time // all clients have ended
+	plan    schedule
 	claimed atomic.Int64
 	last    atomic.Int64 // nanoseconds from measure to the last completion
 	live    func(Point)
@@ -35,10 +35,11 @@ type run struct {
 // Run warms up, measures and returns the result. live gets each interval; it
 // may be nil. A canceled context ends the run early with what was measured.
 func Run(ctx context.Context, cfg *Config, d Driver, live func(Point)) *Result {
-	r := &run{cfg: cfg, driver: d, rec: newRecorder(), pool: newPool(cfg.ValueSize, cfg.Seed), live: live}
+	r := &run{cfg: cfg, driver: d, rec: newRecorder(), pool: poolOf(cfg), live: live}
 	r.begin = time.Now()
 	r.measure = r.begin.Add(cfg.Warmup)
 	r.end = r.measure.Add(cfg.Duration)
+	r.plan = schedule{rate: cfg.Rate, begin: r.begin, measure: r.measure, end: r.end}
 	// Operations in flight at the end are finished: dropping them would hide
 	// the slowest. The deadline of the driver bounds them.
 	var clients sync.WaitGroup
@@ -51,6 +52,7 @@ func Run(ctx context.Context, cfg *Config, d Driver, live func(Point)) *Result {
 	clients.Wait()
 	close(stop)
 	watcher.Wait()
+	r.stopped = time.Now()
 	return r.result()
 }
 
@@ -70,9 +72,7 @@ func (r *run) watch(stop <-chan struct{}) {
 	for {
 		select {
 		case <-stop:
-			if now := time.Now(); now.After(before) {
-				r.point(now, before)
-			}
+			r.lastPoint(time.Now(), before, every)
 			return
 		case now := <-t.C:
 			if now.After(before) {
@@ -83,8 +83,21 @@ func (r *run) watch(stop <-chan struct{}) {
 	}
 }
 
+// lastPoint drains what came after the last tick. As a point of the timeline
+// it would mislead when the interval is a sliver.
+func (r *run) lastPoint(now, before time.Time, every time.Duration) {
+	if sliver := now.Sub(before) < every/2; sliver && len(r.rec.timeline) > 0 {
+		r.rec.drain(now.Sub(r.measure), now.Sub(before))
+		return
+	}
+	if now.After(before) {
+		r.point(now, before)
+	}
+}
+
 func (r *run) point(now, before time.Time) {
 	p := r.rec.drain(now.Sub(r.measure), now.Sub(before))
+	r.rec.timeline = append(r.rec.timeline, p)
 	if r.live != nil {
 		r.live(p)
 	}
@@ -97,12 +110,8 @@ func (r *run) client(ctx context.Context, i int) {
 	defer timer.Stop()
 	pause := time.Duration(0)
 	for {
-		due, ok := r.next(ctx, timer)
+		due, counts, ok := r.next(ctx, timer)
 		if !ok {
-			return
-		}
-		counts := !due.Before(r.measure)
-		if counts && r.cfg.Ops > 0 && r.claimed.Add(1) > r.cfg.Ops {
 			return
 		}
 		kind, keys, err := w.do(ctx, c)
@@ -123,23 +132,24 @@ func (r *run) client(ctx context.Context, i int) {
 	}
 }
 
-// next returns when the operation to run now was due: at once in a closed
-// loop, at the next free slot of the rate in an open one.
-func (r *run) next(ctx context.Context, timer *time.Timer) (due time.Time, ok bool) {
-	if r.cfg.Rate <= 0 {
-		now := time.Now()
-		return now, now.Before(r.end) && ctx.Err() == nil
+// next returns when the operation to run now was due, and whether it counts:
+// at once in a closed loop, at the next free time of the schedule in an open
+// one.
+func (r *run) next(ctx context.Context, timer *time.Timer) (due time.Time, counts, ok bool) {
+	if r.cfg.Rate > 0 {
+		due, counts, ok = r.plan.next(ctx, timer, r.claim)
+		return due, counts, ok && ctx.Err() == nil
 	}
-	n := r.slot.Add(1) - 1
-	due = r.begin.Add(time.Duration(float64(n) / r.cfg.Rate * float64(time.Second)))
-	if !due.Before(r.end) {
-		return due, false
+	due = time.Now()
+	if !due.Before(r.end) || ctx.Err() != nil {
+		return due, false, false
 	}
-	if d := time.Until(due); d > 0 && !wait(ctx, timer, d) {
-		return due, false
-	}
-	return due, ctx.Err() == nil
+	counts = !due.Before(r.measure)
+	return due, counts, !counts || r.claim()
 }
+
+// claim takes one of the operations that --ops allows.
+func (r *run) claim() bool { return r.cfg.Ops <= 0 || r.claimed.Add(1) <= r.cfg.Ops }
 
 func wait(ctx context.Context, timer *time.Timer, d time.Duration) bool {
 	timer.Reset(d)
@@ -164,63 +174,4 @@ func (r *run) note(client int, kind string, keys int, due time.Time, err error) 
 		return
 	}
 	r.rec.ok(client, kind, keys, now.Sub(due))
-}
-
-// preloadBatch bounds one request of Preload.
-const (
-	preloadItems   = 100
-	preloadBytes   = 1 << 20
-	preloadClients = 32
-	preloadTries   = 10
-)
-
-// Preload writes every key once. done gets the number of keys written.
-func Preload(ctx context.Context, cfg *Config, d Driver, done func(int)) error {
-	p := newPool(cfg.ValueSize, cfg.Seed)
-	size := max(1, min(preloadItems, preloadBytes/(cfg.KeySize+cfg.ValueSize)))
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for i := range preloadClients {
-		wg.Go(func() {
-			w, c := newWorker(cfg, p, i), d.Client(i)
-			for ctx.Err() == nil {
-				from := int(next.Add(int64(size))) - size
-				if from >= cfg.Keys {
-					return
-				}
-				n := min(size, cfg.Keys-from)
-				if err := w.preload(ctx, c, from, n); err != nil {
-					cancel(err)
-					return
-				}
-				done(n)
-			}
-		})
-	}
-	wg.Wait()
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	return nil
-}
-
-// preload writes n keys, again when that failed: the values do not matter.
-func (w *worker) preload(ctx context.Context, c Client, from, n int) (err error) {
-	keys, values := make([]string, n), make([][]byte, n)
-	for i := range keys {
-		keys[i], values[i] = w.keys.Key(from+i), w.value()
-	}
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for try := range preloadTries {
-		if err = c.BatchPut(ctx, keys, values); err == nil {
-			return nil
-		}
-		if !wait(ctx, timer, pauseMost<<min(try, 5)) {
-			return errors.Join(context.Cause(ctx), err)
-		}
-	}
-	return err
 }

@@ -53,6 +53,9 @@ func openUnary(cfg client.Config, connections int) (*unary, error) {
 
 func (u *unary) Client(i int) Client { return &unaryClient{u, u.stubs[i%len(u.stubs)]} }
 
+// MaxBatch is that of the SDK's driver.
+func (u *unary) MaxBatch() int { return largeBatch }
+
 func (u *unary) Close() error {
 	var errs []error
 	for _, c := range u.conns {
@@ -116,9 +119,17 @@ func (c *unaryClient) List(ctx context.Context, prefix, start string, limit int)
 }
 
 func (c *unaryClient) BatchPut(ctx context.Context, keys []string, values [][]byte) error {
+	return c.batchPut(ctx, keys, values, false)
+}
+
+func (c *unaryClient) AtomicPut(ctx context.Context, keys []string, values [][]byte) error {
+	return c.batchPut(ctx, keys, values, true)
+}
+
+func (c *unaryClient) batchPut(ctx context.Context, keys []string, values [][]byte, atomic bool) error {
 	ctx, cancel := c.context(ctx)
 	defer cancel()
-	req := &api.BatchPutRequest{Namespace: c.namespace, Items: make([]*api.PutRequest, len(keys))}
+	req := &api.BatchPutRequest{Namespace: c.namespace, Items: make([]*api.PutRequest, len(keys)), Atomic: atomic}
 	for i, k := range keys {
 		req.Items[i] = &api.PutRequest{Key: k, Value: values[i]}
 	}

@@ -20,25 +20,43 @@ func newPool(valueSize int, seed uint64) pool {
 	return p
 }
 
-// Keys makes the keys of a run, all of one size: prefix, padding, number.
+func poolOf(c *Config) pool { return newPool(c.ValueSize, c.Seed) }
+
+// Keys makes the keys of a run, all of one size: prefix, padding, number. The
+// keys of sets are prefix, padding, {number of the set}, number in the set, so
+// that a set lies in one group.
 type Keys struct {
 	pad string
+	set int // keys of a set; 0 without sets
+}
+
+// NewSetKeys makes keys of size bytes in sets of n.
+func NewSetKeys(prefix string, size, n int) Keys {
+	return Keys{pad: prefix + strings.Repeat("0", size-len(prefix)-setDigits), set: n}
 }
 
 // NewKeys makes keys of size bytes.
 func NewKeys(prefix string, size int) Keys {
-	return Keys{prefix + strings.Repeat("0", size-len(prefix)-keyDigits)}
+	return Keys{pad: prefix + strings.Repeat("0", size-len(prefix)-keyDigits)}
 }
 
 // Key returns key i.
 func (k Keys) Key(i int) string {
-	b := make([]byte, 0, len(k.pad)+keyDigits)
-	b = append(b, k.pad...)
-	digits := strconv.AppendInt(nil, int64(i), 10)
-	for range keyDigits - len(digits) {
+	b := append(make([]byte, 0, len(k.pad)+setDigits), k.pad...)
+	if k.set == 0 {
+		return string(appendDigits(b, i, keyDigits))
+	}
+	b = appendDigits(append(b, '{'), i/k.set, keyDigits)
+	return string(appendDigits(append(b, '}'), i%k.set, memberDigits))
+}
+
+func appendDigits(b []byte, n, width int) []byte {
+	var digits [20]byte
+	text := strconv.AppendInt(digits[:0], int64(n), 10)
+	for range width - len(text) {
 		b = append(b, '0')
 	}
-	return string(append(b, digits...))
+	return append(b, text...)
 }
 
 // worker makes the operations of one client.
@@ -60,11 +78,11 @@ const spread = 2_654_435_761
 
 func newWorker(cfg *Config, p pool, client int) *worker {
 	w := &worker{
-		cfg: cfg, keys: NewKeys(cfg.Prefix, cfg.KeySize), pool: p,
+		cfg: cfg, keys: cfg.keyMaker(), pool: p,
 		rand: rand.New(rand.NewPCG(cfg.Seed, uint64(client))), stride: spread,
 	}
 	if cfg.Zipf > 0 {
-		w.zipf = rand.NewZipf(w.rand, cfg.Zipf, 1, uint64(cfg.Keys-1))
+		w.zipf = rand.NewZipf(w.rand, cfg.Zipf, 1, uint64(cfg.choices()-1))
 	}
 	if cfg.isBatch() {
 		w.batchK, w.batchV = make([]string, cfg.Batch), make([][]byte, cfg.Batch)
@@ -73,11 +91,12 @@ func newWorker(cfg *Config, p pool, client int) *worker {
 	return w
 }
 
+// index is that of a key, or of a set.
 func (w *worker) index() int {
 	if w.zipf == nil {
-		return w.rand.IntN(w.cfg.Keys)
+		return w.rand.IntN(w.cfg.choices())
 	}
-	return int(w.zipf.Uint64() * w.stride % uint64(w.cfg.Keys))
+	return int(w.zipf.Uint64() * w.stride % uint64(w.cfg.choices()))
 }
 
 func (w *worker) key() string { return w.keys.Key(w.index()) }
@@ -105,6 +124,9 @@ func (w *worker) do(ctx context.Context, c Client) (kind string, keys int, err e
 			w.batchV[i] = w.value()
 		}
 		return WorkBatchPut, len(w.batchK), c.BatchPut(ctx, w.batchK, w.batchV)
+	case WorkAtomic:
+		w.oneSet()
+		return WorkAtomic, len(w.batchK), atomicPut(ctx, c, w.batchK, w.batchV)
 	case WorkBatchGet:
 		w.distinct()
 		return WorkBatchGet, len(w.batchK), c.BatchGet(ctx, w.batchK)
@@ -124,6 +146,21 @@ func (w *worker) distinct() {
 		w.taken[n] = true
 		w.batchK[i] = w.keys.Key(n)
 	}
+}
+
+// oneSet fills the batch with the keys of one set.
+func (w *worker) oneSet() {
+	first := w.index() * w.cfg.Batch
+	for i := range w.batchK {
+		w.batchK[i], w.batchV[i] = w.keys.Key(first+i), w.value()
+	}
+}
+
+func atomicPut(ctx context.Context, c Client, keys []string, values [][]byte) error {
+	if a, ok := c.(AtomicClient); ok {
+		return a.AtomicPut(ctx, keys, values)
+	}
+	return c.BatchPut(ctx, keys, values)
 }
 
 // listStart leaves room for a whole page behind it.

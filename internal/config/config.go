@@ -27,6 +27,7 @@ type Config struct {
 	HistoryWindow time.Duration
 	Log           Log
 	Limits        Limits
+	Debug         Debug
 	Pprof         bool
 
 	// sources says where each given key came from; a key that is missing has
@@ -95,6 +96,11 @@ type Limits struct {
 	MaxConnections        int
 	DefaultTimeout        time.Duration
 	MaxTimeout            time.Duration
+}
+
+// Debug says what may be seen of this node's inside.
+type Debug struct {
+	Profiling bool
 }
 
 // Source says where a key's value came from: "default", "memory budget",

@@ -28,6 +28,7 @@ var sections = []section{
 	{"badger_config", "The storage engine (S3.14). What is not given derives from memory_budget."},
 	{"log", "This process's log, on standard error."},
 	{"limits", "What clients may ask of this node."},
+	{"debug", "What shows how this node works inside."},
 }
 
 const nameAllowed = "1 to 63 of a-z A-Z 0-9 - _ ."
@@ -120,6 +121,9 @@ var options = []option{
 		}},
 	{"limits.max_timeout", 60 * time.Second, "Longest deadline a request is given.",
 		func(c *Config) value { return durationValue{&c.Limits.MaxTimeout, 10 * time.Millisecond, time.Hour} }},
+
+	{"debug.profiling", true, "Answer `kvctl debug profile`: one profile at a time, recorded only when asked for.",
+		func(c *Config) value { return boolValue{&c.Debug.Profiling} }},
 
 	{"profile", "standard", "Size of the machine: decides memory_budget and how much runs beside requests.",
 		func(c *Config) value { return choiceValue{&c.Profile, []string{"edge", "standard", "scale"}} }},

@@ -41,7 +41,7 @@ func (a *app) contextCmd() *cobra.Command {
 			})
 		}}
 	var makeCurrent bool
-	set := &cobra.Command{Use: "set NAME --endpoints HOST:PORT,...", Short: "Add or replace a context from --endpoints, --namespace and the TLS flags", Args: one,
+	set := &cobra.Command{Use: "set NAME --endpoints HOST:PORT,...", Short: "Add or replace a context from --endpoints, --namespace, --token-file and the TLS flags", Args: one,
 		RunE: func(_ *cobra.Command, args []string) error { return a.setContext(args[0], makeCurrent) }}
 	set.Flags().BoolVar(&makeCurrent, "use", false, "make it the current one")
 	remove := &cobra.Command{Use: "delete NAME", Aliases: []string{"rm"}, Short: "Remove a context", Args: one, ValidArgsFunction: completeContexts,
@@ -61,7 +61,7 @@ func (a *app) setContext(name string, use bool) error {
 			return usageError{Err: err}
 		}
 	}
-	c := ctxfile.Context{Endpoints: o.Endpoints, Namespace: o.Namespace}
+	c := ctxfile.Context{Endpoints: o.Endpoints, Namespace: o.Namespace, TokenFile: o.TokenFile}
 	if o.TLS || o.Files != (ctxfile.TLS{}) {
 		c.TLS = &o.Files
 	}

@@ -184,27 +184,12 @@ func (a *app) hint(err error) string {
 		return "`kvctl help` and `kvctl COMMAND --help` show what is possible"
 	case slices.Contains([]client.Code{client.CodeUnavailable, client.CodeDeadlineExceeded, client.CodeUnauthenticated}, code) && a.target.From != "":
 		text := fmt.Sprintf("endpoints %s, from %s", strings.Join(a.target.Endpoints, ", "), a.target.From)
-		if tls := hintTLS(err.Error()); tls != "" {
-			text += "; " + tls
+		if what := target.Hint(err); what != "" {
+			text += "; " + what
 		}
 		return text
 	case code == client.CodeUnknownOutcome:
 		return "read the key before you repeat the write"
 	}
-	return ""
-}
-
-// hintTLS explains handshakes that failed: what Go says names the symptom.
-func hintTLS(text string) string {
-	for _, c := range []struct{ symptom, hint string }{
-		{"first record does not look like a TLS handshake", "the nodes do not use TLS: leave out --tls, grpcs:// and https://"},
-		{"certificate required", "the nodes ask for a certificate: --cert-file and --key-file"},
-		{"signed by unknown authority", "--ca-file names the authority that signed the nodes' certificates"},
-		{"error reading server preface: EOF", "perhaps the nodes use TLS: --tls, or grpcs:// before the endpoint"},
-	} {
-		if strings.Contains(text, c.symptom) {
-			return c.hint
-		}
-	}
-	return ""
+	return target.Hint(err)
 }

@@ -10,6 +10,7 @@ import (
 	"kvstore/internal/membership"
 	"kvstore/internal/meta"
 	"kvstore/internal/metrics"
+	"kvstore/internal/profiling"
 	"kvstore/internal/router"
 	"kvstore/internal/server/peer"
 	"kvstore/internal/server/rest"
@@ -55,7 +56,10 @@ func (n *Node) openServices() (err error) {
 		DefaultTimeout: limits.DefaultTimeout, MaxTimeout: limits.MaxTimeout,
 		Metrics: n.metrics.Requests(), Logger: n.logger.With("part", "guard"),
 	})
-	if n.rpc, err = rpc.New(rpc.Options{Backend: n.router, Guard: n.guard, Logger: n.logger.With("part", "rpc")}); err != nil {
+	n.rpc, err = rpc.New(rpc.Options{
+		Backend: n.router, Guard: n.guard, Logger: n.logger.With("part", "rpc"), Profiles: profiling.New(n.config.Debug.Profiling),
+	})
+	if err != nil {
 		return err
 	}
 	n.feedMetrics()

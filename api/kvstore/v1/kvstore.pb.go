@@ -3533,6 +3533,132 @@ func (x *ReplicaDigest) GetError() string {
 	return ""
 }
 
+type ProfileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// cpu, heap, allocs, goroutine, mutex, block or trace.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// How long to record cpu, mutex, block and trace, at most 60,000; 0 means
+	// 10,000. The others are of one moment.
+	DurationMs    int64 `protobuf:"varint,2,opt,name=duration_ms,json=durationMs,proto3" json:"duration_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProfileRequest) Reset() {
+	*x = ProfileRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProfileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProfileRequest) ProtoMessage() {}
+
+func (x *ProfileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProfileRequest.ProtoReflect.Descriptor instead.
+func (*ProfileRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ProfileRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *ProfileRequest) GetDurationMs() int64 {
+	if x != nil {
+		return x.DurationMs
+	}
+	return 0
+}
+
+type ProfileChunk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A pprof file, gzipped; an execution trace as `go tool trace` reads it.
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// In the first message only: bytes in all, and how long was recorded.
+	Size       uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	RecordedMs int64  `protobuf:"varint,3,opt,name=recorded_ms,json=recordedMs,proto3" json:"recorded_ms,omitempty"`
+	// In the first message only: recording ended early, at the bound of bytes.
+	Cut           bool `protobuf:"varint,4,opt,name=cut,proto3" json:"cut,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProfileChunk) Reset() {
+	*x = ProfileChunk{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProfileChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProfileChunk) ProtoMessage() {}
+
+func (x *ProfileChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProfileChunk.ProtoReflect.Descriptor instead.
+func (*ProfileChunk) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ProfileChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ProfileChunk) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *ProfileChunk) GetRecordedMs() int64 {
+	if x != nil {
+		return x.RecordedMs
+	}
+	return 0
+}
+
+func (x *ProfileChunk) GetCut() bool {
+	if x != nil {
+		return x.Cut
+	}
+	return false
+}
+
 // ErrorDetail is attached to every gRPC error of this service.
 type ErrorDetail struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -3549,7 +3675,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[47]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3561,7 +3687,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[47]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3574,7 +3700,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{47}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ErrorDetail) GetCode() string {
@@ -3919,7 +4045,17 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x12\n" +
 	"\x04hash\x18\x03 \x01(\x06R\x04hash\x12\x12\n" +
 	"\x04keys\x18\x04 \x01(\x04R\x04keys\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"\xfa\x01\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"E\n" +
+	"\x0eProfileRequest\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x1f\n" +
+	"\vduration_ms\x18\x02 \x01(\x03R\n" +
+	"durationMs\"i\n" +
+	"\fProfileChunk\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x1f\n" +
+	"\vrecorded_ms\x18\x03 \x01(\x03R\n" +
+	"recordedMs\x12\x10\n" +
+	"\x03cut\x18\x04 \x01(\bR\x03cut\"\xfa\x01\n" +
 	"\vErrorDetail\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12>\n" +
 	"\adetails\x18\x02 \x03(\v2$.kvstore.v1.ErrorDetail.DetailsEntryR\adetails\x12$\n" +
@@ -3932,7 +4068,7 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*N\n" +
 	"\vConsistency\x12\x1c\n" +
 	"\x18CONSISTENCY_LINEARIZABLE\x10\x00\x12!\n" +
-	"\x1dCONSISTENCY_BOUNDED_STALENESS\x10\x012\xa6\n" +
+	"\x1dCONSISTENCY_BOUNDED_STALENESS\x10\x012\xe9\n" +
 	"\n" +
 	"\aKVStore\x126\n" +
 	"\x03Put\x12\x16.kvstore.v1.PutRequest\x1a\x17.kvstore.v1.PutResponse\x126\n" +
@@ -3954,7 +4090,8 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x0eListNamespaces\x12!.kvstore.v1.ListNamespacesRequest\x1a\".kvstore.v1.ListNamespacesResponse\x12P\n" +
 	"\x11DescribeNamespace\x12$.kvstore.v1.DescribeNamespaceRequest\x1a\x15.kvstore.v1.Namespace\x12F\n" +
 	"\x0fDeleteNamespace\x12\".kvstore.v1.DeleteNamespaceRequest\x1a\x0f.kvstore.v1.Job\x12>\n" +
-	"\vDescribeJob\x12\x1e.kvstore.v1.DescribeJobRequest\x1a\x0f.kvstore.v1.JobB\"Z kvstore/api/kvstore/v1;kvstorev1b\x06proto3"
+	"\vDescribeJob\x12\x1e.kvstore.v1.DescribeJobRequest\x1a\x0f.kvstore.v1.Job\x12A\n" +
+	"\aProfile\x12\x1a.kvstore.v1.ProfileRequest\x1a\x18.kvstore.v1.ProfileChunk0\x01B\"Z kvstore/api/kvstore/v1;kvstorev1b\x06proto3"
 
 var (
 	file_kvstore_v1_kvstore_proto_rawDescOnce sync.Once
@@ -3969,7 +4106,7 @@ func file_kvstore_v1_kvstore_proto_rawDescGZIP() []byte {
 }
 
 var file_kvstore_v1_kvstore_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kvstore_v1_kvstore_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_kvstore_v1_kvstore_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_kvstore_v1_kvstore_proto_goTypes = []any{
 	(Consistency)(0),                 // 0: kvstore.v1.Consistency
 	(*Record)(nil),                   // 1: kvstore.v1.Record
@@ -4019,22 +4156,24 @@ var file_kvstore_v1_kvstore_proto_goTypes = []any{
 	(*DigestResponse)(nil),           // 45: kvstore.v1.DigestResponse
 	(*GroupDigest)(nil),              // 46: kvstore.v1.GroupDigest
 	(*ReplicaDigest)(nil),            // 47: kvstore.v1.ReplicaDigest
-	(*ErrorDetail)(nil),              // 48: kvstore.v1.ErrorDetail
-	nil,                              // 49: kvstore.v1.Record.TagsEntry
-	nil,                              // 50: kvstore.v1.Record.MetadataEntry
-	nil,                              // 51: kvstore.v1.PutRequest.TagsEntry
-	nil,                              // 52: kvstore.v1.PutRequest.MetadataEntry
-	nil,                              // 53: kvstore.v1.Status.DetailsEntry
-	nil,                              // 54: kvstore.v1.ListRequest.TagsEntry
-	nil,                              // 55: kvstore.v1.StatusResponse.EffectiveConfigEntry
-	nil,                              // 56: kvstore.v1.TopologyResponse.NamespacesEntry
-	nil,                              // 57: kvstore.v1.ErrorDetail.DetailsEntry
+	(*ProfileRequest)(nil),           // 48: kvstore.v1.ProfileRequest
+	(*ProfileChunk)(nil),             // 49: kvstore.v1.ProfileChunk
+	(*ErrorDetail)(nil),              // 50: kvstore.v1.ErrorDetail
+	nil,                              // 51: kvstore.v1.Record.TagsEntry
+	nil,                              // 52: kvstore.v1.Record.MetadataEntry
+	nil,                              // 53: kvstore.v1.PutRequest.TagsEntry
+	nil,                              // 54: kvstore.v1.PutRequest.MetadataEntry
+	nil,                              // 55: kvstore.v1.Status.DetailsEntry
+	nil,                              // 56: kvstore.v1.ListRequest.TagsEntry
+	nil,                              // 57: kvstore.v1.StatusResponse.EffectiveConfigEntry
+	nil,                              // 58: kvstore.v1.TopologyResponse.NamespacesEntry
+	nil,                              // 59: kvstore.v1.ErrorDetail.DetailsEntry
 }
 var file_kvstore_v1_kvstore_proto_depIdxs = []int32{
-	49, // 0: kvstore.v1.Record.tags:type_name -> kvstore.v1.Record.TagsEntry
-	50, // 1: kvstore.v1.Record.metadata:type_name -> kvstore.v1.Record.MetadataEntry
-	51, // 2: kvstore.v1.PutRequest.tags:type_name -> kvstore.v1.PutRequest.TagsEntry
-	52, // 3: kvstore.v1.PutRequest.metadata:type_name -> kvstore.v1.PutRequest.MetadataEntry
+	51, // 0: kvstore.v1.Record.tags:type_name -> kvstore.v1.Record.TagsEntry
+	52, // 1: kvstore.v1.Record.metadata:type_name -> kvstore.v1.Record.MetadataEntry
+	53, // 2: kvstore.v1.PutRequest.tags:type_name -> kvstore.v1.PutRequest.TagsEntry
+	54, // 3: kvstore.v1.PutRequest.metadata:type_name -> kvstore.v1.PutRequest.MetadataEntry
 	2,  // 4: kvstore.v1.PutRequest.condition:type_name -> kvstore.v1.Condition
 	0,  // 5: kvstore.v1.GetRequest.consistency:type_name -> kvstore.v1.Consistency
 	1,  // 6: kvstore.v1.GetResponse.record:type_name -> kvstore.v1.Record
@@ -4052,8 +4191,8 @@ var file_kvstore_v1_kvstore_proto_depIdxs = []int32{
 	18, // 18: kvstore.v1.BatchDeleteResult.status:type_name -> kvstore.v1.Status
 	8,  // 19: kvstore.v1.BatchDeleteResult.delete:type_name -> kvstore.v1.DeleteResponse
 	16, // 20: kvstore.v1.BatchDeleteResponse.results:type_name -> kvstore.v1.BatchDeleteResult
-	53, // 21: kvstore.v1.Status.details:type_name -> kvstore.v1.Status.DetailsEntry
-	54, // 22: kvstore.v1.ListRequest.tags:type_name -> kvstore.v1.ListRequest.TagsEntry
+	55, // 21: kvstore.v1.Status.details:type_name -> kvstore.v1.Status.DetailsEntry
+	56, // 22: kvstore.v1.ListRequest.tags:type_name -> kvstore.v1.ListRequest.TagsEntry
 	1,  // 23: kvstore.v1.ListResponse.records:type_name -> kvstore.v1.Record
 	3,  // 24: kvstore.v1.PutChunk.request:type_name -> kvstore.v1.PutRequest
 	6,  // 25: kvstore.v1.GetChunk.response:type_name -> kvstore.v1.GetResponse
@@ -4074,17 +4213,17 @@ var file_kvstore_v1_kvstore_proto_depIdxs = []int32{
 	25, // 40: kvstore.v1.PipelineResponse.results:type_name -> kvstore.v1.PipelineResult
 	30, // 41: kvstore.v1.StatusResponse.groups:type_name -> kvstore.v1.GroupStatus
 	32, // 42: kvstore.v1.StatusResponse.nodes:type_name -> kvstore.v1.NodeInfo
-	55, // 43: kvstore.v1.StatusResponse.effective_config:type_name -> kvstore.v1.StatusResponse.EffectiveConfigEntry
+	57, // 43: kvstore.v1.StatusResponse.effective_config:type_name -> kvstore.v1.StatusResponse.EffectiveConfigEntry
 	29, // 44: kvstore.v1.StatusResponse.storage:type_name -> kvstore.v1.StorageStatus
 	31, // 45: kvstore.v1.GroupStatus.replicas:type_name -> kvstore.v1.ReplicaInfo
 	35, // 46: kvstore.v1.TopologyResponse.groups:type_name -> kvstore.v1.GroupInfo
 	32, // 47: kvstore.v1.TopologyResponse.nodes:type_name -> kvstore.v1.NodeInfo
-	56, // 48: kvstore.v1.TopologyResponse.namespaces:type_name -> kvstore.v1.TopologyResponse.NamespacesEntry
+	58, // 48: kvstore.v1.TopologyResponse.namespaces:type_name -> kvstore.v1.TopologyResponse.NamespacesEntry
 	31, // 49: kvstore.v1.GroupInfo.replicas:type_name -> kvstore.v1.ReplicaInfo
 	36, // 50: kvstore.v1.ListNamespacesResponse.namespaces:type_name -> kvstore.v1.Namespace
 	46, // 51: kvstore.v1.DigestResponse.groups:type_name -> kvstore.v1.GroupDigest
 	47, // 52: kvstore.v1.GroupDigest.replicas:type_name -> kvstore.v1.ReplicaDigest
-	57, // 53: kvstore.v1.ErrorDetail.details:type_name -> kvstore.v1.ErrorDetail.DetailsEntry
+	59, // 53: kvstore.v1.ErrorDetail.details:type_name -> kvstore.v1.ErrorDetail.DetailsEntry
 	3,  // 54: kvstore.v1.KVStore.Put:input_type -> kvstore.v1.PutRequest
 	5,  // 55: kvstore.v1.KVStore.Get:input_type -> kvstore.v1.GetRequest
 	7,  // 56: kvstore.v1.KVStore.Delete:input_type -> kvstore.v1.DeleteRequest
@@ -4104,27 +4243,29 @@ var file_kvstore_v1_kvstore_proto_depIdxs = []int32{
 	40, // 70: kvstore.v1.KVStore.DescribeNamespace:input_type -> kvstore.v1.DescribeNamespaceRequest
 	41, // 71: kvstore.v1.KVStore.DeleteNamespace:input_type -> kvstore.v1.DeleteNamespaceRequest
 	42, // 72: kvstore.v1.KVStore.DescribeJob:input_type -> kvstore.v1.DescribeJobRequest
-	4,  // 73: kvstore.v1.KVStore.Put:output_type -> kvstore.v1.PutResponse
-	6,  // 74: kvstore.v1.KVStore.Get:output_type -> kvstore.v1.GetResponse
-	8,  // 75: kvstore.v1.KVStore.Delete:output_type -> kvstore.v1.DeleteResponse
-	11, // 76: kvstore.v1.KVStore.BatchPut:output_type -> kvstore.v1.BatchPutResponse
-	14, // 77: kvstore.v1.KVStore.BatchGet:output_type -> kvstore.v1.BatchGetResponse
-	17, // 78: kvstore.v1.KVStore.BatchDelete:output_type -> kvstore.v1.BatchDeleteResponse
-	20, // 79: kvstore.v1.KVStore.List:output_type -> kvstore.v1.ListResponse
-	20, // 80: kvstore.v1.KVStore.ListStream:output_type -> kvstore.v1.ListResponse
-	4,  // 81: kvstore.v1.KVStore.PutStream:output_type -> kvstore.v1.PutResponse
-	22, // 82: kvstore.v1.KVStore.GetStream:output_type -> kvstore.v1.GetChunk
-	26, // 83: kvstore.v1.KVStore.Pipeline:output_type -> kvstore.v1.PipelineResponse
-	28, // 84: kvstore.v1.KVStore.Status:output_type -> kvstore.v1.StatusResponse
-	34, // 85: kvstore.v1.KVStore.Topology:output_type -> kvstore.v1.TopologyResponse
-	45, // 86: kvstore.v1.KVStore.Digest:output_type -> kvstore.v1.DigestResponse
-	36, // 87: kvstore.v1.KVStore.CreateNamespace:output_type -> kvstore.v1.Namespace
-	39, // 88: kvstore.v1.KVStore.ListNamespaces:output_type -> kvstore.v1.ListNamespacesResponse
-	36, // 89: kvstore.v1.KVStore.DescribeNamespace:output_type -> kvstore.v1.Namespace
-	43, // 90: kvstore.v1.KVStore.DeleteNamespace:output_type -> kvstore.v1.Job
-	43, // 91: kvstore.v1.KVStore.DescribeJob:output_type -> kvstore.v1.Job
-	73, // [73:92] is the sub-list for method output_type
-	54, // [54:73] is the sub-list for method input_type
+	48, // 73: kvstore.v1.KVStore.Profile:input_type -> kvstore.v1.ProfileRequest
+	4,  // 74: kvstore.v1.KVStore.Put:output_type -> kvstore.v1.PutResponse
+	6,  // 75: kvstore.v1.KVStore.Get:output_type -> kvstore.v1.GetResponse
+	8,  // 76: kvstore.v1.KVStore.Delete:output_type -> kvstore.v1.DeleteResponse
+	11, // 77: kvstore.v1.KVStore.BatchPut:output_type -> kvstore.v1.BatchPutResponse
+	14, // 78: kvstore.v1.KVStore.BatchGet:output_type -> kvstore.v1.BatchGetResponse
+	17, // 79: kvstore.v1.KVStore.BatchDelete:output_type -> kvstore.v1.BatchDeleteResponse
+	20, // 80: kvstore.v1.KVStore.List:output_type -> kvstore.v1.ListResponse
+	20, // 81: kvstore.v1.KVStore.ListStream:output_type -> kvstore.v1.ListResponse
+	4,  // 82: kvstore.v1.KVStore.PutStream:output_type -> kvstore.v1.PutResponse
+	22, // 83: kvstore.v1.KVStore.GetStream:output_type -> kvstore.v1.GetChunk
+	26, // 84: kvstore.v1.KVStore.Pipeline:output_type -> kvstore.v1.PipelineResponse
+	28, // 85: kvstore.v1.KVStore.Status:output_type -> kvstore.v1.StatusResponse
+	34, // 86: kvstore.v1.KVStore.Topology:output_type -> kvstore.v1.TopologyResponse
+	45, // 87: kvstore.v1.KVStore.Digest:output_type -> kvstore.v1.DigestResponse
+	36, // 88: kvstore.v1.KVStore.CreateNamespace:output_type -> kvstore.v1.Namespace
+	39, // 89: kvstore.v1.KVStore.ListNamespaces:output_type -> kvstore.v1.ListNamespacesResponse
+	36, // 90: kvstore.v1.KVStore.DescribeNamespace:output_type -> kvstore.v1.Namespace
+	43, // 91: kvstore.v1.KVStore.DeleteNamespace:output_type -> kvstore.v1.Job
+	43, // 92: kvstore.v1.KVStore.DescribeJob:output_type -> kvstore.v1.Job
+	49, // 93: kvstore.v1.KVStore.Profile:output_type -> kvstore.v1.ProfileChunk
+	74, // [74:94] is the sub-list for method output_type
+	54, // [54:74] is the sub-list for method input_type
 	54, // [54:54] is the sub-list for extension type_name
 	54, // [54:54] is the sub-list for extension extendee
 	0,  // [0:54] is the sub-list for field type_name
@@ -4159,7 +4300,7 @@ func file_kvstore_v1_kvstore_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvstore_v1_kvstore_proto_rawDesc), len(file_kvstore_v1_kvstore_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   57,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -41,6 +41,7 @@ const (
 	KVStore_DescribeNamespace_FullMethodName = "/kvstore.v1.KVStore/DescribeNamespace"
 	KVStore_DeleteNamespace_FullMethodName   = "/kvstore.v1.KVStore/DeleteNamespace"
 	KVStore_DescribeJob_FullMethodName       = "/kvstore.v1.KVStore/DescribeJob"
+	KVStore_Profile_FullMethodName           = "/kvstore.v1.KVStore/Profile"
 )
 
 // KVStoreClient is the client API for KVStore service.
@@ -79,6 +80,9 @@ type KVStoreClient interface {
 	// DeleteNamespace starts a job; the namespace is gone when the job is done.
 	DeleteNamespace(ctx context.Context, in *DeleteNamespaceRequest, opts ...grpc.CallOption) (*Job, error)
 	DescribeJob(ctx context.Context, in *DescribeJobRequest, opts ...grpc.CallOption) (*Job, error)
+	// Profile records a profile or an execution trace of the node that is asked
+	// and returns it in parts. A node makes one at a time.
+	Profile(ctx context.Context, in *ProfileRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProfileChunk], error)
 }
 
 type kVStoreClient struct {
@@ -303,6 +307,25 @@ func (c *kVStoreClient) DescribeJob(ctx context.Context, in *DescribeJobRequest,
 	return out, nil
 }
 
+func (c *kVStoreClient) Profile(ctx context.Context, in *ProfileRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProfileChunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &KVStore_ServiceDesc.Streams[4], KVStore_Profile_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ProfileRequest, ProfileChunk]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KVStore_ProfileClient = grpc.ServerStreamingClient[ProfileChunk]
+
 // KVStoreServer is the server API for KVStore service.
 // All implementations must embed UnimplementedKVStoreServer
 // for forward compatibility.
@@ -339,6 +362,9 @@ type KVStoreServer interface {
 	// DeleteNamespace starts a job; the namespace is gone when the job is done.
 	DeleteNamespace(context.Context, *DeleteNamespaceRequest) (*Job, error)
 	DescribeJob(context.Context, *DescribeJobRequest) (*Job, error)
+	// Profile records a profile or an execution trace of the node that is asked
+	// and returns it in parts. A node makes one at a time.
+	Profile(*ProfileRequest, grpc.ServerStreamingServer[ProfileChunk]) error
 	mustEmbedUnimplementedKVStoreServer()
 }
 
@@ -405,6 +431,9 @@ func (UnimplementedKVStoreServer) DeleteNamespace(context.Context, *DeleteNamesp
 }
 func (UnimplementedKVStoreServer) DescribeJob(context.Context, *DescribeJobRequest) (*Job, error) {
 	return nil, status.Error(codes.Unimplemented, "method DescribeJob not implemented")
+}
+func (UnimplementedKVStoreServer) Profile(*ProfileRequest, grpc.ServerStreamingServer[ProfileChunk]) error {
+	return status.Error(codes.Unimplemented, "method Profile not implemented")
 }
 func (UnimplementedKVStoreServer) mustEmbedUnimplementedKVStoreServer() {}
 func (UnimplementedKVStoreServer) testEmbeddedByValue()                 {}
@@ -733,6 +762,17 @@ func _KVStore_DescribeJob_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KVStore_Profile_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ProfileRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(KVStoreServer).Profile(m, &grpc.GenericServerStream[ProfileRequest, ProfileChunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KVStore_ProfileServer = grpc.ServerStreamingServer[ProfileChunk]
+
 // KVStore_ServiceDesc is the grpc.ServiceDesc for KVStore service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -822,6 +862,11 @@ var KVStore_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _KVStore_Pipeline_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Profile",
+			Handler:       _KVStore_Profile_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "kvstore/v1/kvstore.proto",

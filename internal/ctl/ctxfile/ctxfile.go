@@ -39,6 +39,7 @@ type Context struct {
 	Endpoints []string `yaml:"endpoints" json:"endpoints"`
 	TLS       *TLS     `yaml:"tls,omitempty" json:"tls,omitempty"`
 	Namespace string   `yaml:"namespace,omitempty" json:"namespace,omitempty"`
+	TokenFile string   `yaml:"token_file,omitempty" json:"token_file,omitempty"`
 }
 
 // File is the whole file.

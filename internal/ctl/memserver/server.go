@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/profiling"
 )
 
 const (
@@ -34,6 +36,8 @@ type Server struct {
 	// Addr is the host:port it listens on.
 	Addr string
 	grpc *grpc.Server
+	// profiles is of this process, and refuses when it was turned off.
+	profiles atomic.Pointer[profiling.Recorder]
 
 	mu sync.Mutex // guards what follows
 	// fail is asked before every operation on a key.
@@ -63,6 +67,7 @@ func Start(t testing.TB) *Server {
 		spaces: map[string]*space{}, jobs: map[string]*api.Job{},
 	}
 	s.create("default")
+	s.profiles.Store(profiling.New(true))
 	api.RegisterKVStoreServer(s.grpc, s)
 	done := make(chan struct{})
 	go func() {

@@ -45,6 +45,7 @@ type Flags struct {
 	Gateway        bool
 	TLS            bool
 	Files          ctxfile.TLS
+	TokenFile      string
 	PlaintextToken bool
 }
 
@@ -65,7 +66,8 @@ func (o *Flags) Add(f *pflag.FlagSet) {
 	f.StringVar(&o.Files.CertFile, "cert-file", o.Files.CertFile, "certificate of this client, PEM")
 	f.StringVar(&o.Files.KeyFile, "key-file", o.Files.KeyFile, "key of this client, PEM")
 	f.StringVar(&o.Files.ServerName, "server-name", o.Files.ServerName, "name to expect in the nodes' certificates")
-	f.BoolVar(&o.PlaintextToken, "plaintext-token", o.PlaintextToken, "send the token of "+EnvToken+" also without TLS")
+	f.StringVar(&o.TokenFile, "token-file", o.TokenFile, "file with the token to show (default: env "+EnvToken+")")
+	f.BoolVar(&o.PlaintextToken, "plaintext-token", o.PlaintextToken, "send the token also without TLS")
 }
 
 // Target is the cluster that was found.
@@ -77,6 +79,8 @@ type Target struct {
 	// TLS is nil for plaintext.
 	TLS       *ctxfile.TLS
 	Namespace string
+	// TokenFile is the context's.
+	TokenFile string
 }
 
 // Resolve finds the target: flags, then environment, then the context, then
@@ -88,7 +92,7 @@ func (o *Flags) Resolve() (Target, error) {
 		return Target{}, err
 	}
 	if name != "" {
-		t = Target{Endpoints: c.Endpoints, From: "context " + name, TLS: c.TLS, Namespace: c.Namespace}
+		t = Target{Endpoints: c.Endpoints, From: "context " + name, TLS: c.TLS, Namespace: c.Namespace, TokenFile: c.TokenFile}
 	}
 	if env := splitList(os.Getenv(EnvEndpoints)); len(env) > 0 && o.Context == "" {
 		t.Endpoints, t.From = env, EnvEndpoints
@@ -201,9 +205,13 @@ func (o *Flags) Config(userAgent string) (client.Config, Target, error) {
 	if err != nil {
 		return client.Config{}, t, UsageError{err}
 	}
+	token, err := o.token(t)
+	if err != nil {
+		return client.Config{}, t, err
+	}
 	cfg := client.Config{
 		Endpoints: t.Endpoints, Namespace: t.Namespace, Timeout: o.Timeout, Read: read, Zone: o.Zone,
-		Gateway: o.Gateway, Token: os.Getenv(EnvToken), PlaintextToken: o.PlaintextToken, UserAgent: userAgent,
+		Gateway: o.Gateway, Token: token, PlaintextToken: o.PlaintextToken, UserAgent: userAgent,
 	}
 	if t.TLS == nil {
 		return cfg, t, nil

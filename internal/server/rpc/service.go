@@ -17,6 +17,7 @@ import (
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/guard"
+	"kvstore/internal/profiling"
 	"kvstore/internal/router"
 )
 
@@ -59,6 +60,8 @@ type Options struct {
 	Backend Backend
 	Guard   *guard.Guard
 	Logger  *slog.Logger
+	// Profiles makes the recordings of Profile; nil refuses them.
+	Profiles *profiling.Recorder
 	// MaxInflight bounds the unanswered operations of one Pipeline stream,
 	// MaxInflightBytes what they hold in memory with their answers (reads by
 	// what recent ones of the stream returned). At the bound the stream is not
