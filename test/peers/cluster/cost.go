@@ -66,6 +66,21 @@ func (c *Cluster) Cost(ctx context.Context) (Cost, error) {
 	return cost, nil
 }
 
+// Counters sums the series of each name over all nodes.
+func (c *Cluster) Counters(ctx context.Context, names ...string) (map[string]float64, error) {
+	sums := map[string]float64{}
+	for _, n := range c.Nodes {
+		text, err := fetch(ctx, "http://"+n.Metrics+"/metrics")
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", c.Name, err)
+		}
+		for _, name := range names {
+			sums[name] += counter(text, name)
+		}
+	}
+	return sums, nil
+}
+
 // counter sums the series of one name in the text format.
 func counter(text []byte, name string) (sum float64) {
 	lines := bufio.NewScanner(bytes.NewReader(text))
