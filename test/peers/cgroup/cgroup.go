@@ -19,7 +19,7 @@ import (
 // Mount is where the hierarchies are.
 const Mount = "/sys/fs/cgroup"
 
-// ErrUnavailable: this machine has no cpu controller, or does not let this user
+// ErrUnavailable means that this machine has no cpu controller, or does not let this user
 // make groups. Errors that wrap it say which.
 var ErrUnavailable = errors.New("control groups cannot be used")
 
