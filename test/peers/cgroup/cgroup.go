@@ -19,8 +19,8 @@ import (
 // Mount is where the hierarchies are.
 const Mount = "/sys/fs/cgroup"
 
-// ErrUnavailable means that this machine has no cpu controller, or does not let this user
-// make groups. Errors that wrap it say which.
+// ErrUnavailable means that this machine has no cpu controller, or does not let
+// this user make groups; what wraps it says which.
 var ErrUnavailable = errors.New("control groups cannot be used")
 
 // prefix of the names of all groups; the id of the process that made one and

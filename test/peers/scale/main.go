@@ -47,15 +47,15 @@ func run(ctx context.Context, s *settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, tree.Close()) }()
+	generator, err := tree.Group("generator", s.generatorLimit())
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp(s.work, "nodes-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	generator, err := tree.Group("generator", s.generatorLimit())
-	if err != nil {
-		return err
-	}
 	b := &benchmark{settings: s, dir: dir, tree: tree, generator: generator, report: &report{
 		Format: 1, Tool: "bench-nodes", StartedAt: time.Now().UTC(), Settings: s, Control: tree.Version(),
 		Machine: facts.Machine(dir), KVStore: facts.Versions(s.bin)["kvstore"], Go: facts.Versions(s.bin)["go"],
@@ -70,6 +70,7 @@ func run(ctx context.Context, s *settings) (err error) {
 		if err := b.report.check(); err != nil {
 			return err
 		}
+		say("the output is complete; nothing is said about speed")
 	}
 	return b.report.write(s)
 }

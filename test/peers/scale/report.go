@@ -144,7 +144,9 @@ func (r *report) write(s *settings) error {
 	}
 	errs = append(errs, err)
 	table := r.table()
-	say("\n%s", table)
+	if !s.Smoke { // its figures mean nothing
+		say("\n%s", table)
+	}
 	if s.markdown != "" {
 		errs = append(errs, os.WriteFile(s.markdown, []byte(table), 0o644)) //nolint:gosec // results are for everybody
 	}

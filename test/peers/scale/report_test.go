@@ -39,17 +39,22 @@ func TestRatios(t *testing.T) {
 }
 
 func TestLimit(t *testing.T) {
-	for want, m := range map[limit]*measurement{
-		byNodes:     {Nodes: shares{Mean: 0.95}, Generator: 0.5, Machine: 0.9},
-		byGenerator: {Nodes: shares{Mean: 0.95}, Generator: 0.92, Machine: 0.99},
-		byMachine:   {Nodes: shares{Mean: 0.95}, Generator: 0.5, Machine: 0.99},
-		byWaiting:   {Nodes: shares{Mean: 0.6}, Generator: 0.5, Machine: 0.5},
+	for _, c := range []struct {
+		want                      limit
+		nodes, generator, machine float64
+	}{
+		{byNodes, 0.95, 0.5, 0.95},
+		{byGenerator, 0.95, 0.92, 0.99},
+		{byMachine, 0.95, 0.5, 0.99},
+		{byMachine, 0.8, 0.5, 0.95},
+		{byWaiting, 0.6, 0.5, 0.5},
 	} {
-		if got := m.limit(); got != want {
-			t.Errorf("%+v is limited by %s, want %s", m, got, want)
+		m := &measurement{Nodes: shares{Mean: c.nodes}, Generator: c.generator, Machine: c.machine}
+		if got := m.limit(); got != c.want {
+			t.Errorf("%+v: limited by %s", c, got)
 		}
-		if got := limitOf([]*measurement{m, limited(1), m}); got != want {
-			t.Errorf("two of three rounds by %s: %s", want, got)
+		if got := limitOf([]*measurement{m, limited(1), m}); got != c.want {
+			t.Errorf("%+v in two of three rounds: limited by %s", c, got)
 		}
 	}
 }

@@ -37,7 +37,7 @@ var wanted = map[int]float64{5: 1.5, 7: 2}
 // kvbench returns the flags of one run.
 func (r *row) kvbench(s *settings, nodes, seed int, preload bool) []string {
 	return append([]string{
-		"--workload", r.Workload, "--clients", fmt.Sprint(s.Clients * nodes), "--keys", fmt.Sprint(s.Keys),
+		"--workload", r.Workload, "--clients", fmt.Sprint(s.Clients * nodes), "--keys", fmt.Sprint(max(s.Keys*nodes/factor, 1)),
 		"--key-size", fmt.Sprint(s.KeySize), "--value-size", fmt.Sprint(s.ValueSize),
 		"--seed", fmt.Sprint(seed), "--preload=" + fmt.Sprint(preload),
 	}, r.args...)

@@ -70,6 +70,10 @@ func (b *benchmark) session(ctx context.Context, round, nodes int) (err error) {
 			return fmt.Errorf("%s: %w", r.Name, err)
 		}
 		r.size(nodes).Rounds = append(r.size(nodes).Rounds, m)
+		if s.Smoke {
+			say("%d nodes  %s: %d operations", nodes, r.Name, m.Operations)
+			continue
+		}
 		say("round %d of %d  %d nodes  %-10s %9.0f/s  p50 %8.3f ms  p99 %8.3f ms  CPU of nodes %3.0f %%, generator %3.0f %%: %s",
 			round+1, b.Rounds, nodes, r.Name, m.PerSecond, m.P50, m.P99, 100*m.Nodes.Mean, 100*m.Generator, m.limit())
 	}

@@ -34,8 +34,9 @@ type settings struct {
 	Period        time.Duration `json:"period_ns"`
 	Groups        int           `json:"groups"`
 	// Clients are per node.
-	Clients   int    `json:"clients_per_node"`
-	Keys      int    `json:"keys"`
+	Clients int `json:"clients_per_node"`
+	// Keys are per node, copies included: a cluster has Keys*nodes/factor.
+	Keys      int    `json:"keys_per_node"`
 	KeySize   int    `json:"key_size"`
 	ValueSize int    `json:"value_size"`
 	Profile   string `json:"profile"`
@@ -58,7 +59,7 @@ func (s *settings) flags(f *flag.FlagSet) {
 	f.DurationVar(&s.Period, "period", 10*time.Millisecond, "how often the kernel gives a share of CPU time, 1ms to 1s")
 	f.IntVar(&s.Groups, "groups", 35, "Raft groups, the same at all sizes")
 	f.IntVar(&s.Clients, "clients", 128, "clients per node, each with one outstanding operation")
-	f.IntVar(&s.Keys, "keys", 100_000, "different keys")
+	f.IntVar(&s.Keys, "keys", 60_000, "keys that a node holds copies of, the same at all sizes")
 	f.IntVar(&s.KeySize, "key-size", 16, "bytes of a key")
 	f.IntVar(&s.ValueSize, "value-size", 256, "bytes of a value")
 	f.StringVar(&s.Profile, "profile", "standard", "profile of the nodes")
@@ -105,6 +106,9 @@ func (s *settings) complete() error {
 	}
 	if s.pprof != "" && s.Duration < 2*time.Second {
 		bad("--duration %s: profiles want at least 2s", s.Duration)
+	}
+	if s.Keys < 1 || s.Keys > 100_000_000 {
+		bad("--keys %d: want 1 to 100000000", s.Keys)
 	}
 	if s.Groups < 1 || s.Groups > 1024 || s.Clients < 1 || s.Clients > 4096 {
 		bad("--groups %d, --clients %d: want 1 to 1024 and 1 to 4096", s.Groups, s.Clients)

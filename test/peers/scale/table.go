@@ -32,7 +32,7 @@ func (t *tables) line(format string, args ...any) { _, _ = fmt.Fprintf(t.b, form
 
 func (t *tables) head() {
 	s := t.Settings
-	t.line("%s. %d rounds of %s, %s keys of %d bytes, values of %d bytes, %d clients per node, %d groups of %d replicas. kvstore %s, %s; %s, %s CPUs, %s memory, %s, %s.\n",
+	t.line("%s. %d rounds of %s, %s keys of %d bytes with values of %d bytes on each node, %d clients per node, %d groups of %d replicas. kvstore %s, %s; %s, %s CPUs, %s memory, %s, %s.\n",
 		t.StartedAt.Format(time.DateOnly), s.Rounds, s.Duration, figures.Thousands(float64(s.Keys)), s.KeySize, s.ValueSize, s.Clients, s.Groups, factor,
 		t.KVStore, t.Go, t.Machine["cpu"], t.Machine["cpus"], t.Machine["memory"], t.Machine["kernel"], t.Machine["filesystem"])
 	t.line("Each node has %g CPUs, the generator %g (control groups %s, period %s). Medians; in brackets the lowest and highest ratio of a round.\n",
@@ -68,16 +68,16 @@ func (t *tables) growth() {
 
 // costs is a line per workload and size.
 func (t *tables) costs() {
-	t.line("\n| workload | nodes | p50, p99 ms | CPU of nodes, of their limit | periods throttled | CPU of generator, of its limit | machine busy | node CPU us per operation | log syncs /s | elections | errors | limited by |")
+	t.line("\n| workload | nodes | p50, p99 ms | CPU of nodes, of their limit | periods throttled | CPU of generator, of its limit | machine busy, CPUs of others | node CPU us per operation | log syncs /s | elections | errors | limited by |")
 	t.line("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
 	for _, row := range t.Rows {
 		for _, s := range row.Sizes {
 			least, most := s.nodes()
-			t.line("| %s | %d | %.1f, %.1f | %.0f %% [%.0f, %.0f] | %.0f %% | %.0f %% | %.0f %% | %.0f | %s | %.0f | %d | %s |",
+			t.line("| %s | %d | %.1f, %.1f | %.0f %% [%.0f, %.0f] | %.0f %% | %.0f %% | %.0f %%, %.2f | %.0f | %s | %.0f | %d | %s |",
 				row.Title, s.Nodes, s.P50.Median, s.P99.Median,
 				100*s.median(func(m *measurement) float64 { return m.Nodes.Mean }), 100*least, 100*most,
 				100*s.median(throttled), 100*s.median(func(m *measurement) float64 { return m.Generator }),
-				100*s.median(func(m *measurement) float64 { return m.Machine }),
+				100*s.median(func(m *measurement) float64 { return m.Machine }), s.median(func(m *measurement) float64 { return m.Others }),
 				s.median(func(m *measurement) float64 { return m.NodeCPU }),
 				figures.Thousands(s.median(func(m *measurement) float64 { return m.LogSyncs })),
 				s.sum(func(m *measurement) float64 { return m.Elections }), s.errors(), s.Limit)

@@ -17,9 +17,12 @@ const (
 // that waits for others at times never uses all of its quota.
 const saturated = 0.9
 
-// busyMachine is the share of the machine's CPU time above which shares are
-// not certain to be given.
-const busyMachine = 0.98
+// The machine has nothing left for certain above full. Above busy it is what
+// kept nodes from their shares, if they did not get them.
+const (
+	busyMachine = 0.9
+	fullMachine = 0.98
+)
 
 // limit of one run. The generator and the machine come first: nodes that are
 // busy beside them say nothing.
@@ -27,10 +30,12 @@ func (m *measurement) limit() limit {
 	switch {
 	case m.Generator >= saturated:
 		return byGenerator
-	case m.Machine >= busyMachine:
+	case m.Machine >= fullMachine:
 		return byMachine
 	case m.Nodes.Mean >= saturated:
 		return byNodes
+	case m.Machine >= busyMachine:
+		return byMachine
 	}
 	return byWaiting
 }
