@@ -32,11 +32,9 @@ type measurement struct {
 	// Nodes and Generator are used CPU time by what their limits allowed.
 	Nodes     shares  `json:"node_cpu_of_limit"`
 	Generator float64 `json:"generator_cpu_of_limit"`
-	// Machine is the share of the machine's CPU time that anything used.
+	// Machine is the share of the machine's CPU time that anything used. The
+	// kernel counts it by ticks, and too low where work comes in short bursts.
 	Machine float64 `json:"machine_busy"`
-	// Others is what anything but nodes and generator used, in CPUs: the
-	// kernel's own threads, and whatever else runs.
-	Others float64 `json:"others_cpus"`
 	// CPU of nodes and generator by operation, in microseconds.
 	NodeCPU      float64 `json:"node_cpu_us_per_operation"`
 	GeneratorCPU float64 `json:"generator_cpu_us_per_operation"`
@@ -127,7 +125,6 @@ func (s *session) watch(ctx context.Context) (w *window, p *profile.Profile, err
 // use fills in what the limits say.
 func (m *measurement) use(w *window, s *settings) {
 	m.Nodes, m.Generator, m.Machine = w.nodes(s.NodeCPUs), w.generator(s.GeneratorCPUs), w.busy()
-	m.Others = w.others()
 	m.Throttle, m.GeneratorThrottle = w.end.throttle.Sub(w.begin.throttle), w.end.waits.Sub(w.begin.waits)
 	if m.PerSecond > 0 {
 		m.NodeCPU, m.GeneratorCPU = 1e6*w.nodeCPUs()/m.PerSecond, 1e6*w.generator(1)/m.PerSecond

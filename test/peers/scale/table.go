@@ -68,16 +68,16 @@ func (t *tables) growth() {
 
 // costs is a line per workload and size.
 func (t *tables) costs() {
-	t.line("\n| workload | nodes | p50, p99 ms | CPU of nodes, of their limit | periods throttled | CPU of generator, of its limit | machine busy, CPUs of others | node CPU us per operation | log syncs /s | elections | errors | limited by |")
+	t.line("\n| workload | nodes | p50, p99 ms | CPU of nodes, of their limit | periods throttled | CPU of generator, of its limit | machine busy | node CPU us per operation | log syncs /s | elections | errors | limited by |")
 	t.line("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
 	for _, row := range t.Rows {
 		for _, s := range row.Sizes {
 			least, most := s.nodes()
-			t.line("| %s | %d | %.1f, %.1f | %.0f %% [%.0f, %.0f] | %.0f %% | %.0f %% | %.0f %%, %.2f | %.0f | %s | %.0f | %d | %s |",
+			t.line("| %s | %d | %.1f, %.1f | %.0f %% [%.0f, %.0f] | %.0f %% | %.0f %% | %.0f %% | %.0f | %s | %.0f | %d | %s |",
 				row.Title, s.Nodes, s.P50.Median, s.P99.Median,
 				100*s.median(func(m *measurement) float64 { return m.Nodes.Mean }), 100*least, 100*most,
 				100*s.median(throttled), 100*s.median(func(m *measurement) float64 { return m.Generator }),
-				100*s.median(func(m *measurement) float64 { return m.Machine }), s.median(func(m *measurement) float64 { return m.Others }),
+				100*s.median(func(m *measurement) float64 { return m.Machine }),
 				s.median(func(m *measurement) float64 { return m.NodeCPU }),
 				figures.Thousands(s.median(func(m *measurement) float64 { return m.LogSyncs })),
 				s.sum(func(m *measurement) float64 { return m.Elections }), s.errors(), s.Limit)

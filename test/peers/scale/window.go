@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -126,11 +125,6 @@ func (w *window) busy() float64 {
 		return 0
 	}
 	return 1 - float64(w.end.machine.idle-w.begin.machine.idle)/float64(all)
-}
-
-// others is what anything outside of the groups used, in CPUs.
-func (w *window) others() float64 {
-	return w.busy()*float64(runtime.NumCPU()) - w.nodeCPUs() - w.generator(1)
 }
 
 // look takes a window of length d.
