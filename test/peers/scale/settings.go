@@ -82,11 +82,14 @@ func (s *settings) smoke() {
 
 // complete fills in what derives from flags and reports all that is wrong.
 func (s *settings) complete() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if s.Smoke {
 		s.smoke()
 	}
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if s.Smoke && s.doc != "" {
+		bad("--smoke, --doc %s: figures of a smoke run mean nothing", s.doc)
+	}
 	for field := range strings.SplitSeq(s.sizes, ",") {
 		n, err := strconv.Atoi(field)
 		if err != nil || !slices.Contains(dev.NodeCounts, n) || n < factor {

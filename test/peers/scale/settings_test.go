@@ -45,6 +45,8 @@ func TestSettings(t *testing.T) {
 		{"want at least 1ms", "--node-cpus=0.01"},
 		{"period 5s", "--period=5s"},
 		{"--clients 0", "--clients=0"},
+		{"--keys 0", "--keys=0"},
+		{"mean nothing", "--smoke --doc=d.md"},
 	} {
 		if _, err := given(t, strings.Fields(c.args)...); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.args, err, c.want)
