@@ -33,6 +33,9 @@ bench: ## benchmarks of the packages
 bench-peers: ## kvstore against etcd, three nodes each (docs/performance.md)
 	./scripts/bench-peers $(ARGS)
 
+bench-nodes: ## how throughput grows from 3 to 7 nodes; as root
+	./scripts/bench-nodes $(ARGS)
+
 profile-put: ## where the CPU of a put and a get goes
 	./scripts/profile-put $(ARGS)
 
@@ -48,4 +51,4 @@ cluster: ## start a three-node cluster on loopback
 cover: ## coverage of the packages
 	go test -coverprofile=cover.out ./internal/... ./client/... && go tool cover -func=cover.out | tail -1
 
-.PHONY: help build test race lint fuzz sim chaos bench bench-peers profile-put proto cross cluster cover
+.PHONY: help build test race lint fuzz sim chaos bench bench-peers bench-nodes profile-put proto cross cluster cover

@@ -14,7 +14,7 @@ import (
 // clockTicks per second in /proc/<pid>/stat: USER_HZ, 100 on every Linux.
 const clockTicks = 100
 
-// Cost is what the three nodes together have used so far.
+// Cost is what the nodes together have used so far.
 type Cost struct {
 	At time.Time
 	// CPU is user and system time.
@@ -34,7 +34,7 @@ func (c Cost) Sub(before Cost) Cost {
 func (c *Cluster) CPU() (time.Duration, error) {
 	var sum time.Duration
 	for _, n := range c.Nodes {
-		cpu, err := processCPU(n.PID)
+		cpu, err := ProcessCPU(n.PID)
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w", c.Name, err)
 		}
@@ -66,6 +66,21 @@ func (c *Cluster) Cost(ctx context.Context) (Cost, error) {
 	return cost, nil
 }
 
+// Counters sums the series of each name over all nodes.
+func (c *Cluster) Counters(ctx context.Context, names ...string) (map[string]float64, error) {
+	sums := map[string]float64{}
+	for _, n := range c.Nodes {
+		text, err := fetch(ctx, "http://"+n.Metrics+"/metrics")
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", c.Name, err)
+		}
+		for _, name := range names {
+			sums[name] += counter(text, name)
+		}
+	}
+	return sums, nil
+}
+
 // counter sums the series of one name in the text format.
 func counter(text []byte, name string) (sum float64) {
 	lines := bufio.NewScanner(bytes.NewReader(text))
@@ -82,7 +97,8 @@ func counter(text []byte, name string) (sum float64) {
 	return sum
 }
 
-func processCPU(pid int) (time.Duration, error) {
+// ProcessCPU is the user and system time of a process so far.
+func ProcessCPU(pid int) (time.Duration, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
