@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -17,7 +18,7 @@ import (
 )
 
 const (
-	nodes        = 3
+	etcdNodes    = 3
 	readyTimeout = 90 * time.Second
 	lookEvery    = 100 * time.Millisecond
 	// quotaBytes keeps etcd's space alarm (2 GB by default) out of the runs.
@@ -34,7 +35,7 @@ type Node struct {
 	argv    []string
 }
 
-// Cluster is three running nodes that serve.
+// Cluster is running nodes that serve.
 type Cluster struct {
 	Name  string
 	Nodes []Node
@@ -56,12 +57,23 @@ func (c *Cluster) Endpoints() string {
 	return strings.Join(all, ",")
 }
 
-// KVStore runs `kvstore dev` in dir. env is added to the nodes' environment.
-func (l *Launcher) KVStore(ctx context.Context, exe, dir, profile string, env ...string) (*Cluster, error) {
-	env = append(env, ctxfile.EnvFile+"="+filepath.Join(dir, "contexts.yaml"))
-	data := filepath.Join(dir, "data")
-	p, err := l.server("kvstore dev", filepath.Join(dir, "dev.log"), Environ(env...), syscall.SIGINT,
-		exe, "dev", "--nodes", fmt.Sprint(nodes), "--data-dir", data, "--base-port", "0", "--profile", profile)
+// KVStore says what to run.
+type KVStore struct {
+	// Exe is the program, Dir gets data and logs.
+	Exe, Dir string
+	// Nodes is 1, 3, 5 or 7.
+	Nodes   int
+	Profile string
+	// Env is added to the nodes' environment.
+	Env []string
+}
+
+// KVStore runs `kvstore dev`.
+func (l *Launcher) KVStore(ctx context.Context, o KVStore) (*Cluster, error) {
+	env := Environ(append(slices.Clip(o.Env), ctxfile.EnvFile+"="+filepath.Join(o.Dir, "contexts.yaml"))...)
+	data := filepath.Join(o.Dir, "data")
+	p, err := l.server("kvstore dev", filepath.Join(o.Dir, "dev.log"), env, syscall.SIGINT,
+		o.Exe, "dev", "--nodes", fmt.Sprint(o.Nodes), "--data-dir", data, "--base-port", "0", "--profile", o.Profile)
 	if err != nil {
 		return nil, err
 	}
@@ -86,17 +98,17 @@ func (l *Launcher) KVStore(ctx context.Context, exe, dir, profile string, env ..
 // Etcd runs three etcd servers in dir, with their defaults but for the space
 // quota and quieter logs.
 func (l *Launcher) Etcd(ctx context.Context, exe, dir string) (*Cluster, error) {
-	ports, err := freePorts(2 * nodes)
+	ports, err := freePorts(2 * etcdNodes)
 	if err != nil {
 		return nil, err
 	}
 	c := &Cluster{Name: "etcd", LogSyncs: "etcd_disk_wal_fsync_duration_seconds", EngineSyncs: "etcd_disk_backend_commit_duration_seconds"}
 	var members []string
-	for i := range nodes {
+	for i := range etcdNodes {
 		members = append(members, fmt.Sprintf("e%d=http://%s", i+1, ports[2*i+1]))
 	}
 	var procs []*process
-	for i := range nodes {
+	for i := range etcdNodes {
 		name, client, peer := fmt.Sprintf("e%d", i+1), "http://"+ports[2*i], "http://"+ports[2*i+1]
 		own := filepath.Join(dir, name)
 		p, err := l.server("etcd "+name, filepath.Join(own, "etcd.log"), Environ(), syscall.SIGTERM, exe,

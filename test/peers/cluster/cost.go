@@ -13,7 +13,7 @@ import (
 // clockTicks per second in /proc/<pid>/stat: USER_HZ, 100 on every Linux.
 const clockTicks = 100
 
-// Cost is what the three nodes together have used so far.
+// Cost is what the nodes together have used so far.
 type Cost struct {
 	At time.Time
 	// CPU is user and system time.
@@ -33,7 +33,7 @@ func (c Cost) Sub(before Cost) Cost {
 func (c *Cluster) CPU() (time.Duration, error) {
 	var sum time.Duration
 	for _, n := range c.Nodes {
-		cpu, err := processCPU(n.PID)
+		cpu, err := ProcessCPU(n.PID)
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w", c.Name, err)
 		}
@@ -73,7 +73,8 @@ func (c *Cluster) Written() (sum int64, err error) {
 	return sum, nil
 }
 
-func processCPU(pid int) (time.Duration, error) {
+// ProcessCPU is the user and system time of a process so far.
+func ProcessCPU(pid int) (time.Duration, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err

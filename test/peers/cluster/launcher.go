@@ -1,4 +1,4 @@
-// Package cluster runs three nodes of a store as processes on loopback and
+// Package cluster runs the nodes of a store as processes on loopback and
 // reads what they cost: CPU and disk bytes from the kernel, syncs from their
 // metrics. It needs Linux.
 package cluster

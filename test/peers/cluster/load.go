@@ -10,6 +10,7 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,8 +23,12 @@ const slack = 2 * time.Minute
 
 // Load is one run of kvbench against a cluster.
 type Load struct {
-	Exe              string
-	Args             []string
+	Exe  string
+	Args []string
+	// Under is a command that runs the rest of its arguments in its place.
+	Under []string
+	// Env is added to the environment.
+	Env              []string
 	Warmup, Duration time.Duration
 	// Measuring is called when the warm-up should have ended; it may take as
 	// long as it wants, but nothing waits for it before the run's own end.
@@ -42,8 +47,9 @@ func (l *Launcher) Load(ctx context.Context, c *Cluster, o Load) (*Outcome, erro
 	defer cancel()
 	args := append([]string{"--driver", c.Name, "--endpoints", c.Endpoints(), "-o", "json",
 		"--warmup", o.Warmup.String(), "--duration", o.Duration.String()}, o.Args...)
-	cmd := exec.Command(o.Exe, args...)
-	cmd.Env = Environ(ctxfile.EnvFile + "=" + filepath.Join(filepath.Dir(o.Exe), "no-contexts.yaml"))
+	argv := append(append(slices.Clip(o.Under), o.Exe), args...)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = Environ(append(slices.Clip(o.Env), ctxfile.EnvFile+"="+filepath.Join(filepath.Dir(o.Exe), "no-contexts.yaml"))...)
 	var out, progress bytes.Buffer
 	cmd.Stdout = &out
 	stderr, err := cmd.StderrPipe()

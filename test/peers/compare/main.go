@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"kvstore/test/peers/cluster"
+	"kvstore/test/peers/facts"
 )
 
 // settings of a comparison; part of the JSON output.
@@ -105,7 +106,7 @@ func run(ctx context.Context) (err error) {
 	l := cluster.NewLauncher()
 	defer func() { err = errors.Join(err, l.Close()) }() // before the directory goes
 	c := &comparison{settings: s, launcher: l, report: &report{
-		Format: 1, Tool: "bench-peers", StartedAt: time.Now().UTC(), Settings: s, Machine: machine(dir), Versions: versions(s.bin),
+		Format: 1, Tool: "bench-peers", StartedAt: time.Now().UTC(), Settings: s, Machine: facts.Machine(dir), Versions: facts.Versions(s.bin),
 	}}
 	for _, r := range rows() {
 		if only.MatchString(r.Name) {
@@ -119,7 +120,9 @@ func run(ctx context.Context) (err error) {
 	if c.etcd, err = l.Etcd(ctx, filepath.Join(s.bin, "etcd"), filepath.Join(dir, "etcd")); err != nil {
 		return err
 	}
-	if c.kvstore, err = l.KVStore(ctx, filepath.Join(s.bin, "kvstore"), filepath.Join(dir, "kvstore"), s.Profile); err != nil {
+	if c.kvstore, err = l.KVStore(ctx, cluster.KVStore{
+		Exe: filepath.Join(s.bin, "kvstore"), Dir: filepath.Join(dir, "kvstore"), Nodes: 3, Profile: s.Profile,
+	}); err != nil {
 		return err
 	}
 	if err := c.run(ctx); err != nil {

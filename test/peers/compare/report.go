@@ -4,10 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
-	"slices"
 	"time"
 
 	"kvstore/internal/bench"
+	"kvstore/test/peers/figures"
 	"kvstore/test/peers/markers"
 )
 
@@ -37,16 +37,16 @@ type rowReport struct {
 	Etcd            peerReport    `json:"etcd"`
 	KVStore         peerReport    `json:"kvstore"`
 	// Ratios are kvstore's figure by etcd's of the same round.
-	Throughput spread `json:"throughput_ratio"`
-	P50        spread `json:"p50_ratio"`
-	P99        spread `json:"p99_ratio"`
+	Throughput figures.Spread `json:"throughput_ratio"`
+	P50        figures.Spread `json:"p50_ratio"`
+	P99        figures.Spread `json:"p99_ratio"`
 }
 
 type peerReport struct {
 	Rounds    []*measurement `json:"rounds"`
-	PerSecond spread         `json:"per_second"`
-	P50       spread         `json:"p50_ms"`
-	P99       spread         `json:"p99_ms"`
+	PerSecond figures.Spread `json:"per_second"`
+	P50       figures.Spread `json:"p50_ms"`
+	P99       figures.Spread `json:"p99_ms"`
 	// Medians of the costs.
 	LogSyncs    float64 `json:"log_syncs_per_second"`
 	EngineSyncs float64 `json:"engine_syncs_per_second"`
@@ -92,28 +92,12 @@ func (r *rowReport) measured(round int, res *bench.Result, w *window) *measureme
 	return m
 }
 
-// spread is a median with its extremes.
-type spread struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
-}
-
-func spreadOf(values []float64) spread {
-	if len(values) == 0 {
-		return spread{}
-	}
-	values = slices.Sorted(slices.Values(values))
-	n := len(values)
-	return spread{(values[(n-1)/2] + values[n/2]) / 2, values[0], values[n-1]}
-}
-
-func (p *peerReport) of(figure func(*measurement) float64) spread {
+func (p *peerReport) of(figure func(*measurement) float64) figures.Spread {
 	var values []float64
 	for _, m := range p.Rounds {
 		values = append(values, figure(m))
 	}
-	return spreadOf(values)
+	return figures.SpreadOf(values)
 }
 
 func (p *peerReport) summarize() {
@@ -130,14 +114,14 @@ func (p *peerReport) summarize() {
 func (r *rowReport) summarize() {
 	r.Etcd.summarize()
 	r.KVStore.summarize()
-	ratio := func(figure func(*measurement) float64) spread {
+	ratio := func(figure func(*measurement) float64) figures.Spread {
 		var values []float64
 		for i, m := range r.KVStore.Rounds {
 			if other := figure(r.Etcd.Rounds[i]); other > 0 {
 				values = append(values, figure(m)/other)
 			}
 		}
-		return spreadOf(values)
+		return figures.SpreadOf(values)
 	}
 	r.Throughput = ratio(func(m *measurement) float64 { return m.PerSecond })
 	r.P50 = ratio(func(m *measurement) float64 { return m.P50 })

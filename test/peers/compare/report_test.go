@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"kvstore/test/peers/figures"
 	"kvstore/test/peers/markers"
 )
 
@@ -22,23 +23,23 @@ func TestRatios(t *testing.T) {
 	r.Etcd = peer([2]float64{100, 10}, [2]float64{50, 20}, [2]float64{200, 5})
 	r.KVStore = peer([2]float64{500, 2}, [2]float64{400, 2}, [2]float64{600, 4})
 	r.summarize()
-	if want := (spread{5, 3, 8}); r.Throughput != want {
+	if want := (figures.Spread{Median: 5, Min: 3, Max: 8}); r.Throughput != want {
 		t.Errorf("throughput %v, want %v", r.Throughput, want)
 	}
-	if want := (spread{0.2, 0.1, 0.8}); r.P50 != want || r.P99 != want {
+	if want := (figures.Spread{Median: 0.2, Min: 0.1, Max: 0.8}); r.P50 != want || r.P99 != want {
 		t.Errorf("latency %v and %v, want %v", r.P50, r.P99, want)
 	}
-	if want := (spread{100, 50, 200}); r.Etcd.PerSecond != want {
+	if want := (figures.Spread{Median: 100, Min: 50, Max: 200}); r.Etcd.PerSecond != want {
 		t.Errorf("etcd %v, want %v", r.Etcd.PerSecond, want)
 	}
 }
 
 func TestVerdict(t *testing.T) {
-	throughput := rowReport{row: row{Required: 4, Aim: 8}, Throughput: spread{Median: 5}, P99: spread{Median: 1.2}}
+	throughput := rowReport{row: row{Required: 4, Aim: 8}, Throughput: figures.Spread{Median: 5}, P99: figures.Spread{Median: 1.2}}
 	if got, want := throughput.verdict(), "4x, 8: met, p99 missed"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	latency := rowReport{row: row{Latency: true, Required: 0.75, Aim: 0.5}, P50: spread{Median: 0.8}, P99: spread{Median: 1}}
+	latency := rowReport{row: row{Latency: true, Required: 0.75, Aim: 0.5}, P50: figures.Spread{Median: 0.8}, P99: figures.Spread{Median: 1}}
 	if got, want := latency.verdict(), "0.75x p50, 0.5: missed"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"kvstore/test/peers/figures"
 )
 
 // table is the Markdown output.
@@ -12,14 +14,14 @@ func (r *report) table() string {
 	line := func(format string, args ...any) { _, _ = fmt.Fprintf(&b, format+"\n", args...) }
 	s := r.Settings
 	line("%s. %d rounds of %s, %s keys of %d bytes, values of %d bytes. kvstore %s, etcd %s, gRPC %s, %s; %s, %s CPUs, %s memory, %s, %s.\n",
-		r.StartedAt.Format(time.DateOnly), s.Rounds, s.Duration, thousands(float64(s.Keys)), s.KeySize, s.ValueSize,
+		r.StartedAt.Format(time.DateOnly), s.Rounds, s.Duration, figures.Thousands(float64(s.Keys)), s.KeySize, s.ValueSize,
 		r.Versions["kvstore"], r.Versions["etcd"], r.Versions["grpc"], r.Versions["go"],
 		r.Machine["cpu"], r.Machine["cpus"], r.Machine["memory"], r.Machine["kernel"], r.Machine["filesystem"])
 	line("Medians; in brackets the lowest and highest ratio of a round. Ratios are kvstore by etcd.\n")
 	line("| workload | etcd /s | kvstore /s | throughput | p50 | p99 | wanted, aim |")
 	line("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
 	for _, row := range r.Rows {
-		line("| %s | %s | %s | %s | %s | %s | %s |", row.Title, thousands(row.Etcd.PerSecond.Median), thousands(row.KVStore.PerSecond.Median),
+		line("| %s | %s | %s | %s | %s | %s | %s |", row.Title, figures.Thousands(row.Etcd.PerSecond.Median), figures.Thousands(row.KVStore.PerSecond.Median),
 			row.Throughput, row.P50, row.P99, row.verdict())
 	}
 	line("\n| workload | etcd p50, p99 ms | kvstore p50, p99 ms | connections etcd, kvstore | log syncs /s etcd, kvstore | operations per log sync | server CPU us per operation | disk bytes per operation | errors |")
@@ -28,8 +30,8 @@ func (r *report) table() string {
 		e, k := &row.Etcd, &row.KVStore
 		line("| %s | %.2f, %.2f | %.2f, %.2f | %d, %d | %s, %s | %.1f, %.1f | %.0f, %.0f | %s, %s | %d, %d |", row.Title,
 			e.P50.Median, e.P99.Median, k.P50.Median, k.P99.Median, row.EtcdConnections, row.Connections,
-			thousands(e.LogSyncs), thousands(k.LogSyncs), e.OpsPerSync, k.OpsPerSync, e.CPU, k.CPU,
-			thousands(e.Written), thousands(k.Written), e.errors(), k.errors())
+			figures.Thousands(e.LogSyncs), figures.Thousands(k.LogSyncs), e.OpsPerSync, k.OpsPerSync, e.CPU, k.CPU,
+			figures.Thousands(e.Written), figures.Thousands(k.Written), e.errors(), k.errors())
 	}
 	line("\nSyncs, CPU and bytes are of three nodes together. etcd also commits its backend, kvstore flushes deltas (`engine_syncs_per_second` in the JSON).")
 	line("The store that was not loaded used at most %.2f CPUs during a run (etcd %.2f, kvstore %.2f).", max(r.idle(true), r.idle(false)), r.idle(true), r.idle(false))
@@ -57,8 +59,6 @@ func (r *rowReport) verdict() string {
 	return fmt.Sprintf("%g%s, %g: %s", r.Required, word, r.Aim, state)
 }
 
-func (s spread) String() string { return fmt.Sprintf("%.2f [%.2f, %.2f]", s.Median, s.Min, s.Max) }
-
 func (p *peerReport) errors() (n int64) {
 	for _, m := range p.Rounds {
 		for _, c := range m.Errors {
@@ -80,13 +80,4 @@ func (r *report) idle(etcd bool) (most float64) {
 		}
 	}
 	return most
-}
-
-// thousands writes a rounded number with separators.
-func thousands(v float64) string {
-	text := fmt.Sprintf("%.0f", v)
-	for i := len(text) - 3; i > 0; i -= 3 {
-		text = text[:i] + "," + text[i:]
-	}
-	return text
 }

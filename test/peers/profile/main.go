@@ -77,7 +77,9 @@ func run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	l := cluster.NewLauncher()
 	defer func() { err = errors.Join(err, l.Close()) }() // before the directory goes
-	c, err := l.KVStore(ctx, filepath.Join(s.bin, "kvstore"), dir, s.profile, "KVSTORE_PPROF=true")
+	c, err := l.KVStore(ctx, cluster.KVStore{
+		Exe: filepath.Join(s.bin, "kvstore"), Dir: dir, Nodes: 3, Profile: s.profile, Env: []string{"KVSTORE_PPROF=true"},
+	})
 	if err != nil {
 		return err
 	}

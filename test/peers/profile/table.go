@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"kvstore/test/peers/samples"
 )
 
 func us(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
@@ -17,7 +19,7 @@ func (s *settings) table(columns []*column) string {
 	line := func(format string, args ...any) { _, _ = fmt.Fprintf(&b, format+"\n", args...) }
 	line("CPU of three nodes together, %d clients, %s, values of %d bytes, profiled for %s.\n", s.clients, s.mode, s.valueSize, s.duration)
 	head, rule := "| component |", "| --- |"
-	all := map[component]time.Duration{}
+	all := map[samples.Component]time.Duration{}
 	for _, c := range columns {
 		head += fmt.Sprintf(" %s us | %s share |", c.workload, c.workload)
 		rule += " ---: | ---: |"
@@ -26,7 +28,7 @@ func (s *settings) table(columns []*column) string {
 		}
 	}
 	line("%s\n%s", head, rule)
-	parts := slices.SortedFunc(maps.Keys(all), func(a, b component) int {
+	parts := slices.SortedFunc(maps.Keys(all), func(a, b samples.Component) int {
 		return cmp.Or(cmp.Compare(all[b], all[a]), cmp.Compare(a, b))
 	})
 	row := func(name string, figure func(*column) time.Duration) {

@@ -1,24 +1,26 @@
-package main
+// Package samples fetches CPU profiles of nodes and divides their samples among
+// components.
+package samples
 
 import "strings"
 
-// component is a row of the table.
-type component string
+// Component is what a sample counts for.
+type Component string
 
 const (
-	gc        component = "garbage collection"
-	alloc     component = "allocation"
-	scheduler component = "scheduler, channels, locks"
-	network   component = "network system calls"
-	disk      component = "disk system calls"
-	otherCall component = "other system calls"
-	other     component = "everything else"
+	gc        Component = "garbage collection"
+	alloc     Component = "allocation"
+	scheduler Component = "scheduler, channels, locks"
+	network   Component = "network system calls"
+	disk      Component = "disk system calls"
+	otherCall Component = "other system calls"
+	other     Component = "everything else"
 )
 
 // owners are the components of packages, by prefix; the first match counts.
 var owners = []struct {
 	prefix string
-	component
+	Component
 }{
 	{"go.etcd.io/raft", "raft"},
 	{"kvstore/internal/raftlog", "raftlog"},
@@ -43,11 +45,11 @@ var owners = []struct {
 	{"kvstore/", "other kvstore"},
 }
 
-// classify finds the component of one sample, from the inside out: work of
+// Classify finds the component of one sample, from the inside out: work of
 // the collector wherever it happens; system calls by what they are for; the
 // runtime's allocation and scheduling; else the first package that is not of
 // the standard library, so that copying and checksums count for who asked.
-func classify(stack []string) component {
+func Classify(stack []string) Component {
 	if anyOf(stack, "runtime.gcBgMarkWorker", "runtime.gcAssistAlloc", "runtime.bgsweep", "runtime.bgscavenge", "runtime.gcDrain", "runtime.gcStart", "runtime.gcMarkDone") {
 		return gc
 	}
@@ -67,7 +69,7 @@ func classify(stack []string) component {
 	for _, name := range stack {
 		for _, o := range owners {
 			if strings.HasPrefix(name, o.prefix) {
-				return o.component
+				return o.Component
 			}
 		}
 	}
@@ -75,7 +77,7 @@ func classify(stack []string) component {
 }
 
 // call tells system calls apart by who makes them.
-func call(stack []string) component {
+func call(stack []string) Component {
 	switch {
 	case anyOf(stack, "net.(*"):
 		return network

@@ -1,10 +1,10 @@
-package main
+package samples
 
 import "testing"
 
 func TestClassify(t *testing.T) {
 	for name, c := range map[string]struct {
-		want  component
+		want  Component
 		stack []string
 	}{
 		"assist of the collector": {gc, []string{"runtime.scanobject", "runtime.gcAssistAlloc", "runtime.mallocgc", "kvstore/internal/mvcc.(*list).insert"}},
@@ -19,7 +19,7 @@ func TestClassify(t *testing.T) {
 		"nobody's":                {other, []string{"runtime.memclrNoHeapPointers"}},
 		"empty":                   {other, nil},
 	} {
-		if got := classify(c.stack); got != c.want {
+		if got := Classify(c.stack); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}

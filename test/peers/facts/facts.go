@@ -1,4 +1,6 @@
-package main
+// Package facts says what measured figures depend on: the machine and the
+// versions of what ran.
+package facts
 
 import (
 	"debug/buildinfo"
@@ -11,8 +13,9 @@ import (
 	"syscall"
 )
 
-// machine says what the figures depend on, and nothing that names the host.
-func machine(dir string) map[string]string {
+// Machine says what the figures depend on, and nothing that names the host.
+// dir is on the file system that matters.
+func Machine(dir string) map[string]string {
 	m := map[string]string{"cpus": fmt.Sprint(runtime.NumCPU()), "cpu": field("/proc/cpuinfo", "model name"), "os": runtime.GOOS + "/" + runtime.GOARCH}
 	var kb int64
 	if _, err := fmt.Sscanf(field("/proc/meminfo", "MemTotal"), "%d kB", &kb); err == nil {
@@ -48,9 +51,10 @@ func filesystem(magic int64) string {
 	return fmt.Sprintf("file system %#x", magic)
 }
 
-// versions come from the binaries themselves.
-func versions(bin string) map[string]string {
-	v := map[string]string{"kvstore": "unknown", "etcd": "unknown", "grpc": "unknown", "go": runtime.Version()}
+// Versions come from the binaries in bin themselves; what is not there is
+// unknown.
+func Versions(bin string) map[string]string {
+	v := map[string]string{"kvstore": kvstore(filepath.Join(bin, "kvstore")), "etcd": "unknown", "grpc": "unknown", "go": runtime.Version()}
 	if info, err := buildinfo.ReadFile(filepath.Join(bin, "etcd")); err == nil {
 		for _, d := range info.Deps {
 			switch d.Path {
@@ -61,22 +65,27 @@ func versions(bin string) map[string]string {
 			}
 		}
 	}
-	if info, err := buildinfo.ReadFile(filepath.Join(bin, "kvstore")); err == nil {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				v["kvstore"] = s.Value[:min(12, len(s.Value))]
-			}
-			if s.Key == "vcs.modified" && s.Value == "true" {
-				v["modified"] = "true"
-			}
-		}
-	}
 	if out, err := exec.Command(filepath.Join(bin, "etcd"), "--version").Output(); err == nil {
 		first, _, _ := strings.Cut(string(out), "\n")
 		v["etcd_says"] = strings.TrimSpace(first)
 	}
-	if v["modified"] == "true" {
-		v["kvstore"] += " with changes"
-	}
 	return v
+}
+
+// kvstore is the commit of a binary, and whether files were changed after it.
+func kvstore(exe string) string {
+	info, err := buildinfo.ReadFile(exe)
+	if err != nil {
+		return "unknown"
+	}
+	version, changed := "unknown", ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			version = s.Value[:min(12, len(s.Value))]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			changed = " with changes"
+		}
+	}
+	return version + changed
 }
