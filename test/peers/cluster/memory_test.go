@@ -43,3 +43,16 @@ func TestAllocated(t *testing.T) {
 		t.Errorf("a file of holes occupies %d bytes, %v", got, err)
 	}
 }
+
+func TestSectorsWritten(t *testing.T) {
+	got, err := sectorsWritten(" 129937 18655 4881690 86408 1904288 127128 142483656 351008 0 125368 489214\n")
+	if err != nil || got != 142483656*512 {
+		t.Errorf("%d, %v", got, err)
+	}
+	if _, err := sectorsWritten("1 2 3"); err == nil {
+		t.Error("three fields are enough")
+	}
+	if _, err := deviceWritten(t.TempDir()); err != nil {
+		t.Error(err)
+	}
+}

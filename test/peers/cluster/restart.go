@@ -26,7 +26,7 @@ func (l *Launcher) Restart(ctx context.Context, c *Cluster) (time.Duration, erro
 	for i := range c.Nodes {
 		n := &c.Nodes[i]
 		log := filepath.Join(filepath.Dir(n.DataDir), "kvstore.log")
-		p, err := l.server(fmt.Sprintf("%s node %d", c.Name, i+1), log, Environ(c.env...), syscall.SIGTERM, n.argv[0], n.argv[1:]...)
+		p, err := l.server(fmt.Sprintf("%s node %d", c.Name, i+1), log, c.env, syscall.SIGTERM, n.argv[0], n.argv[1:]...)
 		if err != nil {
 			return 0, err
 		}
