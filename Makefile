@@ -4,7 +4,7 @@ SEEDS ?= 2000
 FUZZTIME ?= 10s
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
 
 build: ## build the binaries into bin/
 	go build -trimpath -o bin/ ./cmd/...
@@ -36,6 +36,18 @@ bench-peers: ## kvstore against etcd, three nodes each (docs/performance.md)
 bench-nodes: ## how throughput grows from 3 to 7 nodes; as root
 	./scripts/bench-nodes $(ARGS)
 
+bench-depth: ## many clients, large values beside small ones
+	./scripts/bench-depth $(ARGS)
+
+bench-growth: ## growing data, restarts, overwriting
+	./scripts/bench-growth $(ARGS)
+
+bench-latency: ## latency at a moderate rate against S3.17
+	./scripts/bench-latency $(ARGS)
+
+bench-smoke: ## the form of what these three write, in a minute
+	./scripts/bench-smoke
+
 profile-put: ## where the CPU of a put and a get goes
 	./scripts/profile-put $(ARGS)
 
@@ -51,4 +63,4 @@ cluster: ## start a three-node cluster on loopback
 cover: ## coverage of the packages
 	go test -coverprofile=cover.out ./internal/... ./client/... && go tool cover -func=cover.out | tail -1
 
-.PHONY: help build test race lint fuzz sim chaos bench bench-peers bench-nodes profile-put proto cross cluster cover
+.PHONY: help build test race lint fuzz sim chaos bench bench-peers bench-nodes bench-depth bench-growth bench-latency bench-smoke profile-put proto cross cluster cover

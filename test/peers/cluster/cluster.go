@@ -30,14 +30,22 @@ type Node struct {
 	// Endpoint serves gRPC, Metrics HTTP: host:port.
 	Endpoint, Metrics string
 	PID               int
+	// DataDir is all that the node stores.
+	DataDir string
+	argv    []string
 }
 
 // Cluster is running nodes that serve.
 type Cluster struct {
 	Name  string
 	Nodes []Node
-	// LogSyncs and EngineSyncs are the counters of syncs.
+	// LogSyncs and EngineSyncs are the histograms of syncs.
 	LogSyncs, EngineSyncs string
+
+	// env is what Restart needs, procs what it ends: the supervisor, later
+	// the nodes.
+	env   []string
+	procs []*process
 }
 
 // Endpoints for --endpoints.
@@ -69,7 +77,7 @@ func (l *Launcher) KVStore(ctx context.Context, o KVStore) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = p.until(ctx, func() bool {
+	err = p.until(ctx, lookEvery, func() bool {
 		text, _ := os.ReadFile(p.log)
 		return strings.Contains(string(text), "\nReady.")
 	})
@@ -80,9 +88,9 @@ func (l *Launcher) KVStore(ctx context.Context, o KVStore) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Name: "kvstore", LogSyncs: "kvstore_fsync_duration_seconds_count", EngineSyncs: "kvstore_flush_duration_seconds_count"}
+	c := &Cluster{Name: "kvstore", LogSyncs: "kvstore_fsync_duration_seconds", EngineSyncs: "kvstore_flush_duration_seconds", env: env, procs: []*process{p}}
 	for _, n := range running {
-		c.Nodes = append(c.Nodes, Node{Endpoint: n.GRPC, Metrics: n.Metrics, PID: n.PID})
+		c.Nodes = append(c.Nodes, Node{Endpoint: n.GRPC, Metrics: n.Metrics, PID: n.PID, DataDir: n.DataDir, argv: n.Argv})
 	}
 	return c, nil
 }
@@ -94,7 +102,7 @@ func (l *Launcher) Etcd(ctx context.Context, exe, dir string) (*Cluster, error) 
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Name: "etcd", LogSyncs: "etcd_disk_wal_fsync_duration_seconds_count", EngineSyncs: "etcd_disk_backend_commit_duration_seconds_count"}
+	c := &Cluster{Name: "etcd", LogSyncs: "etcd_disk_wal_fsync_duration_seconds", EngineSyncs: "etcd_disk_backend_commit_duration_seconds"}
 	var members []string
 	for i := range etcdNodes {
 		members = append(members, fmt.Sprintf("e%d=http://%s", i+1, ports[2*i+1]))
@@ -113,10 +121,10 @@ func (l *Launcher) Etcd(ctx context.Context, exe, dir string) (*Cluster, error) 
 			return nil, err
 		}
 		procs = append(procs, p)
-		c.Nodes = append(c.Nodes, Node{Endpoint: ports[2*i], Metrics: ports[2*i], PID: p.cmd.Process.Pid})
+		c.Nodes = append(c.Nodes, Node{Endpoint: ports[2*i], Metrics: ports[2*i], PID: p.cmd.Process.Pid, DataDir: filepath.Join(own, "data")})
 	}
 	for i, p := range procs {
-		err := p.until(ctx, func() bool {
+		err := p.until(ctx, lookEvery, func() bool {
 			text, err := fetch(ctx, "http://"+c.Nodes[i].Metrics+"/health")
 			return err == nil && strings.Contains(string(text), `"health":"true"`)
 		})
@@ -127,11 +135,12 @@ func (l *Launcher) Etcd(ctx context.Context, exe, dir string) (*Cluster, error) 
 	return c, nil
 }
 
-// until waits until ready, or for the process to end.
-func (p *process) until(ctx context.Context, ready func() bool) error {
+// until waits until ready, which is asked every so often, or for the process
+// to end.
+func (p *process) until(ctx context.Context, every time.Duration, ready func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	look := time.NewTicker(lookEvery)
+	look := time.NewTicker(every)
 	defer look.Stop()
 	for !ready() {
 		select {

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -50,51 +49,28 @@ func (c *Cluster) Cost(ctx context.Context) (Cost, error) {
 	if cost.CPU, err = c.CPU(); err != nil {
 		return cost, err
 	}
-	for _, n := range c.Nodes {
-		written, err := processWritten(n.PID)
-		if err != nil {
-			return cost, fmt.Errorf("%s: %w", c.Name, err)
-		}
-		text, err := fetch(ctx, "http://"+n.Metrics+"/metrics")
-		if err != nil {
-			return cost, fmt.Errorf("%s: %w", c.Name, err)
-		}
-		cost.Written += written
-		cost.LogSyncs += counter(text, c.LogSyncs)
-		cost.EngineSyncs += counter(text, c.EngineSyncs)
+	if cost.Written, err = c.Written(); err != nil {
+		return cost, err
 	}
+	m, err := c.Metrics(ctx)
+	if err != nil {
+		return cost, err
+	}
+	cost.LogSyncs, cost.EngineSyncs = m.Histogram(c.LogSyncs).Count, m.Histogram(c.EngineSyncs).Count
 	return cost, nil
 }
 
-// Counters sums the series of each name over all nodes.
-func (c *Cluster) Counters(ctx context.Context, names ...string) (map[string]float64, error) {
-	sums := map[string]float64{}
+// Written is the bytes that all nodes handed to the disk so far; it asks the
+// kernel only.
+func (c *Cluster) Written() (sum int64, err error) {
 	for _, n := range c.Nodes {
-		text, err := fetch(ctx, "http://"+n.Metrics+"/metrics")
+		written, err := processWritten(n.PID)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", c.Name, err)
+			return 0, fmt.Errorf("%s: %w", c.Name, err)
 		}
-		for _, name := range names {
-			sums[name] += counter(text, name)
-		}
+		sum += written
 	}
-	return sums, nil
-}
-
-// counter sums the series of one name in the text format.
-func counter(text []byte, name string) (sum float64) {
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		rest, ok := strings.CutPrefix(lines.Text(), name)
-		if !ok || (rest[:1] != " " && rest[:1] != "{") {
-			continue
-		}
-		if v, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64); err == nil {
-			sum += v
-		}
-	}
-	return sum
+	return sum, nil
 }
 
 // ProcessCPU is the user and system time of a process so far.

@@ -68,7 +68,7 @@ func (s *session) idle(ctx context.Context) error {
 }
 
 func (s *session) measure(ctx context.Context, r *rowReport) (*measurement, error) {
-	before, err := s.cluster.Counters(ctx, s.cluster.LogSyncs, elections)
+	before, err := s.cluster.Metrics(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -88,15 +88,15 @@ func (s *session) measure(ctx context.Context, r *rowReport) (*measurement, erro
 		return nil, errors.New("the run ended before it could be measured")
 	}
 	lasted := time.Since(began)
-	after, err := s.cluster.Counters(ctx, s.cluster.LogSyncs, elections)
+	after, err := s.cluster.Metrics(ctx)
 	if err != nil {
 		return nil, err
 	}
 	res := out.Result
 	m := &measurement{
 		Round: s.round, PerSecond: res.OpsPerSecond, Operations: res.Operations, P50: res.Latency.P50, P99: res.Latency.P99, Errors: res.Errors,
-		LogSyncs:  (after[s.cluster.LogSyncs] - before[s.cluster.LogSyncs]) / lasted.Seconds(),
-		Elections: after[elections] - before[elections],
+		LogSyncs:  (after.Histogram(s.cluster.LogSyncs).Count - before.Histogram(s.cluster.LogSyncs).Count) / lasted.Seconds(),
+		Elections: after.Counter(elections) - before.Counter(elections),
 	}
 	m.use(w, s.settings)
 	if m.Leads, err = s.leads(ctx); err != nil {
