@@ -47,6 +47,9 @@ func Load(s Sources) (*Config, error) {
 		problems = append(problems, c.apply(l)...)
 	}
 	c.fillAdvertise()
+	if !c.Given("cluster.groups") {
+		c.Cluster.Groups = max(leastGroups, len(c.Membership))
+	}
 	problems = append(problems, c.validate()...)
 	problems = append(problems, c.deriveBudget()...)
 	if err := problems.sorted(); err != nil {
@@ -54,6 +57,9 @@ func Load(s Sources) (*Config, error) {
 	}
 	return c, nil
 }
+
+// leastGroups lets a cluster that begins with one node spread its leaders later.
+const leastGroups = 3
 
 // Default returns the configuration of a node that was given none.
 func Default() *Config {

@@ -36,7 +36,7 @@ const nameAllowed = "1 to 63 of a-z A-Z 0-9 - _ ."
 var options = []option{
 	{"cluster.name", "kvstore", "Name of the cluster. Nodes of another name are refused.",
 		func(c *Config) value { return textValue{&c.Cluster.Name, nameAllowed, checkName} }},
-	{"cluster.groups", 8, "Raft groups that share the keys, beside the one of the cluster's metadata.",
+	{"cluster.groups", leastGroups, "Raft groups that share the keys, beside the one of the cluster's metadata. Not given: as many as cluster_membership has members, at least 3, so that each node leads one: every group more makes batches smaller.",
 		func(c *Config) value { return intValue{&c.Cluster.Groups, 1, 1024} }},
 	{"cluster.replication_factor", 3, "Copies of every key; fewer while the cluster has fewer nodes.",
 		func(c *Config) value { return oddValue{intValue{&c.Cluster.ReplicationFactor, 1, 7}} }},

@@ -98,6 +98,7 @@ func New(c *config.Config) (_ *Node, err error) {
 	}
 	n.logger = n.logger.With("node", c.Node.Name)
 	tuneMemory(c)
+	tuneProcs(c)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.closeParts())

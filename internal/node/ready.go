@@ -139,7 +139,7 @@ func unused(c *config.Config, m *router.Map) []string {
 		{"cluster.groups", c.Cluster.Groups, m.Groups},
 		{"cluster.replication_factor", c.Cluster.ReplicationFactor, m.ReplicationFactor},
 	} {
-		if s.given != s.founded {
+		if s.given != s.founded && c.Given(s.key) {
 			out = append(out, fmt.Sprintf("%s = %d is not used: the cluster was founded with %d", s.key, s.given, s.founded))
 		}
 	}

@@ -10,7 +10,10 @@ import (
 
 // TestUnused: a shape that the cluster does not have is named, with both.
 func TestUnused(t *testing.T) {
-	c := config.Default()
+	c, err := config.Load(config.Sources{Values: map[string]any{"cluster.groups": 8, "cluster.replication_factor": 3}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	m := &router.Map{Groups: c.Cluster.Groups, ReplicationFactor: c.Cluster.ReplicationFactor}
 	if got := unused(c, m); len(got) != 0 {
 		t.Errorf("%q", got)
@@ -21,5 +24,12 @@ func TestUnused(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q does not say %q", got, want)
 		}
+	}
+}
+
+// TestUnusedDefaults: what nobody asked for is not reported.
+func TestUnusedDefaults(t *testing.T) {
+	if got := unused(config.Default(), &router.Map{Groups: 7, ReplicationFactor: 5}); len(got) != 0 {
+		t.Errorf("%q", got)
 	}
 }

@@ -2,6 +2,8 @@ package node
 
 import (
 	"fmt"
+	"os"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -94,6 +96,20 @@ func (n *Node) feedMetrics() {
 			emit(string(p.Node), up)
 		}
 	})
+}
+
+// leastProcs is how many threads run Go code at least. Flushes, compactions and
+// syncs of a busy node would otherwise hold all of a small machine's few: a
+// goroutine that waits for a request then runs when Go takes turns, every 10
+// ms, where the system's scheduler would let its thread run at once.
+const leastProcs = 4
+
+// tuneProcs does nothing where the environment (GOMAXPROCS) decides, or on an
+// edge node, which has half a core.
+func tuneProcs(c *config.Config) {
+	if os.Getenv("GOMAXPROCS") == "" && c.Profile != "edge" && runtime.GOMAXPROCS(0) < leastProcs {
+		runtime.GOMAXPROCS(leastProcs)
+	}
 }
 
 // tuneMemory lets Go's collector know about the budget: it works harder when
