@@ -116,6 +116,7 @@ func (h *Host) syncEnded(s *raftlog.PendingSync, err error) {
 		h.syncs.err = err
 		return
 	}
+	h.pace.observe(s.Took(), h.opt.Clock.Mono())
 	h.deliverDurable()
 }
 

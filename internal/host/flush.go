@@ -165,6 +165,7 @@ func (h *Host) compact() {
 
 // finalFlush makes everything durable in the engine after the loop ended.
 func (h *Host) finalFlush() error {
+	h.opt.Store.Hurry()
 	h.seal()
 	for {
 		id, ok, err := h.opt.Store.FlushOldest(context.Background(), h.alive)

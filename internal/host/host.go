@@ -36,6 +36,7 @@ type Host struct {
 	inline  bool // this loop's write is synced before it ends
 	appends []appendTask
 	syncs   syncState
+	pace    chunkPace
 	peers   map[keyspace.NodeID]clockSample
 	flush   flushState
 	snaps   int      // snapshots being sent
@@ -103,10 +104,17 @@ func (h *Host) run() {
 	defer close(h.done)
 	ticker := time.NewTicker(h.opt.TickInterval)
 	defer ticker.Stop()
+	paced := time.NewTimer(time.Hour)
+	defer paced.Stop()
 	for {
 		if !h.busy() {
+			if h.pace.waiting {
+				paced.Reset(h.pace.wait())
+			}
 			select {
 			case <-h.inbox.wake:
+			case <-paced.C:
+				h.paced()
 			case <-ticker.C:
 				h.Tick()
 			case <-h.ctx.Done():
@@ -128,6 +136,14 @@ func (h *Host) run() {
 			h.fail(err)
 			return
 		}
+	}
+}
+
+// paced lets the groups look again for chunks to propose.
+func (h *Host) paced() {
+	h.pace.waiting = false
+	for _, g := range h.order {
+		g.dirty = true
 	}
 }
 

@@ -171,10 +171,15 @@ func (h *Host) propose(g *group) {
 	out := g.core.Evaluate(now)
 	progress := out.Payload != nil && h.offer(g, out.Payload)
 	for range maxChunksPerLoop {
+		if !h.pace.ready(now.Mono) {
+			h.pace.waiting = true
+			break
+		}
 		chunk := g.core.NextChunk(now)
 		if chunk == nil || !h.offer(g, chunk) {
 			break
 		}
+		h.pace.spend(len(chunk))
 		progress = true
 	}
 	if len(out.Refetch) > 0 {

@@ -31,7 +31,7 @@ func (s *Store) FlushOldest(ctx context.Context, live func(keyspace.InstanceID) 
 }
 
 func (s *Store) flush(ctx context.Context, d *delta, live func(keyspace.InstanceID) bool) error {
-	batch := flushBatch{engine: s.engine, limit: s.options.FlushBatchBytes}
+	batch := flushBatch{store: s, limit: s.options.FlushBatchBytes}
 	written := false
 	for _, inst := range d.instances() {
 		if live != nil && !live(inst) {
@@ -53,7 +53,7 @@ func (s *Store) flush(ctx context.Context, d *delta, live func(keyspace.Instance
 
 // flushBatch is one engine write; its memory is used again for the next one.
 type flushBatch struct {
-	engine engine.Engine
+	store  *Store
 	limit  int
 	bytes  int
 	writes []engine.Write
@@ -68,6 +68,11 @@ func (b *flushBatch) addAll(ctx context.Context, inst keyspace.InstanceID, o *or
 		if b.full(c.item, c.at) {
 			if err := b.write(ctx); err != nil {
 				return err
+			}
+			if f := b.store.options.Between; f != nil && !b.store.hurry.Load() {
+				if err := f(ctx); err != nil {
+					return err
+				}
 			}
 		}
 		b.add(c.item, c.at)
@@ -100,7 +105,7 @@ func (b *flushBatch) add(it *item, v *version) {
 
 // write hands the batch to the engine and empties it.
 func (b *flushBatch) write(ctx context.Context) error {
-	if err := b.engine.Write(ctx, b.writes); err != nil {
+	if err := b.store.engine.Write(ctx, b.writes); err != nil {
 		return err
 	}
 	clear(b.writes)

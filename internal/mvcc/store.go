@@ -10,6 +10,7 @@
 package mvcc
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,10 @@ type Options struct {
 	MaxSealed int
 	// FlushBatchBytes bounds one engine write of a flush.
 	FlushBatchBytes int
+	// Between is called between two engine writes of a flush and may wait, so
+	// that a flush leaves room for what is urgent. Its error ends the flush. nil:
+	// flushes run as fast as they can, as they do after Hurry.
+	Between func(ctx context.Context) error
 }
 
 func (o Options) withDefaults() Options {
@@ -72,7 +77,11 @@ type Store struct {
 	current atomic.Pointer[layers]
 
 	flushing sync.Mutex // held during a flush
+	hurry    atomic.Bool
 }
+
+// Hurry ends the waiting between engine writes for good.
+func (s *Store) Hurry() { s.hurry.Store(true) }
 
 // New returns a Store over eng with an empty active delta. It starts nothing.
 func New(eng engine.Engine, o Options) *Store {

@@ -68,7 +68,9 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 	if err := syncDirs(dir); err != nil {
 		return nil, err
 	}
-	s.store = mvcc.New(s.engine, mvcc.Options{SealBytes: int64(budget.DeltaSeal), MaxSealed: budget.DeltaSealed})
+	pace := &flushPace{node: s}
+	s.store = mvcc.New(s.engine, mvcc.Options{SealBytes: int64(budget.DeltaSeal), MaxSealed: budget.DeltaSealed,
+		FlushBatchBytes: flushBatchBytes, Between: pace.between})
 	return s, nil
 }
 

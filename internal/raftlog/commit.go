@@ -161,6 +161,9 @@ func (p *PendingSync) Run() error {
 	return err
 }
 
+// Took is how long Run took.
+func (p *PendingSync) Took() time.Duration { return p.took }
+
 // EndSync takes the outcome of Run. Segments before the synced one were made
 // durable when they were left.
 func (l *Log) EndSync(p *PendingSync, err error) error {
