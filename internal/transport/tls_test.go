@@ -32,7 +32,7 @@ func withTLS(s *tlsconf.Source, addr string) nodeOptions {
 	return nodeOptions{
 		addr:        addr,
 		serverCreds: s.ServerCredentials(true),
-		transport:   func(o *Options) { o.Credentials = s.ClientCredentials() },
+		transport:   func(o *Options) { o.Credentials, o.TLS = s.ClientCredentials(), s.Client },
 	}
 }
 
