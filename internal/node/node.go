@@ -144,7 +144,7 @@ func (n *Node) openPeers() (err error) {
 		if n.tls, err = tlsconf.Open(n.config.TLS, tlsconf.Options{Logger: n.logger.With("part", "tls")}); err != nil {
 			return err
 		}
-		o.Credentials = n.tls.ClientCredentials()
+		o.Credentials, o.TLS = n.tls.ClientCredentials(), n.tls.Client
 	}
 	if n.transport, err = transport.New(o); err != nil {
 		return err

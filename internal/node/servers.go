@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/server/listen"
@@ -37,12 +38,12 @@ func (n *Node) newServers(front http.Handler) (*servers, error) {
 	o := listen.Options{
 		Register: n.rpc.Register, Guard: n.guard, MaxConnections: n.config.Limits.MaxConnections, Logger: n.logger.With("part", "server"),
 	}
-	peers := transport.ServerOptions()
 	var secure *tls.Config
+	var nodes credentials.TransportCredentials
 	if n.tls != nil {
 		secure = n.tls.Server()
 		o.TLS = secure
-		peers = append(peers, grpc.Creds(n.tls.ServerCredentials(true)))
+		nodes = n.tls.ServerCredentials(true)
 	}
 	var err error
 	if s.grpc, err = listen.New(o); err != nil {
@@ -52,7 +53,7 @@ func (n *Node) newServers(front http.Handler) (*servers, error) {
 	if s.http, err = listen.New(o); err != nil {
 		return nil, err
 	}
-	s.peer = grpc.NewServer(peers...)
+	s.peer = grpc.NewServer(append(transport.ServerOptions(), grpc.Creds(n.transport.ServerCredentials(nodes)))...)
 	api.RegisterPeerServer(s.peer, n.peer)
 	secure, pages := listen.WithProbes(secure, n.metrics.Serve(metricsPages(n)))
 	s.metrics = &http.Server{

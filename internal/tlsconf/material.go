@@ -9,6 +9,10 @@ import (
 	"time"
 )
 
+// FramesProtocol names, in ALPN, the connections between nodes that carry
+// nothing but frames.
+const FramesProtocol = "kvstore-frames/1"
+
 // files are the bytes of the three files at one moment.
 type files struct{ cert, key, ca []byte }
 
@@ -60,6 +64,7 @@ func load(c Config, f files, now time.Time) (*material, error) {
 	m.client.RootCAs = roots
 	m.server = m.serverConfig(c, clientAuths[c.ClientAuth])
 	m.peerServer = m.serverConfig(c, tls.RequireAndVerifyClientCert)
+	m.peerServer.NextProtos = append(m.peerServer.NextProtos, FramesProtocol)
 	return m, nil
 }
 

@@ -27,6 +27,14 @@ const (
 	dialTimeout = 2 * time.Second
 )
 
+// keepAlive finds a dead peer on an idle connection.
+var keepAlive = net.KeepAliveConfig{
+	Enable:   true,
+	Idle:     probeEvery,
+	Interval: probeEvery,
+	Count:    int(deadAfter / probeEvery),
+}
+
 // ServerOptions are what the gRPC server of the peer port needs for this
 // package's streams: message sizes, windows and keepalive. Without them
 // clients are cut off for pinging, and large frames are refused.
@@ -74,14 +82,6 @@ func (t *Transport) dial(addr string, idle time.Duration) (*grpc.ClientConn, err
 // dialTCP resolves addr anew each time, so a node may change its address
 // behind a name.
 func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
-	d := net.Dialer{
-		Timeout: dialTimeout,
-		KeepAliveConfig: net.KeepAliveConfig{
-			Enable:   true,
-			Idle:     probeEvery,
-			Interval: probeEvery,
-			Count:    int(deadAfter / probeEvery),
-		},
-	}
+	d := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: keepAlive}
 	return d.DialContext(ctx, "tcp", addr)
 }

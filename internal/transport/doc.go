@@ -1,7 +1,8 @@
 // Package transport moves messages between nodes: raft messages and read
 // confirmations of all groups, snapshots, and clients for the other RPCs of
 // the Peer service. It holds no server of its own: HandleHello, HandleFrames
-// and HandleSnapshot are called by the Peer service (internal/server/peer).
+// and HandleSnapshot are called by the Peer service (internal/server/peer), and
+// ServerCredentials take links from its gRPC server.
 //
 // # Frames
 //
@@ -14,12 +15,12 @@
 // acknowledgements) keep a reserve of the queue that large ones cannot take.
 //
 // A sender dials, says Hello (cluster, node and format version are compared on
-// both sides), opens the stream and writes frames until it breaks, then starts
-// again after a jittered delay. What was queued for a peer that cannot be
+// both sides), opens a link (see linkVersion), or a stream to a node that takes
+// none, and writes frames until it breaks, then starts again after a jittered delay. What was queued for a peer that cannot be
 // reached is dropped after each failed attempt, so that a peer that returns is
 // not flooded with the past.
 //
-// The receiver accepts one stream of frames per sending node; a newer stream
+// The receiver accepts one stream or link per sending node; a newer one
 // ends the older one and waits for it, so frames of one sender are delivered
 // in order and never at the same time. Every frame is checked again: cluster,
 // sender, addressee, format version.
@@ -34,5 +35,5 @@
 // Servers ping idle connections every second; clients let the kernel give up
 // unacknowledged data after two seconds (TCP_USER_TIMEOUT on Linux) and probe
 // idle connections each second. A peer that is cut off is noticed in about two
-// seconds on Linux, later elsewhere; raft's own timeouts do not depend on it.
+// seconds on Linux, later elsewhere; a link does without pings, by TCP probes; raft's own timeouts do not depend on it.
 package transport

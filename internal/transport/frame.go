@@ -28,17 +28,18 @@ var buffers = mem.NewTieredBufferPool(4<<10, 32<<10, 256<<10, 1<<20, 4<<20)
 // frame is an api.Frame in its wire encoding, built message by message. The
 // header fields come last, when it is sent; protobuf allows any order.
 type frame struct {
-	buf      *[]byte // of the pool; length is what is used
+	buf      *[]byte // of the pool; prefixBytes for a link, then the frame
 	messages int
 }
 
 func newFrame() *frame { return &frame{} }
 
+// size is that of the encoding without the prefix.
 func (f *frame) size() int {
 	if f.buf == nil {
 		return 0
 	}
-	return len(*f.buf)
+	return len(*f.buf) - prefixBytes
 }
 
 // append encodes m, whose proto.Size is size, in need bytes.
@@ -57,7 +58,7 @@ func (f *frame) append(m *api.GroupMessage, size, need int) {
 
 // grow returns the buffer with room for n more bytes.
 func (f *frame) grow(n int) []byte {
-	used := f.size()
+	used := prefixBytes + f.size()
 	if f.buf != nil && cap(*f.buf)-used >= n {
 		return *f.buf
 	}
@@ -112,7 +113,8 @@ type frameCodec struct{ encoding.CodecV2 }
 
 func newFrameCodec() frameCodec { return frameCodec{encoding.GetCodecV2(grpcproto.Name)} }
 
-// Marshal hands the frame's buffer to gRPC, which releases it.
+// Marshal hands the frame's buffer, without the prefix, to gRPC, which releases
+// it.
 func (c frameCodec) Marshal(v any) (mem.BufferSlice, error) {
 	f, ok := v.(*frame)
 	if !ok {
@@ -120,5 +122,6 @@ func (c frameCodec) Marshal(v any) (mem.BufferSlice, error) {
 	}
 	buf := f.buf
 	f.buf = nil
+	*buf = (*buf)[:copy(*buf, (*buf)[prefixBytes:])]
 	return mem.BufferSlice{mem.NewBuffer(buf, buffers)}, nil
 }

@@ -16,8 +16,10 @@ import (
 
 // TestDelivery sends messages of all kinds and sizes and expects each once, in
 // order, with the sender's clock.
-func TestDelivery(t *testing.T) {
-	a, b := mustNode(t, "a", nodeOptions{}), mustNode(t, "b", nodeOptions{})
+func TestDelivery(t *testing.T) { overCarriers(t, testDelivery) }
+
+func testDelivery(t *testing.T, streams bool) {
+	a, b := mustNode(t, "a", nodeOptions{streams: streams}), mustNode(t, "b", nodeOptions{streams: streams})
 	link(t, a, b)
 	await(t, a.up, "the peer")
 
@@ -58,9 +60,11 @@ func TestDelivery(t *testing.T) {
 
 // TestCoalescing expects what is queued between two sends in one frame, and a
 // message above the frame size alone.
-func TestCoalescing(t *testing.T) {
-	a := mustNode(t, "a", nodeOptions{notStarted: true})
-	b := mustNode(t, "b", nodeOptions{})
+func TestCoalescing(t *testing.T) { overCarriers(t, testCoalescing) }
+
+func testCoalescing(t *testing.T, streams bool) {
+	a := mustNode(t, "a", nodeOptions{notStarted: true, streams: streams})
+	b := mustNode(t, "b", nodeOptions{streams: streams})
 	link(t, a, b)
 	for i := range 500 {
 		a.Send("b", raftMessage(uint32(i), make([]byte, 100)))
@@ -80,9 +84,11 @@ func TestCoalescing(t *testing.T) {
 
 // TestReconnect restarts the receiver at the same address: what was queued in
 // between may be lost, later messages come.
-func TestReconnect(t *testing.T) {
-	a := mustNode(t, "a", nodeOptions{})
-	b := mustNode(t, "b", nodeOptions{})
+func TestReconnect(t *testing.T) { overCarriers(t, testReconnect) }
+
+func testReconnect(t *testing.T, streams bool) {
+	a := mustNode(t, "a", nodeOptions{streams: streams})
+	b := mustNode(t, "b", nodeOptions{streams: streams})
 	link(t, a, b)
 	for range 3 {
 		await(t, a.up, "the peer")
@@ -93,7 +99,7 @@ func TestReconnect(t *testing.T) {
 		if err := await(t, a.down, "the loss of the peer"); err == nil {
 			t.Fatal("the stream ended without a reason")
 		}
-		b = mustNode(t, "b", nodeOptions{addr: b.addr})
+		b = mustNode(t, "b", nodeOptions{addr: b.addr, streams: streams})
 	}
 	await(t, a.up, "the peer")
 	if n := a.Stats().Peers[0].Sessions; n != 4 {
@@ -102,12 +108,14 @@ func TestReconnect(t *testing.T) {
 }
 
 // TestMovedPeer changes a peer's address.
-func TestMovedPeer(t *testing.T) {
-	a, b := mustNode(t, "a", nodeOptions{}), mustNode(t, "b", nodeOptions{})
+func TestMovedPeer(t *testing.T) { overCarriers(t, testMovedPeer) }
+
+func testMovedPeer(t *testing.T, streams bool) {
+	a, b := mustNode(t, "a", nodeOptions{streams: streams}), mustNode(t, "b", nodeOptions{streams: streams})
 	link(t, a, b)
 	await(t, a.up, "the peer")
 	link(t, a, b) // the same again changes nothing
-	b2 := mustNode(t, "b", nodeOptions{})
+	b2 := mustNode(t, "b", nodeOptions{streams: streams})
 	link(t, a, b2)
 	await(t, a.up, "the peer at its new address")
 	a.Send("b", raftMessage(1, []byte("x")))
@@ -247,8 +255,10 @@ func TestNewerStreamEndsOlder(t *testing.T) {
 
 // TestCloseEndsHandlers: Close returns while peers still hold streams, before
 // the server is stopped.
-func TestCloseEndsHandlers(t *testing.T) {
-	a, b := mustNode(t, "a", nodeOptions{}), mustNode(t, "b", nodeOptions{})
+func TestCloseEndsHandlers(t *testing.T) { overCarriers(t, testCloseEndsHandlers) }
+
+func testCloseEndsHandlers(t *testing.T, streams bool) {
+	a, b := mustNode(t, "a", nodeOptions{streams: streams}), mustNode(t, "b", nodeOptions{streams: streams})
 	link(t, a, b)
 	await(t, a.up, "the peer")
 	a.Send("b", raftMessage(1, bytes.Repeat([]byte("x"), 10)))

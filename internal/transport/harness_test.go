@@ -84,6 +84,14 @@ type nodeOptions struct {
 	transport   func(*Options)
 	serverCreds credentials.TransportCredentials
 	notStarted  bool
+	streams     bool // takes frames by gRPC only, as previous versions
+}
+
+// overCarriers runs a test whose nodes take links, then one whose nodes take
+// streams.
+func overCarriers(t *testing.T, test func(t *testing.T, streams bool)) {
+	t.Run("links", func(t *testing.T) { test(t, false) })
+	t.Run("streams", func(t *testing.T) { test(t, true) })
 }
 
 // mustNode opens a node on loopback, on a free port unless one is given.
@@ -139,9 +147,12 @@ func (n *node) listen(t testing.TB, o nodeOptions) {
 		t.Fatal(err)
 	}
 	n.addr = l.Addr().String()
-	opts := ServerOptions()
-	if o.serverCreds != nil {
-		opts = append(opts, grpc.Creds(o.serverCreds))
+	opts, creds := ServerOptions(), o.serverCreds
+	if !o.streams {
+		creds = n.ServerCredentials(creds)
+	}
+	if creds != nil {
+		opts = append(opts, grpc.Creds(creds))
 	}
 	n.server = grpc.NewServer(opts...)
 	api.RegisterPeerServer(n.server, service{t: n.Transport})

@@ -45,12 +45,16 @@ func (t *Transport) HandleHello(_ context.Context, req *api.HelloRequest) (*api.
 	if _, err := negotiate(req.GetFormatVersion()); err != nil {
 		return nil, err
 	}
-	return &api.HelloResponse{
+	resp := &api.HelloResponse{
 		FormatVersion: format.Version,
 		ClusterId:     t.Cluster(),
 		NodeId:        string(t.o.Node),
 		Version:       t.o.Version,
-	}, nil
+	}
+	if t.takesLinks.Load() {
+		resp.FramesVersion = linkVersion
+	}
+	return resp, nil
 }
 
 // checkCluster compares a peer's cluster id with ours.
@@ -80,8 +84,8 @@ func (t *Transport) checkAddress(cluster, from, to string, version uint32) error
 }
 
 // greet says Hello on the connection of frames and checks the answer. It
-// returns the format version to write.
-func (p *peer) greet(ctx context.Context) (uint32, error) {
+// returns the format version to write and the version of links the peer takes.
+func (p *peer) greet(ctx context.Context) (version, links uint32, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.t.o.HelloTimeout)
 	defer cancel()
 	r, err := api.NewPeerClient(p.frames).Hello(ctx, &api.HelloRequest{
@@ -91,17 +95,18 @@ func (p *peer) greet(ctx context.Context) (uint32, error) {
 		Version:       p.t.o.Version,
 	}, grpc.WaitForReady(true))
 	if err != nil {
-		return 0, fmt.Errorf("hello: %w", err)
+		return 0, 0, fmt.Errorf("hello: %w", err)
 	}
 	if err := p.t.checkCluster(r.GetClusterId()); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if keyspace.NodeID(r.GetNodeId()) != p.id {
-		return 0, fault.New(fault.FailedPrecondition, "another node answers at the peer's address",
+		return 0, 0, fault.New(fault.FailedPrecondition, "another node answers at the peer's address",
 			"addr", p.addr, "node_id", p.id, "actual", r.GetNodeId())
 	}
 	p.noteVersion(r.GetVersion())
-	return negotiate(r.GetFormatVersion())
+	version, err = negotiate(r.GetFormatVersion())
+	return version, r.GetFramesVersion(), err
 }
 
 func (p *peer) noteVersion(version string) {

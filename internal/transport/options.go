@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"time"
@@ -26,6 +27,10 @@ type Options struct {
 	Logger *slog.Logger
 	// Credentials secure outgoing connections; nil means plaintext.
 	Credentials credentials.TransportCredentials
+	// TLS returns a configuration, which the caller may change, for one
+	// outgoing link of frames; it belongs to Credentials. With Credentials
+	// alone frames go by gRPC.
+	TLS func() *tls.Config
 
 	// QueueBytes bounds the encoded messages that wait for one peer; 32 MB.
 	QueueBytes int

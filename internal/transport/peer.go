@@ -11,11 +11,12 @@ import (
 	"kvstore/internal/keyspace"
 )
 
-// snapshotIdle closes the snapshot connection to a peer when it is not used.
-const snapshotIdle = time.Minute
+// connIdle closes the connections of streams and snapshots to a peer when they
+// are not used.
+const connIdle = time.Minute
 
-// peer is one other node at one address: its queue, its sender and three
-// connections, so that neither snapshots nor forwarded requests share a
+// peer is one other node at one address: its queue, its sender, which opens a
+// link, and three gRPC connections, so that neither snapshots nor forwarded requests share a
 // connection's flow control with frames.
 type peer struct {
 	t     *Transport
@@ -23,6 +24,7 @@ type peer struct {
 	addr  string
 	queue *queue
 
+	// frames is for Hello, and for frames where the peer takes no links.
 	frames, calls, snapshots *grpc.ClientConn
 	client                   api.PeerClient
 
@@ -44,7 +46,7 @@ func newPeer(t *Transport, id keyspace.NodeID, addr string) (*peer, error) {
 	for _, c := range []struct {
 		conn **grpc.ClientConn
 		idle time.Duration
-	}{{&p.frames, 0}, {&p.calls, 0}, {&p.snapshots, snapshotIdle}} {
+	}{{&p.frames, connIdle}, {&p.calls, 0}, {&p.snapshots, connIdle}} {
 		if *c.conn, err = t.dial(addr, c.idle); err != nil {
 			p.stop()
 			p.closeConns()

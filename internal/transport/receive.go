@@ -12,7 +12,7 @@ import (
 	"kvstore/internal/keyspace"
 )
 
-// streams knows the one stream of frames of each sending node.
+// streams knows the one stream or link of frames of each sending node.
 type streams struct {
 	mu sync.Mutex
 	// current by sender; mu must be held.
@@ -21,7 +21,7 @@ type streams struct {
 	frames, messages, refused atomic.Int64
 }
 
-// incoming is one stream of frames being received.
+// incoming is one stream or link of frames being received.
 type incoming struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when nothing of it is delivered any more
@@ -94,8 +94,8 @@ func errReplaced() error {
 	return fault.New(fault.Unavailable, "the stream of frames is replaced or this node stops")
 }
 
-// frameReader hands the frames of one stream to the host. It has a goroutine
-// of its own, because only the handler's return ends a stream that waits for
+// frameReader hands the frames of one stream or link to the host. On a stream
+// it has a goroutine of its own, because only the handler's return ends a stream that waits for
 // its next frame; Close waits for it.
 type frameReader struct {
 	t    *Transport
@@ -114,13 +114,25 @@ func (r *frameReader) next() (*api.Frame, error) {
 
 // deliver hands over frames until the stream ends.
 func (r *frameReader) deliver(cancel context.CancelFunc) error {
-	f, err := r.next()
+	f, err := r.first()
 	if err != nil {
 		return endOfFrames(err)
 	}
-	if err := r.check(f, ""); err != nil {
-		return err
+	return r.follow(f, cancel)
+}
+
+// first reads the frame that names the sender.
+func (r *frameReader) first() (*api.Frame, error) {
+	f, err := r.next()
+	if err != nil {
+		return nil, err
 	}
+	return f, r.check(f, "")
+}
+
+// follow hands over f and the frames after it. A newer stream of the same
+// sender calls cancel.
+func (r *frameReader) follow(f *api.Frame, cancel context.CancelFunc) (err error) {
 	from := keyspace.NodeID(f.GetFromNode())
 	in := &incoming{cancel: cancel, done: make(chan struct{})}
 	defer r.t.streams.leave(from, in)
@@ -128,9 +140,7 @@ func (r *frameReader) deliver(cancel context.CancelFunc) error {
 	r.t.streams.claim(from, in)
 	r.t.heardFrom(from)
 	for {
-		r.t.streams.frames.Add(1)
-		r.t.streams.messages.Add(int64(len(f.GetMessages())))
-		r.in.Deliver(from, f.GetClockMs(), f.GetMessages())
+		r.hand(from, f)
 		if f, err = r.next(); err != nil {
 			return endOfFrames(err)
 		}
@@ -138,6 +148,17 @@ func (r *frameReader) deliver(cancel context.CancelFunc) error {
 			return err
 		}
 	}
+}
+
+// hand delivers a frame, unless all it does is to name the sender.
+func (r *frameReader) hand(from keyspace.NodeID, f *api.Frame) {
+	msgs := f.GetMessages()
+	if len(msgs) == 0 {
+		return
+	}
+	r.t.streams.frames.Add(1)
+	r.t.streams.messages.Add(int64(len(msgs)))
+	r.in.Deliver(from, f.GetClockMs(), msgs)
 }
 
 // check refuses a frame that is not for us, or not from the stream's sender.

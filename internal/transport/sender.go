@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
+	"os"
 	"time"
 
 	"google.golang.org/grpc"
@@ -51,21 +53,52 @@ func (p *peer) pause(delay time.Duration) {
 // session greets the peer and sends frames until the stream ends. up reports
 // whether the greeting succeeded.
 func (p *peer) session(ctx context.Context) (up bool, err error) {
-	version, err := p.greet(ctx)
+	version, links, err := p.greet(ctx)
 	if err != nil {
 		return false, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	h := &frameHeader{cluster: p.t.Cluster(), from: string(p.t.o.Node), to: string(p.id), version: version}
+	out, ended, err := p.open(ctx, h, links)
+	if err != nil {
+		return false, err
+	}
+	p.began()
+	return true, p.sendFrames(out, h, ended)
+}
+
+// outgoing carries frames to a peer.
+type outgoing interface {
+	// send writes one frame, whose buffer it releases. After an error nothing
+	// more can be sent.
+	send(f *frame) error
+}
+
+// open makes a link when both sides can, else a stream. It ends with ctx.
+func (p *peer) open(ctx context.Context, h *frameHeader, links uint32) (outgoing, <-chan error, error) {
+	if links >= linkVersion && (p.t.o.Credentials == nil || p.t.o.TLS != nil) {
+		return p.openLink(ctx, h)
+	}
+	return p.openStream(ctx)
+}
+
+// streamSender writes frames to Peer.Frames.
+type streamSender struct{ stream grpc.ClientStream }
+
+func (p *peer) openStream(ctx context.Context) (outgoing, <-chan error, error) {
 	stream, err := p.frames.NewStream(ctx, framesStream, api.Peer_Frames_FullMethodName, grpc.ForceCodecV2(newFrameCodec()))
 	if err != nil {
-		return false, fmt.Errorf("opening the stream of frames: %w", err)
+		return nil, nil, fmt.Errorf("opening the stream of frames: %w", err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- awaitEnd(stream) }()
+	p.t.wg.Go(func() { ended <- awaitEnd(stream) })
+	return streamSender{stream}, ended, nil
+}
 
-	p.began()
-	return true, p.sendFrames(stream, version, ended)
+func (s streamSender) send(f *frame) error {
+	defer f.release()
+	return s.stream.SendMsg(f)
 }
 
 // awaitEnd returns why the receiver ended the stream.
@@ -79,14 +112,13 @@ func awaitEnd(stream grpc.ClientStream) error {
 
 // sendFrames writes what is queued until the stream ends, and returns why it
 // did. ended receives exactly one value.
-func (p *peer) sendFrames(stream grpc.ClientStream, version uint32, ended <-chan error) error {
-	h := frameHeader{cluster: p.t.Cluster(), from: string(p.t.o.Node), to: string(p.id), version: version}
+func (p *peer) sendFrames(out outgoing, h *frameHeader, ended <-chan error) error {
 	for {
 		for f := p.queue.pop(); f != nil; f = p.queue.pop() {
 			h.clockMS = p.t.o.Clock.Wall()
-			f.seal(&h)
-			if !p.sendFrame(stream, f) {
-				return <-ended
+			f.seal(h)
+			if err := p.sendFrame(out, f); err != nil {
+				return whyEnded(err, <-ended)
 			}
 		}
 		select {
@@ -97,17 +129,23 @@ func (p *peer) sendFrames(stream grpc.ClientStream, version uint32, ended <-chan
 	}
 }
 
-// sendFrame writes one frame and reports whether the stream still stands.
-func (p *peer) sendFrame(stream grpc.ClientStream, f *frame) bool {
+// whyEnded prefers what the receiver said to the error of a write.
+func whyEnded(write, ended error) error {
+	if errors.Is(ended, os.ErrDeadlineExceeded) || errors.Is(ended, net.ErrClosed) {
+		return write
+	}
+	return ended
+}
+
+// sendFrame writes one frame; an error means that the stream ends.
+func (p *peer) sendFrame(out outgoing, f *frame) error {
 	bytes, messages := f.size(), f.messages
-	err := stream.SendMsg(f)
-	f.release()
-	if err != nil {
+	if err := out.send(f); err != nil {
 		p.queue.lost(messages)
-		return false
+		return err
 	}
 	p.sent(bytes, messages)
-	return true
+	return nil
 }
 
 // logEvery is the shortest interval at which failed attempts are logged.

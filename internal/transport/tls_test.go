@@ -28,29 +28,32 @@ func mustTLS(t *testing.T, dir, name string) (*tlsconf.DevCA, *tlsconf.Source) {
 	return ca, s
 }
 
-func withTLS(s *tlsconf.Source, addr string) nodeOptions {
+func withTLS(s *tlsconf.Source, addr string, streams bool) nodeOptions {
 	return nodeOptions{
 		addr:        addr,
+		streams:     streams,
 		serverCreds: s.ServerCredentials(true),
-		transport:   func(o *Options) { o.Credentials = s.ClientCredentials() },
+		transport:   func(o *Options) { o.Credentials, o.TLS = s.ClientCredentials(), s.Client },
 	}
 }
 
 // TestTLS: nodes with certificates of one CA talk; a plaintext node and one of
 // another CA do not get in.
-func TestTLS(t *testing.T) {
+func TestTLS(t *testing.T) { overCarriers(t, testTLS) }
+
+func testTLS(t *testing.T, streams bool) {
 	dir := t.TempDir()
 	_, sa := mustTLS(t, dir, "a")
 	_, sb := mustTLS(t, dir, "b")
 	_, foreign := mustTLS(t, t.TempDir(), "a")
-	a, b := mustNode(t, "a", withTLS(sa, "")), mustNode(t, "b", withTLS(sb, ""))
+	a, b := mustNode(t, "a", withTLS(sa, "", streams)), mustNode(t, "b", withTLS(sb, "", streams))
 	link(t, a, b)
 	await(t, a.up, "the peer")
 	a.Send("b", raftMessage(1, []byte("x")))
 	a.Flush()
 	b.collect(t, 1)
 
-	for name, o := range map[string]nodeOptions{"plaintext": {}, "foreign": withTLS(foreign, "")} {
+	for name, o := range map[string]nodeOptions{"plaintext": {streams: streams}, "foreign": withTLS(foreign, "", streams)} {
 		creds := o.transport
 		o.transport = func(o *Options) {
 			o.HelloTimeout = 300 * time.Millisecond
@@ -71,14 +74,16 @@ func TestTLS(t *testing.T) {
 
 // TestRotationDuringTraffic replaces certificates, then the CA, while frames
 // flow. Open streams go on; streams opened after it use the new files.
-func TestRotationDuringTraffic(t *testing.T) {
+func TestRotationDuringTraffic(t *testing.T) { overCarriers(t, testRotationDuringTraffic) }
+
+func testRotationDuringTraffic(t *testing.T, streams bool) {
 	dirA, dirB := t.TempDir(), t.TempDir()
 	caA, sa := mustTLS(t, dirA, "a")
 	// Both trust caA at the start; b's certificate is of caA too.
 	copyFile(t, dirA+"/ca.crt", dirB+"/ca.crt")
 	copyFile(t, dirA+"/ca.key", dirB+"/ca.key")
 	caB, sb := mustTLS(t, dirB, "b")
-	a, b := mustNode(t, "a", withTLS(sa, "")), mustNode(t, "b", withTLS(sb, ""))
+	a, b := mustNode(t, "a", withTLS(sa, "", streams)), mustNode(t, "b", withTLS(sb, "", streams))
 	link(t, a, b)
 	await(t, a.up, "the peer")
 	exchange := func() {
@@ -93,7 +98,7 @@ func TestRotationDuringTraffic(t *testing.T) {
 	reissue(t, caA, "a", sa, true)
 	reissue(t, caB, "b", sb, true)
 	exchange() // on the open stream
-	b = restart(t, a, b, sb)
+	b = restart(t, a, b, sb, streams)
 	exchange() // on a new one
 
 	// A new CA: first both trust old and new, then certificates change, then
@@ -114,7 +119,7 @@ func TestRotationDuringTraffic(t *testing.T) {
 		copyFile(t, newDir+"/"+name+".crt", d+"/"+name+".crt")
 	}
 	take(t, sb) // one node at a time
-	b = restart(t, a, b, sb)
+	b = restart(t, a, b, sb, streams)
 	exchange()
 	take(t, sa)
 	for _, d := range []string{dirA, dirB} {
@@ -123,18 +128,18 @@ func TestRotationDuringTraffic(t *testing.T) {
 	take(t, sa)
 	take(t, sb)
 	exchange()
-	b = restart(t, a, b, sb)
+	b = restart(t, a, b, sb, streams)
 	exchange()
 }
 
 // restart replaces b by a new node at its address.
-func restart(t *testing.T, a, b *node, s *tlsconf.Source) *node {
+func restart(t *testing.T, a, b *node, s *tlsconf.Source, streams bool) *node {
 	t.Helper()
 	b.shut()
 	if err := await(t, a.down, "the loss of the peer"); err == nil {
 		t.Fatal("the stream ended without a reason")
 	}
-	n := mustNode(t, b.id, withTLS(s, b.addr))
+	n := mustNode(t, b.id, withTLS(s, b.addr, streams))
 	await(t, a.up, "the peer")
 	return n
 }
@@ -192,7 +197,7 @@ func appendFile(t *testing.T, from, to string) {
 // TestClientOverTLS: the clients for other RPCs use the same credentials.
 func TestClientOverTLS(t *testing.T) {
 	_, s := mustTLS(t, t.TempDir(), "a")
-	a, b := mustNode(t, "a", withTLS(s, "")), mustNode(t, "b", withTLS(s, ""))
+	a, b := mustNode(t, "a", withTLS(s, "", false)), mustNode(t, "b", withTLS(s, "", false))
 	link(t, a, b)
 	for _, get := range []func() error{
 		func() error {

@@ -51,12 +51,17 @@ type Transport struct {
 	ctx  context.Context
 	stop context.CancelFunc
 
-	streams   streams
-	unknown   atomic.Int64
-	snapSend  chan struct{}
-	snapRecv  chan struct{}
-	snapPace  *pacer
-	snapStats snapshotCounters
+	streams streams
+	// takesLinks: the peer port tells links from gRPC.
+	takesLinks atomic.Bool
+	links      chan struct{} // incoming
+	unnamed    chan struct{} // connections of the peer port
+	refusals   refusals
+	unknown    atomic.Int64
+	snapSend   chan struct{}
+	snapRecv   chan struct{}
+	snapPace   *pacer
+	snapStats  snapshotCounters
 }
 
 // New returns a transport that is not connected to anything yet. Client and
@@ -69,6 +74,8 @@ func New(o Options) (*Transport, error) {
 	t := &Transport{
 		o:        o,
 		direct:   make(map[string]*directConn),
+		links:    make(chan struct{}, maxLinks),
+		unnamed:  make(chan struct{}, maxUnnamed),
 		snapSend: make(chan struct{}, o.SendSnapshots),
 		snapRecv: make(chan struct{}, o.ReceiveSnapshots),
 		snapPace: newPacer(o.SnapshotBytesPerSecond),

@@ -95,6 +95,8 @@ type HelloResponse struct {
 	ClusterId     string                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	NodeId        string                 `protobuf:"bytes,3,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	// Version of the connections of frames this node takes beside Frames; 0: none.
+	FramesVersion uint32 `protobuf:"varint,5,opt,name=frames_version,json=framesVersion,proto3" json:"frames_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -157,7 +159,15 @@ func (x *HelloResponse) GetVersion() string {
 	return ""
 }
 
-// Frame is the unit of the peer stream.
+func (x *HelloResponse) GetFramesVersion() uint32 {
+	if x != nil {
+		return x.FramesVersion
+	}
+	return 0
+}
+
+// Frame is the unit of Frames, and of a connection of frames, where four bytes
+// of length (big endian) come before each.
 type Frame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Wall clock of the sender when it sent this frame, Unix milliseconds.
@@ -1716,13 +1726,14 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x03 \x01(\tR\x06nodeId\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion\"\x88\x01\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\"\xaf\x01\n" +
 	"\rHelloResponse\x12%\n" +
 	"\x0eformat_version\x18\x01 \x01(\rR\rformatVersion\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x03 \x01(\tR\x06nodeId\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion\"\xd4\x01\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12%\n" +
+	"\x0eframes_version\x18\x05 \x01(\rR\rframesVersion\"\xd4\x01\n" +
 	"\x05Frame\x12\x19\n" +
 	"\bclock_ms\x18\x01 \x01(\x03R\aclockMs\x12\x1d\n" +
 	"\n" +
