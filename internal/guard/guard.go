@@ -22,6 +22,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"kvstore/internal/deadline"
 	"kvstore/internal/fault"
 	"kvstore/internal/metrics"
 	"kvstore/internal/server/status"
@@ -67,9 +68,6 @@ func (o *Options) setDefaults() {
 	def(&o.MaxStreams, DefaultMaxStreams)
 	def(&o.DefaultTimeout, DefaultTimeout)
 	def(&o.MaxTimeout, DefaultMaxTimeout)
-	if o.Authenticate == nil {
-		o.Authenticate = Anonymous
-	}
 	if o.Metrics == nil {
 		o.Metrics = metrics.New("none").Requests()
 	}
@@ -130,10 +128,12 @@ func (g *Guard) Timeout(d time.Duration) time.Duration {
 
 // withDeadline gives ctx the deadline of a unary request.
 func (g *Guard) withDeadline(ctx context.Context, asked time.Duration) (context.Context, context.CancelFunc) {
-	if deadline, ok := ctx.Deadline(); ok && asked == 0 {
-		asked = max(time.Until(deadline), time.Nanosecond)
+	if at, ok := ctx.Deadline(); ok && asked == 0 {
+		if asked = max(time.Until(at), time.Nanosecond); asked <= g.o.MaxTimeout {
+			return ctx, func() {} // the caller's own: its transport ends it
+		}
 	}
-	return context.WithTimeout(ctx, g.Timeout(asked))
+	return deadline.WithTimeout(ctx, g.Timeout(asked))
 }
 
 // Recovered counts and logs a panic and returns the error that answers it.

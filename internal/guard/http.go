@@ -32,19 +32,19 @@ const writeGrace = 60 * time.Second
 // HTTP passes r through the chain to route; fail writes an error.
 func (g *Guard) HTTP(w http.ResponseWriter, r *http.Request, route Route, fail func(http.ResponseWriter, *http.Request, error)) {
 	start := time.Now()
-	closed := g.o.Metrics.Open(route.Method)
+	g.o.Metrics.InFlight(route.Method, 1)
 	out := &recorder{ResponseWriter: w}
 	var err error
 	defer func() {
 		p := recover()
 		if p == http.ErrAbortHandler { //nolint:errorlint // net/http's own sentinel, compared as documented
-			closed()
+			g.o.Metrics.InFlight(route.Method, -1)
 			panic(p)
 		}
 		if p != nil {
 			err = g.Recovered(route.Method, p)
 		}
-		closed()
+		g.o.Metrics.InFlight(route.Method, -1)
 		begun := out.status != 0
 		g.finishHTTP(out, r, route.Method, start, err, fail)
 		if p != nil && begun {

@@ -27,9 +27,6 @@ type Credentials struct {
 // unauthenticated.
 type Authenticator func(ctx context.Context, c Credentials) (identity string, err error)
 
-// Anonymous admits everyone without a name.
-func Anonymous(context.Context, Credentials) (string, error) { return "", nil }
-
 type identityKey struct{}
 
 // Identity returns the authenticated subject of a request, "" for anonymous.
@@ -41,6 +38,9 @@ func Identity(ctx context.Context) string {
 // authenticate puts the caller's identity into ctx. Names that begin with an
 // underscore belong to the cluster itself and are never admitted from outside.
 func (g *Guard) authenticate(ctx context.Context, c Credentials) (context.Context, error) {
+	if g.o.Authenticate == nil {
+		return ctx, nil
+	}
 	identity, err := g.o.Authenticate(ctx, c)
 	if err != nil {
 		return ctx, err
@@ -54,6 +54,15 @@ func (g *Guard) authenticate(ctx context.Context, c Credentials) (context.Contex
 	return context.WithValue(ctx, identityKey{}, identity), nil
 }
 
+// authenticateRPC is authenticate for a gRPC caller; what it shows is read only
+// where somebody looks.
+func (g *Guard) authenticateRPC(ctx context.Context, method string) (context.Context, error) {
+	if g.o.Authenticate == nil {
+		return ctx, nil
+	}
+	return g.authenticate(ctx, rpcCredentials(ctx, method))
+}
+
 // rpcCredentials reads what a gRPC caller shows.
 func rpcCredentials(ctx context.Context, method string) Credentials {
 	c := Credentials{Method: method}
@@ -63,10 +72,8 @@ func rpcCredentials(ctx context.Context, method string) Credentials {
 			c.TLS = &info.State
 		}
 	}
-	if md, ok := metadata.FromIncomingContext(ctx); ok {
-		if v := md.Get("authorization"); len(v) > 0 {
-			c.Authorization = v[0]
-		}
+	if v := metadata.ValueFromIncomingContext(ctx, "authorization"); len(v) > 0 {
+		c.Authorization = v[0]
 	}
 	return c
 }

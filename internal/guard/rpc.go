@@ -17,15 +17,15 @@ import (
 func (g *Guard) Unary() grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 		method, start := metrics.MethodName(info.FullMethod), time.Now()
-		closed := g.o.Metrics.Open(method)
+		g.o.Metrics.InFlight(method, 1)
 		defer func() {
 			if p := recover(); p != nil {
 				resp, err = nil, g.Recovered(method, p)
 			}
-			closed()
+			g.o.Metrics.InFlight(method, -1)
 			err = g.answer(method, start, err)
 		}()
-		if ctx, err = g.authenticate(ctx, rpcCredentials(ctx, method)); err != nil {
+		if ctx, err = g.authenticateRPC(ctx, method); err != nil {
 			return nil, err
 		}
 		ctx, cancel := g.withDeadline(ctx, 0)
@@ -49,15 +49,15 @@ func (g *Guard) Unary() grpc.UnaryServerInterceptor {
 func (g *Guard) Stream() grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 		method, start := metrics.MethodName(info.FullMethod), time.Now()
-		closed := g.o.Metrics.Open(method)
+		g.o.Metrics.InFlight(method, 1)
 		defer func() {
 			if p := recover(); p != nil {
 				err = g.Recovered(method, p)
 			}
-			closed()
+			g.o.Metrics.InFlight(method, -1)
 			err = g.answer(method, start, err)
 		}()
-		ctx, err := g.authenticate(ss.Context(), rpcCredentials(ss.Context(), method))
+		ctx, err := g.authenticateRPC(ss.Context(), method)
 		if err != nil {
 			return err
 		}

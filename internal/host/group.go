@@ -38,6 +38,7 @@ type group struct {
 	unsynced int  // appends that wait for their sync
 	dropped  bool // raft refused a proposal; wait for progress or a tick
 	reads    readState
+	voters   *voters // of the applied membership, nil until they are asked for
 	conf     *confWaiter
 
 	snapState    *format.State // state at the last Snapshot()

@@ -54,6 +54,24 @@ type readState struct {
 // election timeout.
 const maxDoubled = 3
 
+// confirmAlone is how long one confirmation keeps the next from starting; on
+// networks that are slower several are under way.
+const confirmAlone = 5 * time.Millisecond
+
+// wanted reports whether somebody waits for a confirmation.
+func (s *readState) wanted() bool { return len(s.waiting) > 0 || s.evaluation > 0 }
+
+// due reports whether a confirmation may start at mono: not while a recent one
+// is under way, so that under load each serves all readers of a round trip.
+func (s *readState) due(mono time.Duration) bool {
+	for _, b := range s.batches {
+		if mono-b.at < confirmAlone {
+			return false
+		}
+	}
+	return true
+}
+
 func (s *readState) failAll(err error) {
 	fail := func(b *readBatch) {
 		for _, w := range b.waiters {
@@ -120,7 +138,7 @@ func (h *Host) admitRead(w *readWaiter) {
 // the leader, a message to the leader on a follower.
 func (h *Host) confirmReads(g *group) {
 	s := &g.reads
-	if len(s.waiting) == 0 && s.evaluation == 0 {
+	if !s.wanted() || !s.due(h.opt.Clock.Mono()) {
 		return
 	}
 	term, leading := g.core.Leading()
@@ -141,7 +159,8 @@ func (h *Host) confirmReads(g *group) {
 		s.waiting = nil
 		id := h.newBatch(g, b)
 		h.opt.Out.Send(g.nodes[g.leader], &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_ReadIndex{
-			ReadIndex: &api.ReadIndexRequest{Id: id, FromReplica: uint64(g.replica), AtLeast: uint64(latest(b.waiters))}}})
+			ReadIndex: &api.ReadIndexRequest{Id: id, FromReplica: uint64(g.replica), AtLeast: uint64(latest(b.waiters)),
+				Term: g.rn.BasicStatus().GetTerm()}}})
 	}
 }
 
@@ -204,6 +223,7 @@ func (h *Host) readConfirmed(g *group, rs *raft.ReadState) {
 	b.point = ReadPoint{Group: g.id, Index: keyspace.Index(rs.Index), Clock: g.core.ReadClock(now), Physical: now.Physical}
 	g.reads.applied = append(g.reads.applied, b)
 	g.reads.doubled = 0
+	g.dirty = g.dirty || g.reads.wanted()
 }
 
 // completeReads answers batches whose index is applied and published.
@@ -265,6 +285,7 @@ func (h *Host) retryGroup(g *group, mono time.Duration) {
 		s.doubled++
 	}
 	s.waiting = s.dropLate(s.waiting, mono, g.id)
+	g.dirty = g.dirty || s.wanted()
 	for _, b := range s.applied {
 		b.waiters = s.dropLate(b.waiters, mono, g.id)
 	}
@@ -296,6 +317,10 @@ func (h *Host) serveReadIndex(g *group, from keyspace.NodeID, r *api.ReadIndexRe
 		reply(ReadPoint{}, errNotHosted(g.id))
 		return
 	}
+	if p, ok := h.vouched(g, r); ok {
+		reply(p, nil)
+		return
+	}
 	h.admitRead(&readWaiter{group: g.id, done: reply, atLeast: keyspace.Revision(r.GetAtLeast()),
 		deadline: h.opt.Clock.Mono() + h.opt.electionTimeout()})
 }
@@ -315,4 +340,5 @@ func (h *Host) readReplied(g *group, r *api.ReadIndexReply) {
 		Physical: int64(r.GetPhysical())}
 	g.reads.applied = append(g.reads.applied, b)
 	g.reads.doubled = 0
+	g.dirty = g.dirty || g.reads.wanted()
 }

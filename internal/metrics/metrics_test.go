@@ -40,7 +40,7 @@ func TestEveryMetricIsShown(t *testing.T) {
 	q.Observe("Put", "", 2*time.Millisecond)
 	q.Observe("Put", "", 2*time.Millisecond)
 	q.Observe("Get", fault.NotFound, time.Millisecond)
-	q.Open("Pipeline")
+	q.InFlight("Pipeline", 1)
 	q.Bytes(10, 20)
 	q.Panicked()
 	r.Storage(func() Storage { return Storage{LSM: 1, ValueLog: 2, RaftLog: 3, Delta: 4} })

@@ -18,8 +18,11 @@ type Requests struct {
 	inflight *prometheus.GaugeVec
 	bytes    *prometheus.CounterVec
 	panics   prometheus.Counter
-	// ok caches the observer of successes by method: the path of nearly all.
-	ok sync.Map
+	// received and sent are the two counters of bytes.
+	received, sent prometheus.Counter
+	// ok and open cache, by method, the observer of successes (the path of
+	// nearly all) and the gauge of what is in flight.
+	ok, open sync.Map
 }
 
 func newRequests(reg *prometheus.Registry) *Requests {
@@ -38,6 +41,7 @@ func newRequests(reg *prometheus.Registry) *Requests {
 			Name: "kvstore_request_panics_total", Help: "Requests that ended in a panic; each is in the log.",
 		}),
 	}
+	q.received, q.sent = q.bytes.WithLabelValues("received"), q.bytes.WithLabelValues("sent")
 	reg.MustRegister(q.duration, q.inflight, q.bytes, q.panics)
 	return q
 }
@@ -58,21 +62,22 @@ func (q *Requests) Observe(method string, code fault.Code, d time.Duration) {
 	o.(prometheus.Observer).Observe(d.Seconds())
 }
 
-// Open counts a request or stream as in progress until the returned function
-// is called.
-func (q *Requests) Open(method string) (closed func()) {
-	g := q.inflight.WithLabelValues(method)
-	g.Inc()
-	return g.Dec
+// InFlight adds change to the number of requests or streams in progress.
+func (q *Requests) InFlight(method string, change int) {
+	g, found := q.open.Load(method)
+	if !found {
+		g, _ = q.open.LoadOrStore(method, q.inflight.WithLabelValues(method))
+	}
+	g.(prometheus.Gauge).Add(float64(change))
 }
 
 // Bytes counts the sizes of requests received and answers sent.
 func (q *Requests) Bytes(received, sent int) {
 	if received > 0 {
-		q.bytes.WithLabelValues("received").Add(float64(received))
+		q.received.Add(float64(received))
 	}
 	if sent > 0 {
-		q.bytes.WithLabelValues("sent").Add(float64(sent))
+		q.sent.Add(float64(sent))
 	}
 }
 

@@ -40,6 +40,7 @@ type callState struct {
 	// only is the part of a call on one group; parts are all of them.
 	only  part
 	parts []*part
+	self  [1]*part // parts of a call on one group
 }
 
 type kind uint8

@@ -58,16 +58,37 @@ func (r *Router) newFrame(ctx context.Context, calls []*Call, done func(*Call)) 
 		r.inflight.Add(-n)
 		return refuse(errClosed())
 	}
-	f := &frame{r: r, ctx: ctx, done: done, states: make([]callState, len(calls)), wake: make(chan struct{}, 1)}
+	f := allocFrame(len(calls))
+	f.r, f.ctx, f.done, f.wake = r, ctx, done, make(chan struct{}, 1)
 	// One more than the calls: begin holds the frame open.
 	f.open.Store(int32(n) + 1)
 	return f
 }
 
+// solo is a frame of one call in one piece: unary calls are many.
+type solo struct {
+	frame
+	state [1]callState
+}
+
+// allocFrame returns a frame with room for n calls.
+func allocFrame(n int) *frame {
+	if n > 1 {
+		return &frame{states: make([]callState, n)}
+	}
+	s := &solo{}
+	s.states = s.state[:]
+	return &s.frame
+}
+
 // begin validates and plans every call and dispatches all parts at once.
 func (f *frame) begin(calls []*Call) {
 	now := f.r.o.Clock.Mono()
-	parts := make([]*part, 0, len(calls))
+	var few [4]*part
+	parts := few[:0]
+	if len(calls) > len(few) {
+		parts = make([]*part, 0, len(calls))
+	}
 	for i, c := range calls {
 		st := &f.states[i]
 		st.call, st.frame = c, f
@@ -138,7 +159,8 @@ func (f *frame) plan(st *callState) (ready bool, err error) {
 // whole makes the call one part.
 func (st *callState) whole(g keyspace.GroupID) {
 	st.only = part{st: st, group: g}
-	st.parts = []*part{&st.only}
+	st.self[0] = &st.only
+	st.parts = st.self[:]
 	st.open.Store(1)
 }
 

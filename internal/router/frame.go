@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kvstore/internal/deadline"
 	"kvstore/internal/fault"
 )
 
@@ -194,8 +195,8 @@ func (f *frame) unresolved(st *callState) {
 }
 
 // within returns the frame's context with a deadline on env.Clock.Mono.
-func (f *frame) within(deadline time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(f.ctx, deadline-f.r.o.Clock.Mono())
+func (f *frame) within(until time.Duration) (context.Context, context.CancelFunc) {
+	return deadline.WithTimeout(f.ctx, until-f.r.o.Clock.Mono())
 }
 
 // errCrossGroup names the groups of an atomic batch.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/deadline"
 	"kvstore/internal/fault"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
@@ -66,7 +67,7 @@ func (gr *groupRead) start() {
 	}
 	left := latest - f.r.o.Clock.Mono()
 	var ctx context.Context
-	ctx, gr.cancel = context.WithTimeout(f.ctx, min(left, f.r.o.ReadAttempt))
+	ctx, gr.cancel = deadline.WithTimeout(f.ctx, min(left, f.r.o.ReadAttempt))
 	f.r.o.Host.ReadIndex(ctx, gr.group, func(point host.ReadPoint, err error) {
 		f.push(func(f *frame) { gr.confirmed(point, err, latest) })
 	})

@@ -398,7 +398,10 @@ type ReadIndexRequest struct {
 	Id          uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	FromReplica uint64                 `protobuf:"varint,2,opt,name=from_replica,json=fromReplica,proto3" json:"from_replica,omitempty"`
 	// The answer's clock must reach this revision.
-	AtLeast       uint64 `protobuf:"varint,3,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	AtLeast uint64 `protobuf:"varint,3,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	// The sender's term when its readers had come; 0 from versions that did not
+	// say.
+	Term          uint64 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -450,6 +453,13 @@ func (x *ReadIndexRequest) GetFromReplica() uint64 {
 func (x *ReadIndexRequest) GetAtLeast() uint64 {
 	if x != nil {
 		return x.AtLeast
+	}
+	return 0
+}
+
+func (x *ReadIndexRequest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
 	}
 	return 0
 }
@@ -1750,11 +1760,12 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\x10read_index_reply\x18\x04 \x01(\v2\x1a.kvstore.v1.ReadIndexReplyH\x00R\x0ereadIndexReply\x122\n" +
 	"\x06closed\x18\x05 \x01(\v2\x18.kvstore.v1.ClosedUpdateH\x00R\x06closed\x12#\n" +
 	"\flost_replica\x18\x06 \x01(\x04H\x00R\vlostReplicaB\x06\n" +
-	"\x04body\"`\n" +
+	"\x04body\"t\n" +
 	"\x10ReadIndexRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12!\n" +
 	"\ffrom_replica\x18\x02 \x01(\x04R\vfromReplica\x12\x19\n" +
-	"\bat_least\x18\x03 \x01(\x04R\aatLeast\"\x82\x01\n" +
+	"\bat_least\x18\x03 \x01(\x04R\aatLeast\x12\x12\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term\"\x82\x01\n" +
 	"\x0eReadIndexReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +

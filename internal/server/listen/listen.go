@@ -40,6 +40,9 @@ const (
 	idleTimeout       = 5 * time.Minute
 	windowBytes       = 1 << 20
 	connWindowBytes   = 4<<20 - 1
+	// streamWorkers are goroutines that run one request after the other on
+	// stacks that have grown already; requests beyond them start their own.
+	streamWorkers = 64
 )
 
 // Options configure a Server. Guard is required.
@@ -98,6 +101,9 @@ func newGRPC(o Options) *grpc.Server {
 		grpc.ConnectionTimeout(readHeaderTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 15 * time.Second}),
+	}
+	if o.HTTP == nil {
+		opts = append(opts, grpc.NumStreamWorkers(streamWorkers))
 	}
 	if o.TLS != nil && o.HTTP == nil {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(o.TLS.Clone())))

@@ -8,16 +8,27 @@ import (
 	"kvstore/internal/router"
 )
 
-// do runs one operation and returns its result.
-func (s *Service) do(ctx context.Context, op *api.PipelineOp) (*api.PipelineResult, error) {
-	call := &router.Call{Op: op, Identity: guard.Identity(ctx)}
-	s.b.Do(ctx, call)
-	return call.Result, call.Err
+// unary is the one operation of a call with all that its way needs.
+type unary struct {
+	op     api.PipelineOp
+	result api.PipelineResult
+	call   router.Call
+	calls  [1]*router.Call
+}
+
+// run executes u.op and returns its result.
+func (u *unary) run(ctx context.Context, b Backend) (*api.PipelineResult, error) {
+	u.call = router.Call{Op: &u.op, Result: &u.result, Identity: guard.Identity(ctx)}
+	u.calls[0] = &u.call
+	b.Do(ctx, u.calls[:]...)
+	return u.call.Result, u.call.Err
 }
 
 // Put writes one key.
 func (s *Service) Put(ctx context.Context, q *api.PutRequest) (*api.PutResponse, error) {
-	res, err := s.do(ctx, &api.PipelineOp{Op: &api.PipelineOp_Put{Put: q}})
+	u := &unary{}
+	u.op.Op = &api.PipelineOp_Put{Put: q}
+	res, err := u.run(ctx, s.b)
 	if err != nil {
 		return nil, err
 	}
@@ -26,7 +37,9 @@ func (s *Service) Put(ctx context.Context, q *api.PutRequest) (*api.PutResponse,
 
 // Get reads one key.
 func (s *Service) Get(ctx context.Context, q *api.GetRequest) (*api.GetResponse, error) {
-	res, err := s.do(ctx, &api.PipelineOp{Op: &api.PipelineOp_Get{Get: q}})
+	u := &unary{}
+	u.op.Op = &api.PipelineOp_Get{Get: q}
+	res, err := u.run(ctx, s.b)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +48,9 @@ func (s *Service) Get(ctx context.Context, q *api.GetRequest) (*api.GetResponse,
 
 // Delete removes one key.
 func (s *Service) Delete(ctx context.Context, q *api.DeleteRequest) (*api.DeleteResponse, error) {
-	res, err := s.do(ctx, &api.PipelineOp{Op: &api.PipelineOp_Delete{Delete: q}})
+	u := &unary{}
+	u.op.Op = &api.PipelineOp_Delete{Delete: q}
+	res, err := u.run(ctx, s.b)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +59,9 @@ func (s *Service) Delete(ctx context.Context, q *api.DeleteRequest) (*api.Delete
 
 // BatchPut writes many keys; the response says per item what happened.
 func (s *Service) BatchPut(ctx context.Context, q *api.BatchPutRequest) (*api.BatchPutResponse, error) {
-	res, err := s.do(ctx, &api.PipelineOp{Op: &api.PipelineOp_BatchPut{BatchPut: q}})
+	u := &unary{}
+	u.op.Op = &api.PipelineOp_BatchPut{BatchPut: q}
+	res, err := u.run(ctx, s.b)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +70,9 @@ func (s *Service) BatchPut(ctx context.Context, q *api.BatchPutRequest) (*api.Ba
 
 // BatchGet reads many keys; the response says per item what happened.
 func (s *Service) BatchGet(ctx context.Context, q *api.BatchGetRequest) (*api.BatchGetResponse, error) {
-	res, err := s.do(ctx, &api.PipelineOp{Op: &api.PipelineOp_BatchGet{BatchGet: q}})
+	u := &unary{}
+	u.op.Op = &api.PipelineOp_BatchGet{BatchGet: q}
+	res, err := u.run(ctx, s.b)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +81,9 @@ func (s *Service) BatchGet(ctx context.Context, q *api.BatchGetRequest) (*api.Ba
 
 // BatchDelete removes many keys; the response says per item what happened.
 func (s *Service) BatchDelete(ctx context.Context, q *api.BatchDeleteRequest) (*api.BatchDeleteResponse, error) {
-	res, err := s.do(ctx, &api.PipelineOp{Op: &api.PipelineOp_BatchDelete{BatchDelete: q}})
+	u := &unary{}
+	u.op.Op = &api.PipelineOp_BatchDelete{BatchDelete: q}
+	res, err := u.run(ctx, s.b)
 	if err != nil {
 		return nil, err
 	}

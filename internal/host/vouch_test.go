@@ -1,0 +1,123 @@
+package host
+
+import (
+	"slices"
+	"testing"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
+)
+
+// A follower's read in a group of three takes one message to the leader and
+// one back: no raft message gets through here.
+func TestFollowerVouchesForTheLeader(t *testing.T) {
+	c := newCluster(t, 3, 3)
+	c.write(testOp("k", "v"))
+	n := c.nodes[2]
+	c.drop = func(_, _ *node, m *api.GroupMessage) bool {
+		if r := m.GetReadIndex(); r != nil && r.GetTerm() != n.group().rn.BasicStatus().GetTerm() {
+			t.Errorf("asked in term %d", r.GetTerm())
+		}
+		return m.GetRaft() != nil
+	}
+	answered := false
+	n.host.ReadIndex(t.Context(), testGroup, func(_ ReadPoint, err error) { answered = err == nil })
+	for range 3 {
+		c.step()
+	}
+	if !answered {
+		t.Fatal("not answered in one round trip")
+	}
+	c.drop = nil
+	c.mustGet(n, "k", "v")
+}
+
+// Only a voter that is a quorum with the leader vouches for it, in its term and
+// up to its ceiling.
+func TestWhoVouches(t *testing.T) {
+	for _, voters := range []int{3, 5} {
+		c := newCluster(t, voters, voters)
+		c.write(testOp("k", "v"))
+		n := c.serving()
+		g := n.group()
+		term, _ := g.core.Leading()
+		good := func() *api.ReadIndexRequest {
+			return &api.ReadIndexRequest{FromReplica: 2, Term: uint64(term)}
+		}
+		for name, change := range map[string]func(*api.ReadIndexRequest){
+			"":             func(*api.ReadIndexRequest) {},
+			"later term":   func(r *api.ReadIndexRequest) { r.Term++ },
+			"earlier term": func(r *api.ReadIndexRequest) { r.Term-- },
+			"no term":      func(r *api.ReadIndexRequest) { r.Term = 0 },
+			"no voter":     func(r *api.ReadIndexRequest) { r.FromReplica = 9 },
+			"itself":       func(r *api.ReadIndexRequest) { r.FromReplica = uint64(g.replica) },
+			"ceiling":      func(r *api.ReadIndexRequest) { r.AtLeast = uint64(g.core.ReadCeiling()) + 1 },
+		} {
+			r := good()
+			change(r)
+			if _, ok := n.host.vouched(g, r); ok != (name == "" && voters == 3) {
+				t.Errorf("%d voters, %q: vouched %v", voters, name, ok)
+			}
+		}
+		p, _ := n.host.vouched(g, good())
+		if voters == 3 && (uint64(p.Index) != g.rn.BasicStatus().GetCommit() || p.Clock == 0) {
+			t.Errorf("point %+v", p)
+		}
+	}
+}
+
+func TestMajority(t *testing.T) {
+	for _, c := range []struct {
+		voters, replicas []uint64
+		want             bool
+	}{
+		{[]uint64{1}, []uint64{1, 2}, true},
+		{[]uint64{1, 2}, []uint64{1, 2}, true},
+		{[]uint64{1, 2}, []uint64{1, 3}, false},
+		{[]uint64{1, 2, 3}, []uint64{1, 1}, false},
+		{[]uint64{1, 2, 3, 4}, []uint64{1, 2}, false},
+		{nil, []uint64{1, 2}, false},
+	} {
+		if got := majority(c.voters, c.replicas); got != c.want {
+			t.Errorf("%v of %v: %v", c.replicas, c.voters, got)
+		}
+	}
+}
+
+// Readers that come while a confirmation is under way share the next one; one
+// that takes long does not hold them up.
+func TestReadersShareConfirmations(t *testing.T) {
+	var batches []int
+	c := newCluster(t, 3, 3, func(c *cluster) {
+		c.opt = func(o *Options) { o.Hooks.ReadBatch = func(n int) { batches = append(batches, n) } }
+	})
+	n := c.serving()
+	batches = nil
+	answers := 0
+	read := func() {
+		n.host.ReadIndex(t.Context(), testGroup, func(_ ReadPoint, err error) {
+			if answers++; fault.CodeOf(err) != "" {
+				t.Error(err)
+			}
+		})
+		if err := n.host.Step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 6 {
+		read()
+	}
+	if !slices.Equal(batches, []int{1}) {
+		t.Fatalf("batches %v while the first is under way", batches)
+	}
+	c.elapsed.Add(int64(confirmAlone))
+	read()
+	if !slices.Equal(batches, []int{1, 6}) {
+		t.Fatalf("batches %v after %v", batches, confirmAlone)
+	}
+	read()
+	c.pump("all are answered", func() bool { return answers == 8 })
+	if !slices.Equal(batches, []int{1, 6, 1}) {
+		t.Errorf("batches %v in the end", batches)
+	}
+}

@@ -1,0 +1,26 @@
+package router
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+// TestDoAllocations bounds what one operation costs in a frame of its own, the
+// fake host's share (about 5) included.
+func TestDoAllocations(t *testing.T) {
+	h := newHost("a")
+	r, err := New(Options{Node: "a", Host: h, Peers: &fakePeers{}, Directory: &fakeDirectory{m: testMap()}, Clock: newClock(), Rand: &countRand{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	put, get := putCall("", "key", "value"), getCall("", "key")
+	if n := testing.AllocsPerRun(200, func() { h.submits = h.submits[:0]; r.Do(ctx, put) }); n > 12 {
+		t.Errorf("put: %v allocations, want at most 12", n)
+	}
+	if n := testing.AllocsPerRun(200, func() { h.reads = h.reads[:0]; r.Do(ctx, get) }); n > 18 {
+		t.Errorf("get: %v allocations, want at most 18", n)
+	}
+}
