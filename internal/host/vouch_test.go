@@ -13,6 +13,7 @@ import (
 func TestFollowerVouchesForTheLeader(t *testing.T) {
 	c := newCluster(t, 3, 3)
 	c.write(testOp("k", "v"))
+	c.settle() // the follower knows what is committed
 	n := c.nodes[2]
 	c.drop = func(_, _ *node, m *api.GroupMessage) bool {
 		if r := m.GetReadIndex(); r != nil && r.GetTerm() != n.group().rn.BasicStatus().GetTerm() {
