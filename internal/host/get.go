@@ -168,14 +168,3 @@ func (h *Host) PointAt(id keyspace.GroupID, rev keyspace.Revision) (ReadPoint, e
 	}
 	return ReadPoint{Group: id, Index: p.index, Rev: rev, Clock: rev}, nil
 }
-
-// Clock confirms leadership, waits until all that was stamped is applied, and
-// moves the group's clock to at least atLeast: nothing is ever written at or
-// below the answer afterwards. Leader only.
-func (h *Host) Clock(ctx context.Context, id keyspace.GroupID, atLeast keyspace.Revision) (keyspace.Revision, error) {
-	limit := keyspace.RevisionAt(h.opt.Clock.Wall() + 10*h.opt.electionTimeout().Milliseconds())
-	if g := h.lookup(id); g != nil && g.published.Load() != nil {
-		limit = max(limit, g.published.Load().ceiling)
-	}
-	return h.clock(ctx, id, atLeast, limit)
-}
