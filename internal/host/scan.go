@@ -78,6 +78,8 @@ type scan struct {
 	sources []source
 	page    ScanPage
 	bytes   int
+	// record is the present one, here so that it is not allocated for each.
+	record format.Record
 	// given counts the records of the page, last is the key of the latest.
 	given int
 	last  []byte
@@ -219,12 +221,12 @@ func (s *scan) take(it *mvcc.Scanner) (full bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	rec, err := format.DecodeRecord(value, it.Revision())
+	s.record, err = format.DecodeRecord(value, it.Revision())
 	if err != nil {
 		return false, fmt.Errorf("key %q: %w", key, err)
 	}
-	r := &s.request
-	if !rec.Exists(r.Revision.UnixMilli()) || !hasTags(&rec, r.Tags) {
+	r, rec := &s.request, &s.record
+	if !rec.Exists(r.Revision.UnixMilli()) || !hasTags(rec, r.Tags) {
 		return false, nil
 	}
 	if r.CountOnly {
@@ -239,7 +241,7 @@ func (s *scan) take(it *mvcc.Scanner) (full bool, err error) {
 		s.endBehind(s.last)
 		return true, nil
 	}
-	return false, s.give(it, key, &rec, size)
+	return false, s.give(it, key, rec, size)
 }
 
 func (s *scan) give(it *mvcc.Scanner, key []byte, rec *format.Record, size int) error {
