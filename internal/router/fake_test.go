@@ -55,6 +55,7 @@ type fakeHost struct {
 	// readable says what a list may read here; together makes that fail.
 	readable func(keyspace.GroupID) bool
 	together error
+	gate     chan struct{} // holds Clocks until it is closed
 
 	mu      sync.Mutex
 	rev     keyspace.Revision
@@ -163,7 +164,20 @@ func (h *fakeHost) Get(_ context.Context, p host.ReadPoint, ns keyspace.Namespac
 	return rec, nil
 }
 
+func (h *fakeHost) GetEach(ctx context.Context, p host.ReadPoint, ns keyspace.NamespaceID, n int, key func(int) string, keysOnly bool,
+	each func(int, *format.Record, error) bool) error {
+	for i := range n {
+		if rec, err := h.Get(ctx, p, ns, key(i), keysOnly); !each(i, rec, err) {
+			break
+		}
+	}
+	return nil
+}
+
 func (h *fakeHost) Clocks(_ context.Context, groups []keyspace.GroupID, atLeast keyspace.Revision) []host.ClockReading {
+	if h.gate != nil {
+		<-h.gate
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var out []host.ClockReading
