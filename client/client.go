@@ -11,8 +11,10 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
 
 	"kvstore/internal/env/system"
+	"kvstore/internal/wirebuf"
 )
 
 // Client is a connection to a cluster. It is safe for concurrent use, and one
@@ -161,6 +163,7 @@ func (c *Client) dial(addr string, connect func(context.Context, string) (net.Co
 		grpc.WithReadBufferSize(connBufferBytes),
 		grpc.WithWriteBufferSize(connBufferBytes),
 		grpc.WithContextDialer(connect),
+		experimental.WithBufferPool(wirebuf.Pool),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: probeBackoffFirst, Multiplier: 1.6, Jitter: 0.2, MaxDelay: redialMost},
 			MinConnectTimeout: c.cfg.ConnectTimeout,

@@ -4,11 +4,14 @@ import (
 	"context"
 	"iter"
 
+	"google.golang.org/grpc"
+
 	api "kvstore/api/kvstore/v1"
 )
 
 // List returns one page of keys in order (at most 1,000 unless WithLimit says
-// otherwise, at most about 4 MB). Page.Token continues on the same snapshot.
+// otherwise, at most about 4 MB). Page.Token continues on the same snapshot. The
+// records of a page share its memory.
 func (c *Client) List(ctx context.Context, opts ...ListOption) (Page, error) {
 	return c.list(ctx, c.listCall(opts))
 }
@@ -66,19 +69,25 @@ func (c *Client) list(ctx context.Context, l *listCall) (Page, error) {
 		Namespace: l.namespace, Prefix: l.prefix, Start: l.start, End: l.end, Limit: l.limit,
 		KeysOnly: l.keysOnly, Reverse: l.reverse, ContinuationToken: l.token, Tags: l.tags, CountOnly: l.countOnly,
 	}
-	r, err := unary(ctx, c, readUnary, request, api.KVStoreClient.List)
+	answer, err := unary(ctx, c, readUnary, request, listUndecoded)
 	if err != nil {
 		return Page{}, err
 	}
-	page := Page{Token: r.GetContinuationToken(), Revision: r.GetRevision(), Count: r.GetCount()}
-	page.Records = make([]Record, len(r.GetRecords()))
-	for i, m := range r.GetRecords() {
-		page.Records[i] = recordFromAPI(m)
+	var page Page
+	if err := decodePage(answer.ProtoReflect().GetUnknown(), &page); err != nil {
+		return Page{}, unreadable(false, err)
+	}
+	for i := range page.Records {
 		if err := page.Records[i].verify(l.keysOnly); err != nil {
 			return Page{}, err
 		}
 	}
 	return page, nil
+}
+
+// listUndecoded is api.KVStoreClient.List with an answer for decodePage.
+func listUndecoded(stub api.KVStoreClient, ctx context.Context, in *api.ListRequest, opts ...grpc.CallOption) (*api.ListResponse, error) {
+	return stub.List(ctx, in, append(opts, grpc.ForceCodecV2(listCodec))...)
 }
 
 func recordFromAPI(m *api.Record) Record {

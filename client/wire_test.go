@@ -156,6 +156,52 @@ func TestDecodedAnswersEqualGenerated(t *testing.T) {
 	}
 }
 
+func TestDecodedPagesEqualGenerated(t *testing.T) {
+	r := newWireRand(t)
+	for range 200 {
+		page := &api.ListResponse{ContinuationToken: r.text(), Revision: r.Uint64(), Count: r.Uint64()}
+		var want []Record
+		for range r.IntN(30) {
+			record := r.record()
+			page.Records = append(page.Records, record)
+			want = append(want, recordFromAPI(record))
+			if last := &want[len(want)-1]; len(last.Value) == 0 {
+				last.Value = nil
+			}
+		}
+		var got Page
+		if err := decodePage(mustMarshal(t, page), &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.Token != page.ContinuationToken || got.Revision != page.Revision || got.Count != page.Count || len(got.Records) != len(want) {
+			t.Fatalf("decoded %+v, want %v", got, page)
+		}
+		for i := range want {
+			if !reflect.DeepEqual(got.Records[i], want[i]) {
+				t.Fatalf("decoded\n%+v\nwant\n%+v", got.Records[i], want[i])
+			}
+			_ = append(got.Records[i].Value, "more"...) // must not reach the next record
+		}
+	}
+}
+
+// A page costs a few allocations, whatever the number of its records.
+func TestPagesAllocateLittle(t *testing.T) {
+	page := &api.ListResponse{}
+	for range 500 {
+		page.Records = append(page.Records, &api.Record{Key: "a key of some length", Value: make([]byte, 100), Version: 1, Revision: 9})
+	}
+	b := mustMarshal(t, page)
+	n := testing.AllocsPerRun(20, func() {
+		if err := decodePage(b, &Page{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n > 5 {
+		t.Fatalf("%v allocations", n)
+	}
+}
+
 func TestDecodedStatusEqualsGenerated(t *testing.T) {
 	r := newWireRand(t)
 	for range 500 {
@@ -173,6 +219,7 @@ func FuzzDecode(f *testing.F) {
 		Results: []*api.BatchGetResult{{Record: &api.Record{Key: "k", Tags: map[string]string{"a": "b"}}}, {Status: &api.Status{Code: "not_found"}}}}}}))
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		resultID(b)
+		_ = decodePage(bytes.Clone(b), &Page{})
 		for op := fieldOpPut; op <= fieldOpBatchDelete; op++ {
 			body, err := decodeResult(bytes.Clone(b), op)
 			if err != nil {

@@ -49,6 +49,15 @@ type ScanRequest struct {
 	Tags       map[string]string
 }
 
+// ScanPoint is a group to scan and what makes a revision whole on replicas
+// where it is not closed.
+type ScanPoint struct {
+	Group keyspace.GroupID
+	// Index is ClockReading.Index of a reading at or above the revision; 0 when
+	// there is none.
+	Index keyspace.Index
+}
+
 // ScanItem is a record with its key.
 type ScanItem struct {
 	Key    string

@@ -153,15 +153,15 @@ func TestScanPages(t *testing.T) {
 		}
 		c.write(op)
 	}
-	var at keyspace.Revision
+	var reading ClockReading
 	var err error
-	c.call("the clock", func() { at, err = n.host.Clock(context.Background(), testGroup, 0) })
+	c.call("the clock", func() { reading, err = n.host.Clock(context.Background(), testGroup, 0) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.write(testOp("a-later", "not seen"))
 	for range 80 {
-		r := ScanRequest{Namespace: keyspace.DefaultNamespace, Revision: at, Reverse: rng.IntN(2) == 0, Limit: rng.IntN(12), KeysOnly: rng.IntN(2) == 0}
+		r := ScanRequest{Namespace: keyspace.DefaultNamespace, Revision: reading.Clock, Reverse: rng.IntN(2) == 0, Limit: rng.IntN(12), KeysOnly: rng.IntN(2) == 0}
 		if rng.IntN(2) == 0 {
 			r.MaxBytes = 1 + rng.IntN(900)
 		}

@@ -66,36 +66,101 @@ func (h *Host) ReadIndexWait(ctx context.Context, id keyspace.GroupID, atLeast k
 }
 
 func (h *Host) getAt(g *group, p ReadPoint, ns keyspace.NamespaceID, key string, keysOnly bool) (*format.Record, error) {
-	pub, err := g.acquire(h)
+	r, err := h.lookAt(g, p)
 	if err != nil {
 		return nil, err
 	}
-	defer pub.instance.release(h)
-	if pub.index < p.Index {
-		return nil, errYounger(p)
-	}
-	view := h.opt.Store.View()
-	defer view.Close()
-	var buf [64]byte
-	value, rev, ok, err := view.Get(pub.instance.id, keyspace.AppendDataKey(buf[:0], ns, []byte(key)), p.Rev)
-	if err != nil || !ok {
+	defer r.close()
+	rec := new(format.Record)
+	found, err := r.get(ns, key, keysOnly, rec)
+	if err != nil || !found {
 		return nil, err
-	}
-	rec, err := format.DecodeRecord(value, rev)
-	if err != nil {
-		return nil, fmt.Errorf("key %q in group %d: %w", key, g.id, err)
-	}
-	if keysOnly {
-		rec.Value = nil
-		return &rec, nil
-	}
-	if err := joinChunks(view, pub.instance.id, &rec); err != nil {
-		return nil, fmt.Errorf("key %q in group %d: %w", key, g.id, err)
 	}
 	if rec.Flags&format.FlagChunked == 0 {
 		rec.Value = slices.Clone(rec.Value)
 	}
-	return &rec, nil
+	return rec, nil
+}
+
+// GetEach is Get for many keys of a group with one view of its replica. It
+// calls each with every key's number in order and its record or error, until
+// that returns false; the record is valid during the call, with its value.
+func (h *Host) GetEach(ctx context.Context, p ReadPoint, ns keyspace.NamespaceID, n int, key func(int) string, keysOnly bool,
+	each func(i int, rec *format.Record, err error) bool) error {
+	g := h.lookup(p.Group)
+	if g == nil {
+		return errNotHosted(p.Group)
+	}
+	r, err := h.lookAt(g, p)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	var rec format.Record
+	for i := range n {
+		found, err := r.get(ns, key(i), keysOnly, &rec)
+		at := &rec
+		switch {
+		case err != nil:
+		case !found || rec.Flags&format.FlagTombstone != 0:
+			err = notFound(key(i))
+		case rec.Expires != 0 && rec.Expires <= max(p.Physical, p.Clock.UnixMilli()):
+			at, err = h.Get(ctx, p, ns, key(i), keysOnly) // perhaps it has to wait
+		}
+		if !each(i, at, err) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// look is a view of a replica at a point.
+type look struct {
+	host     *Host
+	group    *group
+	instance *instance
+	view     *mvcc.View
+	rev      keyspace.Revision
+	key      []byte // buffer of disk keys
+}
+
+// lookAt holds the replica of a point's group; close must be called.
+func (h *Host) lookAt(g *group, p ReadPoint) (look, error) {
+	pub, err := g.acquire(h)
+	if err != nil {
+		return look{}, err
+	}
+	if pub.index < p.Index {
+		pub.instance.release(h)
+		return look{}, errYounger(p)
+	}
+	return look{host: h, group: g, instance: pub.instance, view: h.opt.Store.View(), rev: p.Rev}, nil
+}
+
+func (r *look) close() {
+	r.view.Close()
+	r.instance.release(r.host)
+}
+
+// get reads one key into rec, whose value is valid until close unless it was
+// joined from chunks.
+func (r *look) get(ns keyspace.NamespaceID, key string, keysOnly bool, rec *format.Record) (found bool, err error) {
+	r.key = keyspace.AppendDataKey(r.key[:0], ns, []byte(key))
+	value, rev, ok, err := r.view.Get(r.instance.id, r.key, r.rev)
+	if err != nil || !ok {
+		return false, err
+	}
+	if *rec, err = format.DecodeRecord(value, rev); err != nil {
+		return false, fmt.Errorf("key %q in group %d: %w", key, r.group.id, err)
+	}
+	if keysOnly {
+		rec.Value = nil
+		return true, nil
+	}
+	if err := joinChunks(r.view, r.instance.id, rec); err != nil {
+		return false, fmt.Errorf("key %q in group %d: %w", key, r.group.id, err)
+	}
+	return true, nil
 }
 
 // errYounger answers a permission that an earlier replica on this node gave:
@@ -167,15 +232,4 @@ func (h *Host) PointAt(id keyspace.GroupID, rev keyspace.Revision) (ReadPoint, e
 			"revision", uint64(rev), "closed", uint64(p.closed))
 	}
 	return ReadPoint{Group: id, Index: p.index, Rev: rev, Clock: rev}, nil
-}
-
-// Clock confirms leadership, waits until all that was stamped is applied, and
-// moves the group's clock to at least atLeast: nothing is ever written at or
-// below the answer afterwards. Leader only.
-func (h *Host) Clock(ctx context.Context, id keyspace.GroupID, atLeast keyspace.Revision) (keyspace.Revision, error) {
-	limit := keyspace.RevisionAt(h.opt.Clock.Wall() + 10*h.opt.electionTimeout().Milliseconds())
-	if g := h.lookup(id); g != nil && g.published.Load() != nil {
-		limit = max(limit, g.published.Load().ceiling)
-	}
-	return h.clock(ctx, id, atLeast, limit)
 }

@@ -81,9 +81,9 @@ func TestExpiryIsHiddenFromLists(t *testing.T) {
 	var page ScanPage
 	var err error
 	c.call("a list", func() {
-		var at keyspace.Revision
+		var at ClockReading
 		if at, err = c.nodes[0].host.Clock(context.Background(), testGroup, 0); err == nil {
-			page, err = c.nodes[0].host.Scan(context.Background(), testGroup, ScanRequest{Namespace: keyspace.DefaultNamespace, Revision: at})
+			page, err = c.nodes[0].host.Scan(context.Background(), testGroup, ScanRequest{Namespace: keyspace.DefaultNamespace, Revision: at.Clock})
 		}
 	})
 	if err != nil || len(page.Items) != 0 {

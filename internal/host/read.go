@@ -125,13 +125,17 @@ func (h *Host) admitRead(w *readWaiter) {
 		return
 	}
 	if g.reads.count >= h.opt.MaxWaitingReads {
-		w.done(ReadPoint{}, fault.New(fault.Overloaded, "too many reads wait for this group",
-			"group", g.id, "limit", h.opt.MaxWaitingReads).WithRetry(h.opt.TickInterval))
+		w.done(ReadPoint{}, h.errManyReads(g))
 		return
 	}
 	g.reads.waiting = append(g.reads.waiting, w)
 	g.reads.count++
 	g.dirty = true
+}
+
+func (h *Host) errManyReads(g *group) error {
+	return fault.New(fault.Overloaded, "too many reads wait for this group",
+		"group", g.id, "limit", h.opt.MaxWaitingReads).WithRetry(h.opt.TickInterval)
 }
 
 // confirmReads starts one ReadIndex for everything that waits: raft's own on
@@ -341,4 +345,37 @@ func (h *Host) readReplied(g *group, r *api.ReadIndexReply) {
 	g.reads.applied = append(g.reads.applied, b)
 	g.reads.doubled = 0
 	g.dirty = g.dirty || g.reads.wanted()
+}
+
+// awaitIndex waits until a replica here has applied index.
+func (h *Host) awaitIndex(ctx context.Context, id keyspace.GroupID, index keyspace.Index) error {
+	if g := h.lookup(id); g != nil {
+		if p := g.published.Load(); p != nil && p.index >= index {
+			return nil
+		}
+	}
+	out := make(chan error, 1)
+	w := &readWaiter{group: id, deadline: h.deadline(ctx), done: func(_ ReadPoint, err error) { out <- err }}
+	h.control(func() { h.admitIndex(w, index) })
+	select {
+	case err := <-out:
+		return err
+	case <-ctx.Done():
+		return fault.Wrap(fault.DeadlineExceeded, ctx.Err(), "the replica did not catch up in time", "group", id, "index", index)
+	}
+}
+
+// admitIndex lets w wait beside the confirmed reads for an index to be applied.
+func (h *Host) admitIndex(w *readWaiter, index keyspace.Index) {
+	g := h.groups[w.group]
+	switch {
+	case g == nil || g.core == nil:
+		w.done(ReadPoint{}, errNotHosted(w.group))
+	case g.reads.count >= h.opt.MaxWaitingReads:
+		w.done(ReadPoint{}, h.errManyReads(g))
+	default:
+		g.reads.count++
+		g.reads.applied = append(g.reads.applied, &readBatch{
+			waiters: []*readWaiter{w}, point: ReadPoint{Group: g.id, Index: index}})
+	}
 }

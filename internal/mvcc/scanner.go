@@ -226,6 +226,9 @@ func (s *Scanner) Valid() bool { return s.valid }
 // Key returns the current key without instance.
 func (s *Scanner) Key() []byte { return s.key }
 
+// Instance is the instance that is scanned.
+func (s *Scanner) Instance() keyspace.InstanceID { return s.options.Instance }
+
 // Revision returns the current version.
 func (s *Scanner) Revision() keyspace.Revision { return s.rev }
 

@@ -15,30 +15,38 @@ func (p *part) acknowledge(q *replica.Request) {
 		if o := &q.Ops[0]; o.Result.Err != nil {
 			c.fail(o.Result.Err)
 		} else {
-			c.Result.Result = &api.PipelineResult_Put{Put: putResponse(o)}
+			answer := new(api.PutResponse)
+			fillPut(answer, o)
+			c.Result.Result = &api.PipelineResult_Put{Put: answer}
 		}
 	case kindDelete:
 		if o := &q.Ops[0]; o.Result.Err != nil {
 			c.fail(o.Result.Err)
 		} else {
-			c.Result.Result = &api.PipelineResult_Delete{Delete: deleteResponse(o)}
+			answer := new(api.DeleteResponse)
+			fillDelete(answer, o)
+			c.Result.Result = &api.PipelineResult_Delete{Delete: answer}
 		}
 	case kindBatchPut:
 		results := c.Result.GetBatchPut().Results
+		answers := make([]api.PutResponse, len(q.Ops))
 		for n := range q.Ops {
 			if o, res := &q.Ops[n], results[p.item(n)]; o.Result.Err != nil {
 				res.Status = ErrorStatus(o.Result.Err)
 			} else {
-				res.Put = putResponse(o)
+				res.Put = &answers[n]
+				fillPut(res.Put, o)
 			}
 		}
 	case kindBatchDelete:
 		results := c.Result.GetBatchDelete().Results
+		answers := make([]api.DeleteResponse, len(q.Ops))
 		for n := range q.Ops {
 			if o, res := &q.Ops[n], results[p.item(n)]; o.Result.Err != nil {
 				res.Status = ErrorStatus(o.Result.Err)
 			} else {
-				res.Delete = deleteResponse(o)
+				res.Delete = &answers[n]
+				fillDelete(res.Delete, o)
 			}
 		}
 	default:

@@ -81,8 +81,10 @@ func kindOf(op *api.PipelineOp) kind {
 type part struct {
 	st    *callState
 	group keyspace.GroupID
-	// items are the positions in the batch, nil for the whole call.
+	// items are the positions in the batch, nil for the whole call; count is
+	// their number in a batch.
 	items []int
+	count int
 
 	// attempts counts dispatches; asked is the node of the last forward.
 	attempts int

@@ -35,28 +35,29 @@ func condition(c *api.Condition) replica.Condition {
 	}
 }
 
-func putResponse(o *replica.Op) *api.PutResponse {
-	return &api.PutResponse{
-		Version: o.Result.Version, Revision: uint64(o.Result.Revision),
-		CreatedAtMs: o.Result.Created.UnixMilli(), UpdatedAtMs: o.Result.Revision.UnixMilli(),
-		ExpiresAtMs: o.Result.Expires, Checksum: o.Checksum,
-	}
+func fillPut(out *api.PutResponse, o *replica.Op) {
+	out.Version, out.Revision = o.Result.Version, uint64(o.Result.Revision)
+	out.CreatedAtMs, out.UpdatedAtMs = o.Result.Created.UnixMilli(), o.Result.Revision.UnixMilli()
+	out.ExpiresAtMs, out.Checksum = o.Result.Expires, o.Checksum
 }
 
-func deleteResponse(o *replica.Op) *api.DeleteResponse {
-	return &api.DeleteResponse{Existed: o.Result.Existed, Revision: uint64(o.Result.Revision)}
+func fillDelete(out *api.DeleteResponse, o *replica.Op) {
+	out.Existed, out.Revision = o.Result.Existed, uint64(o.Result.Revision)
 }
 
 func record(key string, r *format.Record, keysOnly bool) *api.Record {
-	out := &api.Record{
-		Key: key, ContentType: r.ContentType, Encoding: r.Encoding, Checksum: r.Checksum,
-		CreatedAtMs: r.Created.UnixMilli(), UpdatedAtMs: r.Revision.UnixMilli(), ExpiresAtMs: r.Expires,
-		Version: r.Version, Revision: uint64(r.Revision), Tags: r.Tags, Metadata: r.Metadata, Size: r.Size,
-	}
+	out := new(api.Record)
+	fillRecord(out, key, r, keysOnly)
+	return out
+}
+
+func fillRecord(out *api.Record, key string, r *format.Record, keysOnly bool) {
+	out.Key, out.ContentType, out.Encoding, out.Checksum = key, r.ContentType, r.Encoding, r.Checksum
+	out.CreatedAtMs, out.UpdatedAtMs, out.ExpiresAtMs = r.Created.UnixMilli(), r.Revision.UnixMilli(), r.Expires
+	out.Version, out.Revision, out.Tags, out.Metadata, out.Size = r.Version, uint64(r.Revision), r.Tags, r.Metadata, r.Size
 	if !keysOnly {
 		out.Value = r.Value
 	}
-	return out
 }
 
 func getResponse(key string, p host.ReadPoint, r *format.Record, keysOnly bool) *api.GetResponse {

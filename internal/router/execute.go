@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	api "kvstore/api/kvstore/v1"
@@ -172,25 +173,65 @@ func (st *callState) split(m *Map) error {
 		st.frame.answer(st)
 		return nil
 	}
-	byGroup := make(map[keyspace.GroupID]*part, 1)
-	for i := range n {
-		g, _ := m.GroupOfKey(st.ns, keyOf(op, i))
-		p := byGroup[g]
-		if p == nil {
-			p = &part{st: st, group: g}
-			byGroup[g] = p
-			st.parts = append(st.parts, p)
-		}
-		p.items = append(p.items, i)
-	}
-	if len(st.parts) > 1 && atomicBatch(op) {
+	of, parts := st.group(m, n)
+	if len(parts) > 1 && atomicBatch(op) {
 		return errCrossGroup(st.parts)
 	}
-	if len(st.parts) == 1 {
-		st.parts[0].items = nil
+	if len(parts) > 1 {
+		items := make([]int, n)
+		for i := range parts {
+			size := parts[i].count
+			parts[i].items, items = items[:0:size], items[size:]
+		}
+		for i, p := range of {
+			parts[p].items = append(parts[p].items, i)
+		}
 	}
-	st.open.Store(int32(len(st.parts)))
+	st.open.Store(int32(len(parts)))
 	return nil
+}
+
+// scanParts is the number of parts up to which looking at each is cheaper than
+// a map.
+const scanParts = 32
+
+// group finds the groups of a batch's items: the part of each item, and the
+// parts with how many items each has.
+func (st *callState) group(m *Map, n int) (of []int, parts []part) {
+	of = make([]int, n)
+	parts = make([]part, 0, min(n, m.Groups+1))
+	var byGroup map[keyspace.GroupID]int
+	for i := range n {
+		g, _ := m.GroupOfKey(st.ns, keyOf(st.call.Op, i))
+		p := -1
+		if byGroup != nil {
+			if known, ok := byGroup[g]; ok {
+				p = known
+			}
+		} else {
+			p = slices.IndexFunc(parts, func(p part) bool { return p.group == g })
+		}
+		if p < 0 {
+			p = len(parts)
+			parts = append(parts, part{st: st, group: g})
+			switch {
+			case byGroup != nil:
+				byGroup[g] = p
+			case len(parts) > scanParts:
+				byGroup = make(map[keyspace.GroupID]int, n)
+				for i := range parts {
+					byGroup[parts[i].group] = i
+				}
+			}
+		}
+		parts[p].count++
+		of[i] = p
+	}
+	st.parts = make([]*part, len(parts))
+	for i := range parts {
+		st.parts[i] = &parts[i]
+	}
+	return of, parts
 }
 
 func atomicBatch(op *api.PipelineOp) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"sync"
 	"testing"
@@ -51,6 +52,10 @@ type fakeHost struct {
 	read    func(g keyspace.GroupID, done func(host.ReadPoint, error)) (handled bool)
 	stale   func(g keyspace.GroupID, maxAge time.Duration) (host.ReadPoint, error)
 	digest  func(keyspace.GroupID) (keyspace.Index, error)
+	// readable says what a list may read here; together makes that fail.
+	readable func(keyspace.GroupID) bool
+	together error
+	gate     chan struct{} // holds Clocks until it is closed
 
 	mu      sync.Mutex
 	rev     keyspace.Revision
@@ -159,19 +164,47 @@ func (h *fakeHost) Get(_ context.Context, p host.ReadPoint, ns keyspace.Namespac
 	return rec, nil
 }
 
-func (h *fakeHost) Clock(_ context.Context, g keyspace.GroupID, atLeast keyspace.Revision) (keyspace.Revision, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.clocks = append(h.clocks, atLeast)
-	h.rev = max(h.rev, atLeast)
-	return h.rev + keyspace.Revision(g), nil
+func (h *fakeHost) GetEach(ctx context.Context, p host.ReadPoint, ns keyspace.NamespaceID, n int, key func(int) string, keysOnly bool,
+	each func(int, *format.Record, error) bool) error {
+	for i := range n {
+		if rec, err := h.Get(ctx, p, ns, key(i), keysOnly); !each(i, rec, err) {
+			break
+		}
+	}
+	return nil
 }
 
-// Scan serves the keys of one group in order.
-func (h *fakeHost) Scan(_ context.Context, g keyspace.GroupID, r host.ScanRequest) (host.ScanPage, error) {
+func (h *fakeHost) Clocks(_ context.Context, groups []keyspace.GroupID, atLeast keyspace.Revision) []host.ClockReading {
+	if h.gate != nil {
+		<-h.gate
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []host.ClockReading
+	for _, g := range groups {
+		h.clocks = append(h.clocks, atLeast)
+		h.rev = max(h.rev, atLeast)
+		out = append(out, host.ClockReading{Group: g, Clock: h.rev + keyspace.Revision(g), Index: 7})
+	}
+	return out
+}
+
+func (h *fakeHost) Readable(_ context.Context, p host.ScanPoint, _ keyspace.Revision) bool {
+	return p.Index > 0 && (h.readable == nil || h.readable(p.Group))
+}
+
+func (h *fakeHost) ScanGroup(ctx context.Context, g keyspace.GroupID, r host.ScanRequest, each func([]byte, *format.Record)) (host.ScanPage, error) {
+	return h.ScanTogether(ctx, []host.ScanPoint{{Group: g}}, r, each)
+}
+
+// ScanTogether serves the keys of groups in order.
+func (h *fakeHost) ScanTogether(_ context.Context, at []host.ScanPoint, r host.ScanRequest, each func([]byte, *format.Record)) (host.ScanPage, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.scans = append(h.scans, r)
+	if len(at) > 1 && h.together != nil {
+		return host.ScanPage{}, h.together
+	}
 	m := testMap()
 	var keys []string
 	for k := range h.data {
@@ -179,16 +212,18 @@ func (h *fakeHost) Scan(_ context.Context, g keyspace.GroupID, r host.ScanReques
 		var key string
 		_, _ = fmt.Sscanf(k, "%d/%s", &ns, &key)
 		owner, _ := m.GroupOfKey(ns, key)
-		if ns == r.Namespace && owner == g && key >= string(r.Start) && (len(r.End) == 0 || key < string(r.End)) {
+		asked := slices.ContainsFunc(at, func(p host.ScanPoint) bool { return p.Group == owner })
+		if ns == r.Namespace && asked && key >= string(r.Start) && (len(r.End) == 0 || key < string(r.End)) {
 			keys = append(keys, key)
 		}
 	}
 	sort.Strings(keys)
 	if r.Reverse {
-		sort.Sort(sort.Reverse(sort.StringSlice(keys)))
+		slices.Reverse(keys)
 	}
 	var page host.ScanPage
-	for _, key := range keys {
+	given := 0
+	for i, key := range keys {
 		rec := h.data[dataKey(r.Namespace, key)]
 		if !matches(rec.Tags, r.Tags) {
 			continue
@@ -197,15 +232,15 @@ func (h *fakeHost) Scan(_ context.Context, g keyspace.GroupID, r host.ScanReques
 			page.Count++
 			continue
 		}
-		if len(page.Items) == r.Limit {
+		if given == r.Limit {
 			page.More = true
-			last := page.Items[len(page.Items)-1].Key
-			if page.Next = []byte(last); !r.Reverse {
+			if page.Next = []byte(keys[i-1]); !r.Reverse {
 				page.Next = append(page.Next, 0)
 			}
 			break
 		}
-		page.Items = append(page.Items, host.ScanItem{Key: key, Record: *rec})
+		given++
+		each([]byte(key), rec)
 	}
 	return page, nil
 }

@@ -2,75 +2,118 @@ package router
 
 import (
 	"context"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
+	"kvstore/internal/format"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
 )
 
-// groupClock confirms the leadership of g and returns its clock, at least
-// atLeast, once everything it stamped is applied.
-func (r *Router) groupClock(ctx context.Context, g keyspace.GroupID, atLeast keyspace.Revision) (keyspace.Revision, error) {
-	var clock keyspace.Revision
-	err := r.onGroup(ctx, g, attempt{
-		local: func(ctx context.Context) (err error) {
-			clock, err = r.o.Host.Clock(ctx, g, atLeast)
-			return err
-		},
-		remote: func(ctx context.Context, _ keyspace.NodeID, peer api.PeerClient) error {
-			resp, err := peer.GroupClock(ctx, &api.GroupClockRequest{Group: uint32(g), AtLeast: uint64(atLeast)})
-			clock = keyspace.Revision(resp.GetClock())
-			return err
-		},
-	})
-	return clock, err
-}
-
-// scanPage is one page of one group in wire form.
+// scanPage is one page of one or more groups, its records in wire form.
 type scanPage struct {
-	records []*api.Record
+	bytes   []byte
+	records []wireRecord
 	next    []byte
 	more    bool
 	count   uint64
 }
 
+func (p *scanPage) key(i int) []byte { return p.bytes[p.records[i].keyFrom:p.records[i].keyTo] }
+
+// pending is the size of the records from i on.
+func (p *scanPage) pending(i int) int { return len(p.bytes) - p.records[i].from }
+
+// add is the callback of the host's scans.
+func (p *scanPage) add(keysOnly bool) func([]byte, *format.Record) {
+	return func(key []byte, rec *format.Record) {
+		var w wireRecord
+		p.bytes, w = appendRecord(p.bytes, key, rec, keysOnly)
+		p.records = append(p.records, w)
+	}
+}
+
+var scanPages = sync.Pool{New: func() any { return new(scanPage) }}
+
+// maxPooledPage keeps pages of large values from staying in memory.
+const maxPooledPage = 1 << 20
+
+func newScanPage() *scanPage { return scanPages.Get().(*scanPage) }
+
+// release ends the use of a page; nil is allowed.
+func (p *scanPage) release() {
+	if p == nil || cap(p.bytes) > maxPooledPage {
+		return
+	}
+	*p = scanPage{bytes: p.bytes[:0], records: p.records[:0]}
+	scanPages.Put(p)
+}
+
+// finish takes the host's answer.
+func (p *scanPage) finish(from host.ScanPage, err error) (*scanPage, error) {
+	if err != nil {
+		p.release()
+		return nil, err
+	}
+	p.next, p.more, p.count = from.Next, from.More, from.Count
+	return p, nil
+}
+
+// scanHere reads one page of groups that are readable here.
+func (r *Router) scanHere(ctx context.Context, at []host.ScanPoint, q host.ScanRequest) (*scanPage, error) {
+	p := newScanPage()
+	return p.finish(r.o.Host.ScanTogether(ctx, at, q, p.add(q.KeysOnly)))
+}
+
 // scanGroup reads one page of g on any replica that can serve its revision.
-func (r *Router) scanGroup(ctx context.Context, g keyspace.GroupID, nsName string, q host.ScanRequest) (scanPage, error) {
-	var page scanPage
+func (r *Router) scanGroup(ctx context.Context, g keyspace.GroupID, nsName string, q host.ScanRequest) (*scanPage, error) {
+	var page *scanPage
 	err := r.onGroup(ctx, g, attempt{
 		anyReplica: true,
-		local: func(ctx context.Context) error {
-			p, err := r.o.Host.Scan(ctx, g, q)
-			page = scanPage{records: records(p.Items, q.KeysOnly), next: p.Next, more: p.More, count: p.Count}
+		local: func(ctx context.Context) (err error) {
+			p := newScanPage()
+			answer, err := r.o.Host.ScanGroup(ctx, g, q, p.add(q.KeysOnly))
+			page, err = p.finish(answer, err)
 			return err
 		},
-		remote: func(ctx context.Context, _ keyspace.NodeID, peer api.PeerClient) error {
+		remote: func(ctx context.Context, node keyspace.NodeID, peer api.PeerClient) error {
 			resp, err := peer.GroupScan(ctx, scanRequest(g, nsName, q))
-			page = scanPage{records: resp.GetRecords(), next: resp.GetNext(), more: resp.GetMore(), count: resp.GetCount()}
+			if err != nil {
+				return err
+			}
+			page, err = peerPage(node, resp)
 			return err
 		},
 	})
 	return page, err
 }
 
+// peerPage takes a peer's answer; one that does not know the encoded form
+// answers with messages.
+func peerPage(node keyspace.NodeID, resp *api.GroupScanResponse) (*scanPage, error) {
+	p := &scanPage{bytes: resp.Encoded, next: resp.Next, more: resp.More, count: resp.Count}
+	if len(resp.Records) > 0 {
+		var err error
+		if p.bytes, err = proto.Marshal(&api.GroupScanResponse{Records: resp.Records}); err != nil {
+			return nil, fault.Wrap(fault.Internal, err, "records of a peer cannot be encoded", "node", node)
+		}
+	}
+	var ok bool
+	if p.records, ok = findRecords(p.bytes); !ok {
+		return nil, fault.New(fault.Internal, "answer of a peer cannot be decoded", "method", "GroupScan", "node", node)
+	}
+	return p, nil
+}
+
 func scanRequest(g keyspace.GroupID, nsName string, q host.ScanRequest) *api.GroupScanRequest {
 	return &api.GroupScanRequest{
 		Group: uint32(g), NamespaceId: uint32(q.Namespace), Namespace: nsName, Revision: uint64(q.Revision),
 		Start: q.Start, End: q.End, Reverse: q.Reverse, KeysOnly: q.KeysOnly, CountOnly: q.CountOnly,
-		Limit: uint32(q.Limit), MaxBytes: uint64(q.MaxBytes), Tags: q.Tags,
+		Limit: uint32(q.Limit), MaxBytes: uint64(q.MaxBytes), Tags: q.Tags, Encoded: true,
 	}
-}
-
-// ServeClock answers Peer.GroupClock from this node's replica.
-func (r *Router) ServeClock(ctx context.Context, q *api.GroupClockRequest) (*api.GroupClockResponse, error) {
-	ctx, cancel := r.bounded(ctx)
-	defer cancel()
-	g := keyspace.GroupID(q.Group)
-	if leader, local, _ := r.o.Host.Leader(g); !local {
-		return nil, errWrongLeader(g, leader)
-	}
-	clock, err := r.o.Host.Clock(ctx, g, keyspace.Revision(q.AtLeast))
-	return &api.GroupClockResponse{Clock: uint64(clock)}, err
 }
 
 // ServeScan answers Peer.GroupScan from this node's replica.
@@ -81,11 +124,18 @@ func (r *Router) ServeScan(ctx context.Context, q *api.GroupScanRequest) (*api.G
 	if !r.o.Host.Hosts(g) {
 		return nil, errWrongLeader(g, "")
 	}
-	p, err := r.o.Host.Scan(ctx, g, scanOf(q))
+	var page scanPage
+	p, err := r.o.Host.ScanGroup(ctx, g, scanOf(q), page.add(q.KeysOnly))
 	if err != nil {
 		return nil, err
 	}
-	return &api.GroupScanResponse{Records: records(p.Items, q.KeysOnly), Next: p.Next, More: p.More, Count: p.Count}, nil
+	out := &api.GroupScanResponse{Next: p.Next, More: p.More, Count: p.Count}
+	if q.Encoded {
+		out.Encoded = page.bytes
+	} else {
+		out.ProtoReflect().SetUnknown(page.bytes) // the field records, as it is sent
+	}
+	return out, nil
 }
 
 // scanOf is the inverse of scanRequest; bounds are those of a message.
@@ -95,12 +145,4 @@ func scanOf(q *api.GroupScanRequest) host.ScanRequest {
 		Start: q.Start, End: q.End, Reverse: q.Reverse, KeysOnly: q.KeysOnly, CountOnly: q.CountOnly,
 		Limit: int(min(q.Limit, MaxListLimit)), MaxBytes: int(min(q.MaxBytes, MaxBatchBytes)), Tags: q.Tags,
 	}
-}
-
-func records(items []host.ScanItem, keysOnly bool) []*api.Record {
-	out := make([]*api.Record, len(items))
-	for i := range items {
-		out[i] = record(items[i].Key, &items[i].Record, keysOnly)
-	}
-	return out
 }

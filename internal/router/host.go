@@ -22,9 +22,20 @@ type Host interface {
 	StaleRead(g keyspace.GroupID, maxAge time.Duration) (host.ReadPoint, error)
 	// Get returns fault.NotFound when the key is absent at p.
 	Get(ctx context.Context, p host.ReadPoint, ns keyspace.NamespaceID, key string, keysOnly bool) (*format.Record, error)
-	// Clock is served by leaders only.
-	Clock(ctx context.Context, g keyspace.GroupID, atLeast keyspace.Revision) (keyspace.Revision, error)
-	Scan(ctx context.Context, g keyspace.GroupID, r host.ScanRequest) (host.ScanPage, error)
+	// GetEach is Get for many keys of p's group; the record that each is given
+	// is valid during the call, with its value. each returns false to stop.
+	GetEach(ctx context.Context, p host.ReadPoint, ns keyspace.NamespaceID, n int, key func(int) string, keysOnly bool,
+		each func(i int, rec *format.Record, err error) bool) error
+	// Clocks is served by leaders only; groups fail one by one.
+	Clocks(ctx context.Context, groups []keyspace.GroupID, atLeast keyspace.Revision) []host.ClockReading
+	// Readable reports whether the replica here has all of rev, or comes to
+	// have it before ctx ends.
+	Readable(ctx context.Context, p host.ScanPoint, rev keyspace.Revision) bool
+	// ScanGroup and ScanTogether call each with the records of one page of a
+	// group, or of several readable ones merged by key; key and value are valid
+	// during the call.
+	ScanGroup(ctx context.Context, g keyspace.GroupID, r host.ScanRequest, each func([]byte, *format.Record)) (host.ScanPage, error)
+	ScanTogether(ctx context.Context, at []host.ScanPoint, r host.ScanRequest, each func([]byte, *format.Record)) (host.ScanPage, error)
 	Groups() []host.GroupStatus
 	Leader(g keyspace.GroupID) (node keyspace.NodeID, local, known bool)
 	Hosts(g keyspace.GroupID) bool

@@ -15,19 +15,25 @@ import (
 	"kvstore/internal/keyspace"
 )
 
-// lister reads one snapshot of a namespace: one cursor per group, merged by
-// key. The snapshot's revision T is the maximum of all groups' clocks, and
-// every group's clock is moved to T before it is read, so that nothing is
-// written at or below T afterwards (DESIGN 8, snapshot level). It includes all
-// that was acknowledged before the list began.
+// lister reads one snapshot of a namespace. The snapshot's revision T is the
+// maximum of all groups' clocks, and every group's clock is moved to T before
+// it is read, so that nothing is written at or below T afterwards (DESIGN 8,
+// snapshot level). It includes all that was acknowledged before the list began.
+//
+// A leader's answer about its clock names the log index that holds everything
+// up to T, so a replica here that has applied that index is as good as the
+// leader: all groups hosted here are one cursor, merged where they lie. Other
+// groups, and those whose replica here lags or is damaged, have a cursor each,
+// which asks whoever can serve it.
 type lister struct {
 	r       *Router
 	req     *api.ListRequest
 	ns      keyspace.NamespaceID
 	groups  []keyspace.GroupID
 	rev     keyspace.Revision
-	lower   []byte // inclusive
-	upper   []byte // exclusive, nil to the end
+	index   map[keyspace.GroupID]keyspace.Index // host.ScanPoint.Index at rev
+	lower   []byte                              // inclusive
+	upper   []byte                              // exclusive, nil to the end
 	limit   int
 	filter  uint64
 	cursors []*cursor
@@ -36,12 +42,23 @@ type lister struct {
 
 // List returns one page.
 func (r *Router) List(ctx context.Context, req *api.ListRequest) (*api.ListResponse, error) {
+	page, err := r.ListEncoded(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return decodePage(page)
+}
+
+// ListEncoded is List for who sends the page on: its records are in the
+// message's unknown fields, as they go over the wire.
+func (r *Router) ListEncoded(ctx context.Context, req *api.ListRequest) (*api.ListResponse, error) {
 	ctx, cancel := r.bounded(ctx)
 	defer cancel()
 	l, err := r.newLister(ctx, req)
 	if err != nil {
 		return nil, err
 	}
+	defer l.close()
 	if req.CountOnly {
 		return l.count(ctx)
 	}
@@ -52,10 +69,22 @@ func (r *Router) List(ctx context.Context, req *api.ListRequest) (*api.ListRespo
 // end or an error; each page has its own deadline, the whole has ctx's. A page
 // is not kept after yield returns.
 func (r *Router) ListStream(ctx context.Context, req *api.ListRequest, yield func(*api.ListResponse) error) error {
+	return r.ListStreamEncoded(ctx, req, func(encoded *api.ListResponse) error {
+		page, err := decodePage(encoded)
+		if err != nil {
+			return err
+		}
+		return yield(page)
+	})
+}
+
+// ListStreamEncoded is ListStream with pages as those of ListEncoded.
+func (r *Router) ListStreamEncoded(ctx context.Context, req *api.ListRequest, yield func(*api.ListResponse) error) error {
 	l, err := r.newLister(ctx, req)
 	if err != nil {
 		return err
 	}
+	defer l.close()
 	for {
 		step := l.page
 		if req.CountOnly {
@@ -82,7 +111,7 @@ func (r *Router) newLister(ctx context.Context, req *api.ListRequest) (*lister, 
 	if err != nil {
 		return nil, err
 	}
-	l := &lister{r: r, req: req, ns: ns, limit: int(req.Limit), filter: filterHash(req)}
+	l := &lister{r: r, req: req, ns: ns, limit: int(req.Limit), filter: filterHash(req), index: make(map[keyspace.GroupID]keyspace.Index)}
 	defaultTo(&l.limit, DefaultListLimit)
 	var ok bool
 	if l.groups, ok = m.groupsOfPrefix(ns, req.Prefix); !ok {
@@ -169,33 +198,59 @@ func (l *lister) token(lastKey string) string {
 	})
 }
 
-// snapshot runs the two rounds of clocks.
-func (l *lister) snapshot(ctx context.Context) (keyspace.Revision, error) {
-	clocks := make([]keyspace.Revision, len(l.groups))
-	round := func(atLeast keyspace.Revision) error {
-		eg, ctx := errgroup.WithContext(ctx)
+// snapshot runs the two rounds of clocks. For many groups they are those that
+// lists share; only what these lack is asked here.
+func (l *lister) snapshot(ctx context.Context) (latest keyspace.Revision, err error) {
+	clocks := make([]host.ClockReading, len(l.groups))
+	if len(l.groups) > 1 {
+		shared := l.sharedClocks(ctx)
+		latest = shared.rev
 		for i, g := range l.groups {
-			if clocks[i] >= atLeast && atLeast > 0 {
-				continue // its own clock was the maximum
-			}
-			eg.Go(func() (err error) {
-				clocks[i], err = l.r.groupClock(ctx, g, atLeast)
-				return err
-			})
+			clocks[i] = shared.groups[g]
 		}
-		return eg.Wait()
 	}
-	if err := round(0); err != nil {
+	asked, err := l.clockRound(ctx, clocks, 1)
+	if err != nil {
 		return 0, err
 	}
-	var latest keyspace.Revision
-	for _, c := range clocks {
-		latest = max(latest, c)
+	for _, i := range asked {
+		latest = max(latest, clocks[i].Clock)
 	}
-	if len(l.groups) == 1 {
-		return latest, nil
+	if _, err := l.clockRound(ctx, clocks, latest); err != nil {
+		return 0, err
 	}
-	return latest, round(latest)
+	for i, g := range l.groups {
+		l.index[g] = clocks[i].Index
+	}
+	return latest, nil
+}
+
+// clockRound reads the clocks that are below atLeast, those not known at any
+// value; it returns which.
+func (l *lister) clockRound(ctx context.Context, clocks []host.ClockReading, atLeast keyspace.Revision) (asked []int, err error) {
+	eg, ctx := errgroup.WithContext(ctx)
+	for i, g := range l.groups {
+		if clocks[i].Clock >= atLeast {
+			continue
+		}
+		asked = append(asked, i)
+		bound := atLeast
+		if clocks[i].Clock == 0 {
+			bound = 0
+		}
+		eg.Go(func() (err error) {
+			clocks[i], err = l.r.groupClock(ctx, g, bound)
+			return err
+		})
+	}
+	return asked, eg.Wait()
+}
+
+// sharedClocks waits for the shared reading no longer than for one attempt.
+func (l *lister) sharedClocks(ctx context.Context) *reading {
+	ctx, cancel := context.WithTimeout(ctx, l.r.o.ReadAttempt)
+	defer cancel()
+	return l.r.clocks.read(ctx)
 }
 
 // request returns the scan of one group's next page.

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"sync"
 	"testing"
 	"testing/synctest"
+
+	"google.golang.org/protobuf/proto"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/fault"
@@ -195,34 +198,109 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 }
 
 // Groups that are not hosted here are asked over the peer service, and a
-// leader that moved is followed.
+// leader that moved is followed, also between nodes of two versions: the older
+// one knows one group per clock request and answers with messages.
 func TestListOverPeers(t *testing.T) {
+	for _, old := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f, want := filled(t, 60)
+			leader := newHost("c")
+			leader.data = f.host.data
+			c, err := New(Options{Node: "c", Host: leader, Peers: &fakePeers{}, Directory: f.dir, Clock: newClock(), Rand: &countRand{}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.remote("b", nil)
+			var mu sync.Mutex
+			wrong := map[uint32]bool{}
+			f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {
+				return &fakeClient{
+					clock: func(q *api.GroupClockRequest) (*api.GroupClockResponse, error) {
+						if id != "c" {
+							mu.Lock()
+							defer mu.Unlock()
+							wrong[q.Group] = true
+							return nil, errWrongLeader(keyspace.GroupID(q.Group), "c")
+						}
+						if old {
+							q = &api.GroupClockRequest{Group: q.Group, AtLeast: q.AtLeast}
+						}
+						a, err := c.ServeClock(t.Context(), q)
+						if old {
+							a.Index = 0
+						}
+						return a, err
+					},
+					scan: func(q *api.GroupScanRequest) (*api.GroupScanResponse, error) {
+						q.Encoded = q.Encoded && !old
+						return sent(t, q, c.ServeScan)
+					},
+				}, nil
+			}
+			for range 2 {
+				got, _ := f.all(t, &api.ListRequest{Limit: 25})
+				if !slices.Equal(got, want) || len(wrong) != testGroups {
+					t.Fatalf("%d keys, %d groups followed a new leader", len(got), len(wrong))
+				}
+			}
+		})
+	}
+}
+
+// sent is an answer as it arrives.
+func sent(t *testing.T, q *api.GroupScanRequest, serve func(context.Context, *api.GroupScanRequest) (*api.GroupScanResponse, error)) (*api.GroupScanResponse, error) {
+	t.Helper()
+	a, err := serve(t.Context(), q)
+	if err != nil {
+		return nil, err
+	}
+	b, err := proto.Marshal(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &api.GroupScanResponse{}
+	return out, proto.Unmarshal(b, out)
+}
+
+// A replica here that lags is left out of what is read here, and one that
+// fails is left for others.
+func TestListLeavesReplicasThatCannotServe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, want := filled(t, 60)
-		other := f.host
-		f.remote("b", nil)
-		wrong := map[uint32]bool{}
-		f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {
-			return &fakeClient{
-				clock: func(q *api.GroupClockRequest) (*api.GroupClockResponse, error) {
-					if id != "c" {
-						other.mu.Lock()
-						wrong[q.Group] = true
-						other.mu.Unlock()
-						return nil, errWrongLeader(keyspace.GroupID(q.Group), "c")
-					}
-					rev, err := other.Clock(context.Background(), keyspace.GroupID(q.Group), keyspace.Revision(q.AtLeast))
-					return &api.GroupClockResponse{Clock: uint64(rev)}, err
-				},
-				scan: func(q *api.GroupScanRequest) (*api.GroupScanResponse, error) {
-					page, err := other.Scan(context.Background(), keyspace.GroupID(q.Group), scanOf(q))
-					return &api.GroupScanResponse{Records: records(page.Items, q.KeysOnly), Next: page.Next, More: page.More}, err
-				},
-			}, nil
+		f, want := filled(t, 200)
+		f.host.readable = func(g keyspace.GroupID) bool { return g != 2 }
+		if got, _ := f.all(t, &api.ListRequest{Limit: 30}); !slices.Equal(got, want) {
+			t.Fatalf("%d keys with a replica that lags", len(got))
 		}
-		got, _ := f.all(t, &api.ListRequest{Limit: 25})
-		if !slices.Equal(got, want) || len(wrong) != testGroups {
-			t.Fatalf("%d keys, %d groups followed a new leader", len(got), len(wrong))
+		f.host.together = fault.New(fault.Corruption, "damaged")
+		if got, _ := f.all(t, &api.ListRequest{Limit: 30}); !slices.Equal(got, want) {
+			t.Fatalf("%d keys with a replica that fails", len(got))
+		}
+		f.host.together = fault.New(fault.OutOfRange, "below the floor")
+		_, err := f.List(t.Context(), &api.ListRequest{})
+		wantCode(t, err, fault.OutOfRange)
+	})
+}
+
+// Lists that wait at the same time share the readings of the clocks.
+func TestListsShareClocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, want := filled(t, 50)
+		const lists = 40
+		f.host.gate = make(chan struct{})
+		var wg sync.WaitGroup
+		for range lists {
+			wg.Go(func() {
+				page, err := f.List(t.Context(), &api.ListRequest{})
+				if err != nil || len(page.Records) != len(want) {
+					t.Errorf("%d records, error %v", len(page.GetRecords()), err)
+				}
+			})
+		}
+		synctest.Wait() // one reading is held, the other lists wait for the next
+		close(f.host.gate)
+		wg.Wait()
+		if n := len(f.host.clocks); n > 2*2*testGroups {
+			t.Fatalf("%d clocks were read for %d lists", n, lists)
 		}
 	})
 }

@@ -1,26 +1,41 @@
 package router
 
 import (
+	"bytes"
 	"context"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
+	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
 )
 
-// cursor is the sorted stream of one group.
+// cursor is the sorted stream of one group, or of several that are read here.
 type cursor struct {
-	group   keyspace.GroupID
-	lower   []byte
-	upper   []byte
-	records []*api.Record // fetched, not yet merged
-	more    bool          // the group has more behind records
+	here  []host.ScanPoint // empty for a group that anybody may serve
+	group keyspace.GroupID // without here
+	lower []byte
+	upper []byte
+	page  *scanPage // fetched; nil before the first
+	next  int       // the first record that was not merged
+	more  bool      // there is more behind page
 }
 
-// minFetchBytes is the least a group is asked for at once.
-const minFetchBytes = 64 << 10
+func (c *cursor) empty() bool { return c.page == nil || c.next == len(c.page.records) }
+
+// key is that of the next record.
+func (c *cursor) key() []byte { return c.page.key(c.next) }
+
+const (
+	// minFetchBytes is the least a group is asked for at once.
+	minFetchBytes = 64 << 10
+	// catchUp is how long a list waits for replicas here that lag.
+	catchUp = 100 * time.Millisecond
+)
 
 // page merges the next page out of the cursors.
 func (l *lister) page(ctx context.Context) (*api.ListResponse, error) {
@@ -33,59 +48,157 @@ func (l *lister) page(ctx context.Context) (*api.ListResponse, error) {
 	if err := l.start(ctx); err != nil {
 		return nil, err
 	}
-	size := 0
-	for len(out.Records) < l.limit && size < l.r.o.PageBytes {
+	var records []byte
+	var last []byte
+	for n, size := 0, 0; n < l.limit && size < l.r.o.PageBytes; n++ {
 		c, err := l.least(ctx)
 		if err != nil {
 			return nil, err
 		}
 		if c == nil {
-			return out, nil
-		}
-		rec := c.records[0]
-		n := proto.Size(rec)
-		if size > 0 && size+n > l.r.o.PageBytes {
 			break
 		}
-		c.records[0] = nil
-		c.records = c.records[1:]
-		out.Records = append(out.Records, rec)
-		size += n
+		rec := c.page.records[c.next]
+		if size > 0 && size+rec.size() > l.r.o.PageBytes {
+			break
+		}
+		if records == nil {
+			records = make([]byte, 0, c.page.pending(c.next))
+		}
+		records = append(records, c.page.bytes[rec.from:rec.to]...)
+		last = append(last[:0], c.key()...)
+		size += rec.size()
+		c.next++
 	}
-	if l.exhausted() {
-		return out, nil
+	out.ProtoReflect().SetUnknown(records)
+	if !l.exhausted() {
+		out.ContinuationToken = l.token(string(last))
 	}
-	out.ContinuationToken = l.token(out.Records[len(out.Records)-1].Key)
 	return out, nil
 }
 
-// start fetches the first page of every group, in parallel.
+// decodePage gives a page of ListEncoded its records.
+func decodePage(encoded *api.ListResponse) (*api.ListResponse, error) {
+	out := &api.ListResponse{}
+	if err := proto.Unmarshal(encoded.ProtoReflect().GetUnknown(), out); err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "page of a list cannot be decoded")
+	}
+	out.ContinuationToken, out.Revision, out.Count = encoded.ContinuationToken, encoded.Revision, encoded.Count
+	return out, nil
+}
+
+// start makes the cursors and fetches the first page of each, in parallel.
 func (l *lister) start(ctx context.Context) error {
 	if l.started {
 		return nil
 	}
 	l.started = true
-	eg, ctx := errgroup.WithContext(ctx)
+	here, others := l.readable(ctx)
+	if len(others) > 0 && len(l.index) == 0 && len(l.groups) > 1 {
+		l.promises(ctx)
+		here, others = l.readable(ctx)
+	}
+	if len(here) > 0 {
+		l.cursors = append(l.cursors, &cursor{here: here, lower: l.lower, upper: l.upper, more: true})
+	}
+	for _, g := range others {
+		l.cursors = append(l.cursors, &cursor{group: g, lower: l.lower, upper: l.upper, more: true})
+	}
+	return l.fill(ctx)
+}
+
+// readable divides the groups into those whose replica here has the snapshot
+// and the others.
+func (l *lister) readable(ctx context.Context) (here []host.ScanPoint, others []keyspace.GroupID) {
+	ctx, cancel := context.WithTimeout(ctx, catchUp)
+	defer cancel()
 	for _, g := range l.groups {
-		c := &cursor{group: g, lower: l.lower, upper: l.upper, more: true}
-		l.cursors = append(l.cursors, c)
+		p := host.ScanPoint{Group: g, Index: l.index[g]}
+		if l.r.o.Host.Hosts(g) && l.r.o.Host.Readable(ctx, p, l.rev) {
+			here = append(here, p)
+		} else {
+			others = append(others, g)
+		}
+	}
+	return here, others
+}
+
+// promises reads the clocks for a list that continues by a token: what was
+// closed at its revision then is in the log up to the index of now.
+func (l *lister) promises(ctx context.Context) {
+	for g, c := range l.sharedClocks(ctx).groups {
+		if c.Clock >= l.rev {
+			l.index[g] = c.Index
+		}
+	}
+}
+
+// close gives the pages' memory back.
+func (l *lister) close() {
+	for _, c := range l.cursors {
+		c.page.release()
+		c.page = nil
+	}
+}
+
+// fill fetches the next page of all cursors that have more behind an empty
+// one, in parallel. Groups whose replicas here fail are left to others.
+func (l *lister) fill(ctx context.Context) error {
+	for {
+		err := l.fetchAll(ctx)
+		if err == nil || !retryableRead(err) || !l.leaveHere() {
+			return err
+		}
+	}
+}
+
+// leaveHere gives each group of a cursor that is read here one of its own;
+// false when there is none.
+func (l *lister) leaveHere() bool {
+	for i, c := range l.cursors {
+		if len(c.here) == 0 || !c.empty() {
+			continue
+		}
+		l.cursors = append(l.cursors[:i], l.cursors[i+1:]...)
+		for _, p := range c.here {
+			l.cursors = append(l.cursors, &cursor{group: p.Group, lower: c.lower, upper: c.upper, more: true})
+		}
+		c.page.release()
+		return true
+	}
+	return false
+}
+
+func (l *lister) fetchAll(ctx context.Context) error {
+	var hungry []*cursor
+	for _, c := range l.cursors {
+		if c.empty() && c.more {
+			hungry = append(hungry, c)
+		}
+	}
+	switch len(hungry) {
+	case 0:
+		return nil
+	case 1:
+		return l.fetch(ctx, hungry[0])
+	}
+	eg, ctx := errgroup.WithContext(ctx)
+	for _, c := range hungry {
 		eg.Go(func() error { return l.fetch(ctx, c) })
 	}
 	return eg.Wait()
 }
 
-// fetch reads the next page of a cursor. Each group is asked for its share of
-// the page and a bit, so that a page rarely needs a second round.
+// fetch reads the next page of a cursor. Each is asked for its share of the
+// page and a bit, so that a page rarely needs a second round.
 func (l *lister) fetch(ctx context.Context, c *cursor) error {
-	groups := len(l.groups)
-	limit := l.limit/groups + l.limit/(4*groups) + 8
-	maxBytes := max(l.r.o.PageBytes/groups, minFetchBytes)
-	for c.more && len(c.records) == 0 {
-		p, err := l.r.scanGroup(ctx, c.group, l.req.Namespace, l.request(c.lower, c.upper, min(limit, l.limit), maxBytes))
+	for c.more && c.empty() {
+		p, err := l.scan(ctx, c)
 		if err != nil {
 			return err
 		}
-		c.records, c.more = p.records, p.more
+		c.page.release()
+		c.page, c.next, c.more = p, 0, p.more
 		if !p.more {
 			break
 		}
@@ -98,47 +211,45 @@ func (l *lister) fetch(ctx context.Context, c *cursor) error {
 	return nil
 }
 
-// least returns the cursor whose next record comes first, nil at the end. All
-// cursors that have more behind an empty buffer are filled first, in parallel.
+func (l *lister) scan(ctx context.Context, c *cursor) (*scanPage, error) {
+	groups, share := len(l.groups), max(1, len(c.here))
+	limit := l.limit*share/groups + l.limit*share/(4*groups) + 8
+	q := l.request(c.lower, c.upper, min(limit, l.limit), max(l.r.o.PageBytes*share/groups, minFetchBytes))
+	if len(c.here) > 0 {
+		return l.r.scanHere(ctx, c.here, q)
+	}
+	return l.r.scanGroup(ctx, c.group, l.req.Namespace, q)
+}
+
+// least returns the cursor whose next record comes first, nil at the end.
 func (l *lister) least(ctx context.Context) (*cursor, error) {
 	if err := l.fill(ctx); err != nil {
 		return nil, err
 	}
 	var first *cursor
 	for _, c := range l.cursors {
-		if len(c.records) == 0 {
+		if c.empty() {
 			continue
 		}
-		if first == nil || l.before(c.records[0].Key, first.records[0].Key) {
+		if first == nil || l.before(c.key(), first.key()) {
 			first = c
 		}
 	}
 	return first, nil
 }
 
-func (l *lister) fill(ctx context.Context) error {
-	for _, c := range l.cursors {
-		if len(c.records) == 0 && c.more {
-			if err := l.fetch(ctx, c); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (l *lister) before(a, b string) bool {
+func (l *lister) before(a, b []byte) bool {
 	if l.req.Reverse {
-		return a > b
+		return bytes.Compare(a, b) > 0
 	}
-	return a < b
+	return bytes.Compare(a, b) < 0
 }
 
 // exhausted reports whether nothing can follow. A group that says "more" may
 // still have none that match; the next page is then empty, without a token.
 func (l *lister) exhausted() bool {
 	for _, c := range l.cursors {
-		if len(c.records) > 0 || c.more {
+		if !c.empty() || c.more {
 			return false
 		}
 	}
@@ -177,13 +288,15 @@ func (l *lister) countGroup(ctx context.Context, g keyspace.GroupID) (total uint
 			return 0, err
 		}
 		total += p.count
-		if !p.more {
+		more, next := p.more, p.next
+		p.release()
+		if !more {
 			return total, nil
 		}
 		if l.req.Reverse {
-			upper = p.next
+			upper = next
 		} else {
-			lower = p.next
+			lower = next
 		}
 	}
 }

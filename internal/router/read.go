@@ -1,12 +1,14 @@
 package router
 
 import (
+	"bytes"
 	"context"
 	"time"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/deadline"
 	"kvstore/internal/fault"
+	"kvstore/internal/format"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
 )
@@ -145,29 +147,77 @@ func (r *Router) pointAt(point host.ReadPoint, at uint64) (host.ReadPoint, error
 // the whole part there, so that all its items are of one moment.
 func (f *frame) serveBatch(ctx context.Context, point host.ReadPoint, p *part) {
 	b := p.st.call.Op.GetBatchGet()
-	results := p.st.call.Result.GetBatchGet().Results
-	var total int64
-	for n := range p.size() {
-		i := p.item(n)
-		rec, err := f.r.o.Host.Get(ctx, point, p.st.ns, b.Keys[i], b.KeysOnly)
-		if retryableRead(err) {
-			p.st.bytes.Add(-total)
-			f.readFailed(p, err)
-			return
-		}
-		res := results[i]
-		res.Record, res.Status = nil, ErrorStatus(err)
-		if err != nil {
-			continue
-		}
-		if err := p.st.take(len(rec.Value)); err != nil {
-			res.Status = ErrorStatus(err)
-			continue
-		}
-		total += int64(len(rec.Value))
-		res.Record = record(b.Keys[i], rec, b.KeysOnly)
+	a := batchAnswer{part: p, keys: b.Keys, keysOnly: b.KeysOnly,
+		results: p.st.call.Result.GetBatchGet().Results, records: make([]api.Record, p.size())}
+	err := f.r.o.Host.GetEach(ctx, point, p.st.ns, p.size(), a.key, b.KeysOnly, a.add)
+	if err == nil {
+		err = a.failed
+	}
+	if err != nil {
+		p.st.bytes.Add(-a.total)
+		f.readFailed(p, err)
+		return
 	}
 	p.finish()
+}
+
+// batchAnswer fills the results of a part. Its records and values are few
+// allocations together.
+type batchAnswer struct {
+	part     *part
+	keys     []string
+	keysOnly bool
+	results  []*api.BatchGetResult
+	records  []api.Record
+	values   []byte // the rest of the memory for values
+	total    int64
+	failed   error // what sends the part elsewhere
+}
+
+func (a *batchAnswer) key(n int) string { return a.keys[a.part.item(n)] }
+
+// add takes the outcome for the part's n-th key.
+func (a *batchAnswer) add(n int, rec *format.Record, err error) bool {
+	if retryableRead(err) {
+		a.failed = err
+		return false
+	}
+	res := a.results[a.part.item(n)]
+	res.Record, res.Status = nil, ErrorStatus(err)
+	if err != nil {
+		return true
+	}
+	if err := a.part.st.take(len(rec.Value)); err != nil {
+		res.Status = ErrorStatus(err)
+		return true
+	}
+	a.total += int64(len(rec.Value))
+	res.Record = &a.records[n]
+	fillRecord(res.Record, a.key(n), rec, a.keysOnly)
+	if !a.keysOnly {
+		res.Record.Value = a.keep(rec, len(a.records)-n)
+	}
+	return true
+}
+
+// maxSharedValue keeps large values apart, so that none keeps others in memory.
+const maxSharedValue = 4 << 10
+
+// keep copies a record's value; left values are expected to have its size.
+func (a *batchAnswer) keep(rec *format.Record, left int) []byte {
+	value := rec.Value
+	switch {
+	case rec.Flags&format.FlagChunked != 0:
+		return value // it was joined for this answer
+	case len(value) > maxSharedValue:
+		return bytes.Clone(value)
+	}
+	if cap(a.values)-len(a.values) < len(value) {
+		a.values = make([]byte, 0, min(left*len(value), 16*maxSharedValue))
+	}
+	from := len(a.values)
+	a.values = append(a.values, value...)
+	return a.values[from:len(a.values):len(a.values)]
 }
 
 // take counts a value towards the answer's size; the value is left out of the

@@ -103,7 +103,8 @@ type Router struct {
 	inflight atomic.Int64
 	turn     atomic.Uint32 // spreads attempts over members
 
-	links sync.Map // keyspace.NodeID -> *link
+	links  sync.Map // keyspace.NodeID -> *link
+	clocks clocks
 
 	mu     sync.Mutex
 	closed bool // guarded by mu
@@ -121,6 +122,7 @@ func New(o Options) (*Router, error) {
 		return nil, err
 	}
 	r := &Router{o: o}
+	r.clocks.r = r
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	return r, nil
 }

@@ -199,15 +199,36 @@ func distinct(n int, key func(int) string) error {
 	if err := validateCount(n); err != nil {
 		return err
 	}
+	if n <= fewItems {
+		return distinctFew(n, key)
+	}
 	seen := make(map[string]int, n)
 	for i := range n {
 		if first, ok := seen[key(i)]; ok {
-			return fault.New(fault.InvalidArgument, "batch writes a key twice",
-				"key", key(i), "first", first, "second", i)
+			return errTwice(key(i), first, i)
 		}
 		seen[key(i)] = i
 	}
 	return nil
+}
+
+// fewItems is the number of items up to which comparing each with each is
+// cheaper than a map.
+const fewItems = 16
+
+func distinctFew(n int, key func(int) string) error {
+	for i := range n {
+		for first := range i {
+			if key(first) == key(i) {
+				return errTwice(key(i), first, i)
+			}
+		}
+	}
+	return nil
+}
+
+func errTwice(key string, first, second int) error {
+	return fault.New(fault.InvalidArgument, "batch writes a key twice", "key", key, "first", first, "second", second)
 }
 
 func validateCount(n int) error {

@@ -41,7 +41,7 @@ var layers = [][]string{
 	{"internal/membership", "internal/placement", "internal/version"},
 	{"internal/format"},
 	{"internal/keyspace"},
-	{"internal/metrics", "internal/profiling", "internal/tlsconf", "internal/env", "internal/dirlock", "internal/deadline"},
+	{"internal/metrics", "internal/profiling", "internal/tlsconf", "internal/env", "internal/dirlock", "internal/deadline", "internal/wirebuf"},
 	{"internal/fault", "internal/invariant"},
 	{"api/"},
 }

@@ -1050,9 +1050,12 @@ func (x *CallResponse) GetMessage() string {
 }
 
 type GroupClockRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
-	AtLeast       uint64                 `protobuf:"varint,2,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Group   uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	AtLeast uint64                 `protobuf:"varint,2,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	// More groups to read with the same bound; a node that does not know this
+	// field answers for group alone.
+	Groups        []uint32 `protobuf:"varint,3,rep,packed,name=groups,proto3" json:"groups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1101,9 +1104,21 @@ func (x *GroupClockRequest) GetAtLeast() uint64 {
 	return 0
 }
 
+func (x *GroupClockRequest) GetGroups() []uint32 {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
 type GroupClockResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Clock         uint64                 `protobuf:"varint,1,opt,name=clock,proto3" json:"clock,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Clock uint64                 `protobuf:"varint,1,opt,name=clock,proto3" json:"clock,omitempty"`
+	// Everything stamped at or below clock is in the group's log up to this
+	// index; 0 from a node that does not tell.
+	Index uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	// The readings of groups, without those that failed.
+	Clocks        []*GroupClockReading `protobuf:"bytes,3,rep,name=clocks,proto3" json:"clocks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1145,28 +1160,104 @@ func (x *GroupClockResponse) GetClock() uint64 {
 	return 0
 }
 
+func (x *GroupClockResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *GroupClockResponse) GetClocks() []*GroupClockReading {
+	if x != nil {
+		return x.Clocks
+	}
+	return nil
+}
+
+type GroupClockReading struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	Clock         uint64                 `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupClockReading) Reset() {
+	*x = GroupClockReading{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupClockReading) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupClockReading) ProtoMessage() {}
+
+func (x *GroupClockReading) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupClockReading.ProtoReflect.Descriptor instead.
+func (*GroupClockReading) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GroupClockReading) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *GroupClockReading) GetClock() uint64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
+}
+
+func (x *GroupClockReading) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 type GroupScanRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Group       uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
 	NamespaceId uint32                 `protobuf:"varint,2,opt,name=namespace_id,json=namespaceId,proto3" json:"namespace_id,omitempty"`
 	Revision    uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Inclusive start, exclusive end; an empty end means to the end.
-	Start         []byte            `protobuf:"bytes,4,opt,name=start,proto3" json:"start,omitempty"`
-	End           []byte            `protobuf:"bytes,5,opt,name=end,proto3" json:"end,omitempty"`
-	Reverse       bool              `protobuf:"varint,6,opt,name=reverse,proto3" json:"reverse,omitempty"`
-	KeysOnly      bool              `protobuf:"varint,7,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
-	Limit         uint32            `protobuf:"varint,8,opt,name=limit,proto3" json:"limit,omitempty"`
-	MaxBytes      uint64            `protobuf:"varint,9,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
-	Tags          map[string]string `protobuf:"bytes,10,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	CountOnly     bool              `protobuf:"varint,11,opt,name=count_only,json=countOnly,proto3" json:"count_only,omitempty"`
-	Namespace     string            `protobuf:"bytes,12,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Start     []byte            `protobuf:"bytes,4,opt,name=start,proto3" json:"start,omitempty"`
+	End       []byte            `protobuf:"bytes,5,opt,name=end,proto3" json:"end,omitempty"`
+	Reverse   bool              `protobuf:"varint,6,opt,name=reverse,proto3" json:"reverse,omitempty"`
+	KeysOnly  bool              `protobuf:"varint,7,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	Limit     uint32            `protobuf:"varint,8,opt,name=limit,proto3" json:"limit,omitempty"`
+	MaxBytes  uint64            `protobuf:"varint,9,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	Tags      map[string]string `protobuf:"bytes,10,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	CountOnly bool              `protobuf:"varint,11,opt,name=count_only,json=countOnly,proto3" json:"count_only,omitempty"`
+	Namespace string            `protobuf:"bytes,12,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// The answer may have its records in encoded.
+	Encoded       bool `protobuf:"varint,13,opt,name=encoded,proto3" json:"encoded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GroupScanRequest) Reset() {
 	*x = GroupScanRequest{}
-	mi := &file_kvstore_v1_peer_proto_msgTypes[16]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1269,7 @@ func (x *GroupScanRequest) String() string {
 func (*GroupScanRequest) ProtoMessage() {}
 
 func (x *GroupScanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_peer_proto_msgTypes[16]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1282,7 @@ func (x *GroupScanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupScanRequest.ProtoReflect.Descriptor instead.
 func (*GroupScanRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GroupScanRequest) GetGroup() uint32 {
@@ -1278,20 +1369,30 @@ func (x *GroupScanRequest) GetNamespace() string {
 	return ""
 }
 
+func (x *GroupScanRequest) GetEncoded() bool {
+	if x != nil {
+		return x.Encoded
+	}
+	return false
+}
+
 type GroupScanResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Records []*Record              `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
 	// Where the next page starts (end, when reverse); empty when exhausted.
-	Next          []byte `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
-	More          bool   `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
-	Count         uint64 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	Next  []byte `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	More  bool   `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	Count uint64 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	// The encoding of records (tags and lengths included) in their place, so
+	// that who passes them on need not decode them.
+	Encoded       []byte `protobuf:"bytes,5,opt,name=encoded,proto3" json:"encoded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GroupScanResponse) Reset() {
 	*x = GroupScanResponse{}
-	mi := &file_kvstore_v1_peer_proto_msgTypes[17]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1404,7 @@ func (x *GroupScanResponse) String() string {
 func (*GroupScanResponse) ProtoMessage() {}
 
 func (x *GroupScanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_peer_proto_msgTypes[17]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1417,7 @@ func (x *GroupScanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupScanResponse.ProtoReflect.Descriptor instead.
 func (*GroupScanResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GroupScanResponse) GetRecords() []*Record {
@@ -1347,6 +1448,13 @@ func (x *GroupScanResponse) GetCount() uint64 {
 	return 0
 }
 
+func (x *GroupScanResponse) GetEncoded() []byte {
+	if x != nil {
+		return x.Encoded
+	}
+	return nil
+}
+
 type ProbeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterName   string                 `protobuf:"bytes,1,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
@@ -1357,7 +1465,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_kvstore_v1_peer_proto_msgTypes[18]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1477,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_peer_proto_msgTypes[18]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1490,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ProbeRequest) GetClusterName() string {
@@ -1418,7 +1526,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_kvstore_v1_peer_proto_msgTypes[19]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1538,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_peer_proto_msgTypes[19]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1551,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ProbeResponse) GetEmpty() bool {
@@ -1512,7 +1620,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_kvstore_v1_peer_proto_msgTypes[20]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1524,7 +1632,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_peer_proto_msgTypes[20]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1537,7 +1645,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *JoinRequest) GetNodeName() string {
@@ -1617,7 +1725,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_kvstore_v1_peer_proto_msgTypes[21]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1737,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_peer_proto_msgTypes[21]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1750,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{21}
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *JoinResponse) GetClusterId() string {
@@ -1683,7 +1791,7 @@ type JoinReplica struct {
 
 func (x *JoinReplica) Reset() {
 	*x = JoinReplica{}
-	mi := &file_kvstore_v1_peer_proto_msgTypes[22]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +1803,7 @@ func (x *JoinReplica) String() string {
 func (*JoinReplica) ProtoMessage() {}
 
 func (x *JoinReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_peer_proto_msgTypes[22]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +1816,7 @@ func (x *JoinReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReplica.ProtoReflect.Descriptor instead.
 func (*JoinReplica) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{22}
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *JoinReplica) GetGroup() uint32 {
@@ -1810,12 +1918,19 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\fCallResponse\x12\x1a\n" +
 	"\bresponse\x18\x01 \x01(\fR\bresponse\x12-\n" +
 	"\x05error\x18\x02 \x01(\v2\x17.kvstore.v1.ErrorDetailR\x05error\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"D\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\\\n" +
 	"\x11GroupClockRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x19\n" +
-	"\bat_least\x18\x02 \x01(\x04R\aatLeast\"*\n" +
+	"\bat_least\x18\x02 \x01(\x04R\aatLeast\x12\x16\n" +
+	"\x06groups\x18\x03 \x03(\rR\x06groups\"w\n" +
 	"\x12GroupClockResponse\x12\x14\n" +
-	"\x05clock\x18\x01 \x01(\x04R\x05clock\"\xab\x03\n" +
+	"\x05clock\x18\x01 \x01(\x04R\x05clock\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x125\n" +
+	"\x06clocks\x18\x03 \x03(\v2\x1d.kvstore.v1.GroupClockReadingR\x06clocks\"U\n" +
+	"\x11GroupClockReading\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\x12\x14\n" +
+	"\x05clock\x18\x02 \x01(\x04R\x05clock\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"\xc5\x03\n" +
 	"\x10GroupScanRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12!\n" +
 	"\fnamespace_id\x18\x02 \x01(\rR\vnamespaceId\x12\x1a\n" +
@@ -1830,15 +1945,17 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	" \x03(\v2&.kvstore.v1.GroupScanRequest.TagsEntryR\x04tags\x12\x1d\n" +
 	"\n" +
 	"count_only\x18\v \x01(\bR\tcountOnly\x12\x1c\n" +
-	"\tnamespace\x18\f \x01(\tR\tnamespace\x1a7\n" +
+	"\tnamespace\x18\f \x01(\tR\tnamespace\x12\x18\n" +
+	"\aencoded\x18\r \x01(\bR\aencoded\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x7f\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x01\n" +
 	"\x11GroupScanResponse\x12,\n" +
 	"\arecords\x18\x01 \x03(\v2\x12.kvstore.v1.RecordR\arecords\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\fR\x04next\x12\x12\n" +
 	"\x04more\x18\x03 \x01(\bR\x04more\x12\x14\n" +
-	"\x05count\x18\x04 \x01(\x04R\x05count\"N\n" +
+	"\x05count\x18\x04 \x01(\x04R\x05count\x12\x18\n" +
+	"\aencoded\x18\x05 \x01(\fR\aencoded\"N\n" +
 	"\fProbeRequest\x12!\n" +
 	"\fcluster_name\x18\x01 \x01(\tR\vclusterName\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\"\xb8\x03\n" +
@@ -1901,7 +2018,7 @@ func file_kvstore_v1_peer_proto_rawDescGZIP() []byte {
 	return file_kvstore_v1_peer_proto_rawDescData
 }
 
-var file_kvstore_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_kvstore_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_kvstore_v1_peer_proto_goTypes = []any{
 	(*HelloRequest)(nil),       // 0: kvstore.v1.HelloRequest
 	(*HelloResponse)(nil),      // 1: kvstore.v1.HelloResponse
@@ -1919,21 +2036,22 @@ var file_kvstore_v1_peer_proto_goTypes = []any{
 	(*CallResponse)(nil),       // 13: kvstore.v1.CallResponse
 	(*GroupClockRequest)(nil),  // 14: kvstore.v1.GroupClockRequest
 	(*GroupClockResponse)(nil), // 15: kvstore.v1.GroupClockResponse
-	(*GroupScanRequest)(nil),   // 16: kvstore.v1.GroupScanRequest
-	(*GroupScanResponse)(nil),  // 17: kvstore.v1.GroupScanResponse
-	(*ProbeRequest)(nil),       // 18: kvstore.v1.ProbeRequest
-	(*ProbeResponse)(nil),      // 19: kvstore.v1.ProbeResponse
-	(*JoinRequest)(nil),        // 20: kvstore.v1.JoinRequest
-	(*JoinResponse)(nil),       // 21: kvstore.v1.JoinResponse
-	(*JoinReplica)(nil),        // 22: kvstore.v1.JoinReplica
-	nil,                        // 23: kvstore.v1.GroupScanRequest.TagsEntry
-	nil,                        // 24: kvstore.v1.ProbeResponse.FirstMembersEntry
-	nil,                        // 25: kvstore.v1.ProbeResponse.SeenMembersEntry
-	(*PipelineOp)(nil),         // 26: kvstore.v1.PipelineOp
-	(*ErrorDetail)(nil),        // 27: kvstore.v1.ErrorDetail
-	(*Record)(nil),             // 28: kvstore.v1.Record
-	(*NodeInfo)(nil),           // 29: kvstore.v1.NodeInfo
-	(*PipelineResponse)(nil),   // 30: kvstore.v1.PipelineResponse
+	(*GroupClockReading)(nil),  // 16: kvstore.v1.GroupClockReading
+	(*GroupScanRequest)(nil),   // 17: kvstore.v1.GroupScanRequest
+	(*GroupScanResponse)(nil),  // 18: kvstore.v1.GroupScanResponse
+	(*ProbeRequest)(nil),       // 19: kvstore.v1.ProbeRequest
+	(*ProbeResponse)(nil),      // 20: kvstore.v1.ProbeResponse
+	(*JoinRequest)(nil),        // 21: kvstore.v1.JoinRequest
+	(*JoinResponse)(nil),       // 22: kvstore.v1.JoinResponse
+	(*JoinReplica)(nil),        // 23: kvstore.v1.JoinReplica
+	nil,                        // 24: kvstore.v1.GroupScanRequest.TagsEntry
+	nil,                        // 25: kvstore.v1.ProbeResponse.FirstMembersEntry
+	nil,                        // 26: kvstore.v1.ProbeResponse.SeenMembersEntry
+	(*PipelineOp)(nil),         // 27: kvstore.v1.PipelineOp
+	(*ErrorDetail)(nil),        // 28: kvstore.v1.ErrorDetail
+	(*Record)(nil),             // 29: kvstore.v1.Record
+	(*NodeInfo)(nil),           // 30: kvstore.v1.NodeInfo
+	(*PipelineResponse)(nil),   // 31: kvstore.v1.PipelineResponse
 }
 var file_kvstore_v1_peer_proto_depIdxs = []int32{
 	3,  // 0: kvstore.v1.Frame.messages:type_name -> kvstore.v1.GroupMessage
@@ -1941,37 +2059,38 @@ var file_kvstore_v1_peer_proto_depIdxs = []int32{
 	5,  // 2: kvstore.v1.GroupMessage.read_index_reply:type_name -> kvstore.v1.ReadIndexReply
 	6,  // 3: kvstore.v1.GroupMessage.closed:type_name -> kvstore.v1.ClosedUpdate
 	9,  // 4: kvstore.v1.SnapshotChunk.header:type_name -> kvstore.v1.SnapshotHeader
-	26, // 5: kvstore.v1.ForwardFrame.ops:type_name -> kvstore.v1.PipelineOp
-	27, // 6: kvstore.v1.CallResponse.error:type_name -> kvstore.v1.ErrorDetail
-	23, // 7: kvstore.v1.GroupScanRequest.tags:type_name -> kvstore.v1.GroupScanRequest.TagsEntry
-	28, // 8: kvstore.v1.GroupScanResponse.records:type_name -> kvstore.v1.Record
-	24, // 9: kvstore.v1.ProbeResponse.first_members:type_name -> kvstore.v1.ProbeResponse.FirstMembersEntry
-	25, // 10: kvstore.v1.ProbeResponse.seen_members:type_name -> kvstore.v1.ProbeResponse.SeenMembersEntry
-	22, // 11: kvstore.v1.JoinResponse.replicas:type_name -> kvstore.v1.JoinReplica
-	29, // 12: kvstore.v1.JoinResponse.nodes:type_name -> kvstore.v1.NodeInfo
-	0,  // 13: kvstore.v1.Peer.Hello:input_type -> kvstore.v1.HelloRequest
-	2,  // 14: kvstore.v1.Peer.Frames:input_type -> kvstore.v1.Frame
-	8,  // 15: kvstore.v1.Peer.Snapshot:input_type -> kvstore.v1.SnapshotChunk
-	11, // 16: kvstore.v1.Peer.Forward:input_type -> kvstore.v1.ForwardFrame
-	12, // 17: kvstore.v1.Peer.Call:input_type -> kvstore.v1.CallRequest
-	14, // 18: kvstore.v1.Peer.GroupClock:input_type -> kvstore.v1.GroupClockRequest
-	16, // 19: kvstore.v1.Peer.GroupScan:input_type -> kvstore.v1.GroupScanRequest
-	18, // 20: kvstore.v1.Peer.Probe:input_type -> kvstore.v1.ProbeRequest
-	20, // 21: kvstore.v1.Peer.Join:input_type -> kvstore.v1.JoinRequest
-	1,  // 22: kvstore.v1.Peer.Hello:output_type -> kvstore.v1.HelloResponse
-	7,  // 23: kvstore.v1.Peer.Frames:output_type -> kvstore.v1.FramesDone
-	10, // 24: kvstore.v1.Peer.Snapshot:output_type -> kvstore.v1.SnapshotDone
-	30, // 25: kvstore.v1.Peer.Forward:output_type -> kvstore.v1.PipelineResponse
-	13, // 26: kvstore.v1.Peer.Call:output_type -> kvstore.v1.CallResponse
-	15, // 27: kvstore.v1.Peer.GroupClock:output_type -> kvstore.v1.GroupClockResponse
-	17, // 28: kvstore.v1.Peer.GroupScan:output_type -> kvstore.v1.GroupScanResponse
-	19, // 29: kvstore.v1.Peer.Probe:output_type -> kvstore.v1.ProbeResponse
-	21, // 30: kvstore.v1.Peer.Join:output_type -> kvstore.v1.JoinResponse
-	22, // [22:31] is the sub-list for method output_type
-	13, // [13:22] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	27, // 5: kvstore.v1.ForwardFrame.ops:type_name -> kvstore.v1.PipelineOp
+	28, // 6: kvstore.v1.CallResponse.error:type_name -> kvstore.v1.ErrorDetail
+	16, // 7: kvstore.v1.GroupClockResponse.clocks:type_name -> kvstore.v1.GroupClockReading
+	24, // 8: kvstore.v1.GroupScanRequest.tags:type_name -> kvstore.v1.GroupScanRequest.TagsEntry
+	29, // 9: kvstore.v1.GroupScanResponse.records:type_name -> kvstore.v1.Record
+	25, // 10: kvstore.v1.ProbeResponse.first_members:type_name -> kvstore.v1.ProbeResponse.FirstMembersEntry
+	26, // 11: kvstore.v1.ProbeResponse.seen_members:type_name -> kvstore.v1.ProbeResponse.SeenMembersEntry
+	23, // 12: kvstore.v1.JoinResponse.replicas:type_name -> kvstore.v1.JoinReplica
+	30, // 13: kvstore.v1.JoinResponse.nodes:type_name -> kvstore.v1.NodeInfo
+	0,  // 14: kvstore.v1.Peer.Hello:input_type -> kvstore.v1.HelloRequest
+	2,  // 15: kvstore.v1.Peer.Frames:input_type -> kvstore.v1.Frame
+	8,  // 16: kvstore.v1.Peer.Snapshot:input_type -> kvstore.v1.SnapshotChunk
+	11, // 17: kvstore.v1.Peer.Forward:input_type -> kvstore.v1.ForwardFrame
+	12, // 18: kvstore.v1.Peer.Call:input_type -> kvstore.v1.CallRequest
+	14, // 19: kvstore.v1.Peer.GroupClock:input_type -> kvstore.v1.GroupClockRequest
+	17, // 20: kvstore.v1.Peer.GroupScan:input_type -> kvstore.v1.GroupScanRequest
+	19, // 21: kvstore.v1.Peer.Probe:input_type -> kvstore.v1.ProbeRequest
+	21, // 22: kvstore.v1.Peer.Join:input_type -> kvstore.v1.JoinRequest
+	1,  // 23: kvstore.v1.Peer.Hello:output_type -> kvstore.v1.HelloResponse
+	7,  // 24: kvstore.v1.Peer.Frames:output_type -> kvstore.v1.FramesDone
+	10, // 25: kvstore.v1.Peer.Snapshot:output_type -> kvstore.v1.SnapshotDone
+	31, // 26: kvstore.v1.Peer.Forward:output_type -> kvstore.v1.PipelineResponse
+	13, // 27: kvstore.v1.Peer.Call:output_type -> kvstore.v1.CallResponse
+	15, // 28: kvstore.v1.Peer.GroupClock:output_type -> kvstore.v1.GroupClockResponse
+	18, // 29: kvstore.v1.Peer.GroupScan:output_type -> kvstore.v1.GroupScanResponse
+	20, // 30: kvstore.v1.Peer.Probe:output_type -> kvstore.v1.ProbeResponse
+	22, // 31: kvstore.v1.Peer.Join:output_type -> kvstore.v1.JoinResponse
+	23, // [23:32] is the sub-list for method output_type
+	14, // [14:23] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_kvstore_v1_peer_proto_init() }
@@ -1993,7 +2112,7 @@ func file_kvstore_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvstore_v1_peer_proto_rawDesc), len(file_kvstore_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -47,7 +47,7 @@ type PeerClient interface {
 	Forward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ForwardFrame, PipelineResponse], error)
 	// Call carries any other request of KVStore to a node that can serve it.
 	Call(ctx context.Context, in *CallRequest, opts ...grpc.CallOption) (*CallResponse, error)
-	// GroupClock confirms one group's leadership, waits until all it stamped is
+	// GroupClock confirms a group's leadership, waits until all it stamped is
 	// applied, moves its clock to at least the given revision and returns it.
 	GroupClock(ctx context.Context, in *GroupClockRequest, opts ...grpc.CallOption) (*GroupClockResponse, error)
 	// GroupScan returns one byte-bounded page of one group at a revision.
@@ -182,7 +182,7 @@ type PeerServer interface {
 	Forward(grpc.BidiStreamingServer[ForwardFrame, PipelineResponse]) error
 	// Call carries any other request of KVStore to a node that can serve it.
 	Call(context.Context, *CallRequest) (*CallResponse, error)
-	// GroupClock confirms one group's leadership, waits until all it stamped is
+	// GroupClock confirms a group's leadership, waits until all it stamped is
 	// applied, moves its clock to at least the given revision and returns it.
 	GroupClock(context.Context, *GroupClockRequest) (*GroupClockResponse, error)
 	// GroupScan returns one byte-bounded page of one group at a revision.

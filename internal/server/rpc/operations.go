@@ -92,5 +92,5 @@ func (s *Service) BatchDelete(ctx context.Context, q *api.BatchDeleteRequest) (*
 
 // List returns one page.
 func (s *Service) List(ctx context.Context, q *api.ListRequest) (*api.ListResponse, error) {
-	return s.b.List(ctx, q)
+	return s.b.ListEncoded(ctx, q)
 }

@@ -30,11 +30,12 @@ type Backend interface {
 	// Execute hands operations over; done is called once for each, by any
 	// goroutine, perhaps before Execute returns, and must not block.
 	Execute(ctx context.Context, calls []*router.Call, done func(*router.Call))
-	// List returns one byte-bounded page.
-	List(ctx context.Context, req *api.ListRequest) (*api.ListResponse, error)
-	// ListStream calls yield with each page of one snapshot until the end or an
-	// error; a page is not kept after yield returns.
-	ListStream(ctx context.Context, req *api.ListRequest, yield func(*api.ListResponse) error) error
+	// ListEncoded returns one byte-bounded page to be sent on: its records may
+	// be in the message's unknown fields, as they go over the wire.
+	ListEncoded(ctx context.Context, req *api.ListRequest) (*api.ListResponse, error)
+	// ListStreamEncoded calls yield with each such page of one snapshot until
+	// the end or an error; a page is not kept after yield returns.
+	ListStreamEncoded(ctx context.Context, req *api.ListRequest, yield func(*api.ListResponse) error) error
 
 	Status(ctx context.Context, req *api.StatusRequest) (*api.StatusResponse, error)
 	Topology(ctx context.Context, req *api.TopologyRequest) (*api.TopologyResponse, error)

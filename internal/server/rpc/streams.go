@@ -161,7 +161,7 @@ func (s *Service) ListStream(q *api.ListRequest, ss grpc.ServerStreamingServer[a
 			g.Release(1, 0)
 		}
 	}()
-	return s.b.ListStream(ctx, q, func(page *api.ListResponse) error {
+	return s.b.ListStreamEncoded(ctx, q, func(page *api.ListResponse) error {
 		g.Release(1, 0)
 		held = false
 		if err := ss.Send(page); err != nil {

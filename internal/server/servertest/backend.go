@@ -294,8 +294,13 @@ func (b *Backend) List(_ context.Context, q *api.ListRequest) (*api.ListResponse
 	return out, nil
 }
 
-// ListStream yields page after page.
-func (b *Backend) ListStream(ctx context.Context, q *api.ListRequest, yield func(*api.ListResponse) error) error {
+// ListEncoded is List: messages are a form of what is sent.
+func (b *Backend) ListEncoded(ctx context.Context, q *api.ListRequest) (*api.ListResponse, error) {
+	return b.List(ctx, q)
+}
+
+// ListStreamEncoded yields page after page.
+func (b *Backend) ListStreamEncoded(ctx context.Context, q *api.ListRequest, yield func(*api.ListResponse) error) error {
 	next := &api.ListRequest{
 		Namespace: q.Namespace, Prefix: q.Prefix, Start: q.Start, End: q.End, Limit: q.Limit, KeysOnly: q.KeysOnly,
 		Reverse: q.Reverse, ContinuationToken: q.ContinuationToken, Tags: q.Tags, CountOnly: q.CountOnly,
