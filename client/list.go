@@ -86,7 +86,7 @@ func (c *Client) list(ctx context.Context, l *listCall) (Page, error) {
 }
 
 // listUndecoded is api.KVStoreClient.List with an answer for decodePage.
-func listUndecoded(stub api.KVStoreClient, ctx context.Context, in *api.ListRequest, opts ...grpc.CallOption) (*api.ListResponse, error) {
+func listUndecoded(stub api.KVStoreClient, ctx context.Context, in *api.ListRequest, opts ...grpc.CallOption) (*api.ListResponse, error) { //nolint:revive // the form of a method expression
 	return stub.List(ctx, in, append(opts, grpc.ForceCodecV2(listCodec))...)
 }
 

@@ -74,10 +74,7 @@ func (c *cursor) load(key []byte, reverse bool) {
 // settle stops at the next item that the span covers and that has a version
 // old enough.
 func (c *cursor) settle(reverse bool) {
-	for {
-		if len(c.ahead) == 0 && !c.more(reverse) {
-			break
-		}
+	for len(c.ahead) > 0 || c.more(reverse) {
 		next := c.ahead[0]
 		c.ahead = c.ahead[1:]
 		if !c.span.covers(next.key) {
