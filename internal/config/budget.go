@@ -21,6 +21,8 @@ type Budget struct {
 	// most DeltaSealed wait to be flushed.
 	Delta, DeltaSeal Size
 	DeltaSealed      int
+	// Records holds the newest versions of keys that were read from the engine.
+	Records Size
 	// RaftCache holds recent log entries.
 	RaftCache Size
 	// Requests bounds bytes of requests in progress, Frames those queued for
@@ -63,6 +65,7 @@ func (c *Config) budget() (Budget, Problems) {
 	rest := b.Total - b.Memtables - b.BlockCache - b.IndexCache
 	shares := []share{
 		{8, 6 * MB, 512 * MB, &b.Delta},
+		{2, 2 * MB, 1 * GB, &b.Records},
 		{4, 4 * MB, 512 * MB, &b.RaftCache},
 		{2, max(leastRequests, c.Limits.MaxRequestBytesQueued), 512 * MB, &b.Requests},
 		{2, 4 * MB, 256 * MB, &b.Frames},

@@ -36,7 +36,7 @@ func TestReadersSeeWholeEntriesWhileDeltasMove(t *testing.T) {
 
 func testWholeEntries(t *testing.T, eng engine.Engine) {
 	const keys, entries, readers = 16, 1500, 3
-	s := New(eng, Options{SealBytes: 8 << 10, MaxSealed: 3, FlushBatchBytes: 1 << 10})
+	s := New(eng, Options{SealBytes: 8 << 10, MaxSealed: 3, FlushBatchBytes: 1 << 10, RecordBytes: 1 << 20})
 	var published atomic.Uint64
 	var group sync.WaitGroup
 	stop := make(chan struct{})

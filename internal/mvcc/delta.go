@@ -51,6 +51,8 @@ func (d *delta) insert(inst keyspace.InstanceID, key []byte, rev keyspace.Revisi
 	v := d.newVersion()
 	v.rev, v.value, v.del = rev, value, del
 	hash := hashKey(inst, key)
+	o := d.orderOf(inst)
+	o.newest = max(o.newest, rev)
 	if it := d.index.get(hash, inst, key); it != nil {
 		it.add(v)
 		return versionBytes + len(value)
@@ -59,7 +61,7 @@ func (d *delta) insert(inst keyspace.InstanceID, key []byte, rev keyspace.Revisi
 	it.instance, it.key = inst, key
 	it.add(v)
 	d.index.put(hash, it)
-	d.orderOf(inst).insert(it)
+	o.insert(it)
 	return versionBytes + itemBytes + len(key) + len(value)
 }
 

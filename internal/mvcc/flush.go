@@ -26,6 +26,7 @@ func (s *Store) FlushOldest(ctx context.Context, live func(keyspace.InstanceID) 
 	if err := s.flush(ctx, d, live); err != nil {
 		return d.id, true, fmt.Errorf("flush delta %d: %w", d.id, err)
 	}
+	s.records.forget(d)
 	s.drop(d)
 	return d.id, true, nil
 }

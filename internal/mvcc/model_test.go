@@ -75,7 +75,7 @@ type machine struct {
 
 func newMachine() *machine {
 	return &machine{
-		store: New(mem.Open(), Options{SealBytes: 1 << 10, MaxSealed: 4, FlushBatchBytes: 200}),
+		store: New(mem.Open(), Options{SealBytes: 1 << 10, MaxSealed: 4, FlushBatchBytes: 200, RecordBytes: recordShards * 2 * (recordBytes + 20)}),
 		model: model{},
 	}
 }

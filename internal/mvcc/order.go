@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"sync"
+
+	"kvstore/internal/keyspace"
 )
 
 // order keeps the items of one instance sorted by key. One goroutine inserts,
@@ -25,6 +27,9 @@ type order struct {
 	mu    sync.RWMutex
 	first sorted    // the first item of each page when it was made
 	pages []*sorted // parallel to first; page 0 also holds what is below it
+	// newest is the highest revision of all versions; the writer's, and a
+	// flush's once the delta is sealed.
+	newest keyspace.Revision
 }
 
 // pageItems bounds a page, and what is copied under the lock.

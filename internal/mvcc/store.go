@@ -39,6 +39,9 @@ type Options struct {
 	MaxSealed int
 	// FlushBatchBytes bounds one engine write of a flush.
 	FlushBatchBytes int
+	// RecordBytes bounds the newest versions of keys that are remembered from
+	// the engine; 0 for none.
+	RecordBytes int64
 	// Between is called between two engine writes of a flush and may wait, so
 	// that a flush leaves room for what is urgent. Its error ends the flush. nil:
 	// flushes run as fast as they can, as they do after Hurry.
@@ -76,6 +79,7 @@ type Store struct {
 	mu      sync.Mutex
 	current atomic.Pointer[layers]
 
+	records  *records
 	flushing sync.Mutex // held during a flush
 	hurry    atomic.Bool
 }
@@ -85,7 +89,7 @@ func (s *Store) Hurry() { s.hurry.Store(true) }
 
 // New returns a Store over eng with an empty active delta. It starts nothing.
 func New(eng engine.Engine, o Options) *Store {
-	s := &Store{engine: eng, options: o.withDefaults()}
+	s := &Store{engine: eng, options: o.withDefaults(), records: newRecords(o.RecordBytes)}
 	s.current.Store(&layers{newDelta(1)})
 	return s
 }
@@ -172,7 +176,7 @@ func (s *Store) drop(d *delta) {
 // Latest returns the newest version of key that is in a delta; ok is false
 // when none is, which says nothing about the engine.
 func (s *Store) Latest(inst keyspace.InstanceID, key []byte) (value []byte, rev keyspace.Revision, del, ok bool) {
-	v := s.layers().get(inst, key, keyspace.MaxRevision)
+	v := s.layers().get(hashKey(inst, key), inst, key, keyspace.MaxRevision)
 	if v == nil {
 		return nil, 0, false, false
 	}
@@ -181,8 +185,7 @@ func (s *Store) Latest(inst keyspace.InstanceID, key []byte) (value []byte, rev 
 
 // get returns the newest version of key at or below at. The versions of a key
 // are inserted in order, so the newest delta that has one decides.
-func (l layers) get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) *version {
-	hash := hashKey(inst, key)
+func (l layers) get(hash uint64, inst keyspace.InstanceID, key []byte, at keyspace.Revision) *version {
 	for _, d := range l {
 		if v := d.get(hash, inst, key, at); v != nil {
 			return v

@@ -25,14 +25,23 @@ func (v *View) Active() DeltaID { return v.layers.active().id }
 // is false when there is none or it is an engine deletion; tombstone records
 // are returned as records. value is valid until Close and must not be changed.
 func (v *View) Get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) (value []byte, rev keyspace.Revision, ok bool, err error) {
-	if found := v.layers.get(inst, key, at); found != nil {
+	hash := hashKey(inst, key)
+	if found := v.layers.get(hash, inst, key, at); found != nil {
 		if found.del {
 			return nil, 0, false, nil
 		}
 		return found.value, found.rev, true, nil
 	}
+	records := v.store.records
+	if value, rev, ok := records.get(hash, inst, key, at); ok {
+		return value, rev, true, nil
+	}
 	v.buf = append(keyspace.AppendInstance(v.buf[:0], inst), key...)
-	return v.open().Get(v.buf, at)
+	value, rev, ok, err = v.open().Get(v.buf, at)
+	if ok {
+		records.add(hash, inst, key, value, rev, at, v.layers.oldest().id)
+	}
+	return value, rev, ok, err
 }
 
 func (v *View) open() engine.Reader {

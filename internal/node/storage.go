@@ -70,7 +70,7 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 	}
 	pace := &flushPace{node: s}
 	s.store = mvcc.New(s.engine, mvcc.Options{SealBytes: int64(budget.DeltaSeal), MaxSealed: budget.DeltaSealed,
-		FlushBatchBytes: flushBatchBytes, Between: pace.between})
+		RecordBytes: int64(budget.Records), FlushBatchBytes: flushBatchBytes, Between: pace.between})
 	return s, nil
 }
 

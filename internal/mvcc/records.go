@@ -1,0 +1,173 @@
+package mvcc
+
+import (
+	"bytes"
+	"sync"
+	"sync/atomic"
+
+	"kvstore/internal/keyspace"
+)
+
+// records remembers the newest version of keys that were read from the engine,
+// so that a key that is read often costs one look instead of a search through
+// every level. Nothing is remembered of absent keys.
+//
+// What it holds is right only together with the deltas: a reader looks at its
+// deltas first, and a flush forgets every key of a delta before the delta goes.
+// A reader that took its deltas before that and comes back from the engine after
+// it would bring an old version: it says which deltas it had (oldest), and is
+// refused when a flush has begun to forget a delta that it still relied on
+// (least). A version that is newer than what the reader asked for may be in the
+// engine, too, if its delta was flushed: so only a reader whose revision covers
+// all flushed versions of the instance may add.
+//
+// Each shard is a fixed number of bytes of entries in a ring (CLOCK): one that was
+// used since the hand passed stays for another round.
+type records struct {
+	shards [recordShards]recordShard
+	// least is the oldest delta that a reader must have had to add.
+	least atomic.Uint64
+	// flushed is the highest flushed revision of each instance; copied on write.
+	flushed atomic.Pointer[map[keyspace.InstanceID]keyspace.Revision]
+	limit   int64 // bytes of a shard
+}
+
+const (
+	recordShards = 64
+	// recordBytes is what an entry costs beside key and value.
+	recordBytes = 128
+	// largestRecord keeps one value from taking a shard.
+	largestRecord = 64 << 10
+)
+
+type recordShard struct {
+	mu    sync.Mutex
+	byKey map[uint64]*cached // by hash; of two keys with one hash the later stays
+	ring  []*cached
+	hand  int
+	bytes int64
+}
+
+type cached struct {
+	hash     uint64
+	instance keyspace.InstanceID
+	key      []byte
+	value    []byte
+	rev      keyspace.Revision
+	used     bool
+	at       int // in the ring
+}
+
+func (c *cached) size() int64 { return int64(recordBytes + len(c.key) + len(c.value)) }
+
+func newRecords(limit int64) *records {
+	r := &records{limit: limit / recordShards}
+	r.flushed.Store(&map[keyspace.InstanceID]keyspace.Revision{})
+	for i := range r.shards {
+		r.shards[i].byKey = make(map[uint64]*cached)
+	}
+	return r
+}
+
+func (r *records) shard(hash uint64) *recordShard { return &r.shards[hash%recordShards] }
+
+// get returns the newest version of a key that no delta of the reader has, when
+// it is at or below at.
+func (r *records) get(hash uint64, inst keyspace.InstanceID, key []byte, at keyspace.Revision) (value []byte, rev keyspace.Revision, ok bool) {
+	if r.limit == 0 {
+		return nil, 0, false
+	}
+	s := r.shard(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.byKey[hash]
+	if c == nil || c.instance != inst || c.rev > at || !bytes.Equal(c.key, key) {
+		return nil, 0, false
+	}
+	c.used = true
+	return c.value, c.rev, true
+}
+
+// add remembers what a reader at revision at, whose oldest delta was oldest,
+// found in the engine. It copies key and value.
+func (r *records) add(hash uint64, inst keyspace.InstanceID, key, value []byte, rev, at keyspace.Revision, oldest DeltaID) {
+	if r.limit == 0 || len(value) > largestRecord || at < (*r.flushed.Load())[inst] {
+		return
+	}
+	s := r.shard(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if uint64(oldest) < r.least.Load() {
+		return
+	}
+	s.remove(s.byKey[hash])
+	c := &cached{hash: hash, instance: inst, key: bytes.Clone(key), value: bytes.Clone(value), rev: rev, at: len(s.ring)}
+	s.byKey[hash] = c
+	s.ring = append(s.ring, c)
+	s.bytes += c.size()
+	for s.bytes > r.limit {
+		s.evict()
+	}
+}
+
+// evict removes the first entry that was not used since the hand passed it.
+func (s *recordShard) evict() {
+	for {
+		if s.hand >= len(s.ring) {
+			s.hand = 0
+		}
+		c := s.ring[s.hand]
+		if !c.used {
+			s.remove(c)
+			return
+		}
+		c.used = false
+		s.hand++
+	}
+}
+
+func (s *recordShard) remove(c *cached) {
+	if c == nil {
+		return
+	}
+	last := len(s.ring) - 1
+	s.ring[c.at] = s.ring[last]
+	s.ring[c.at].at = c.at
+	s.ring[last] = nil
+	s.ring = s.ring[:last]
+	s.bytes -= c.size()
+	delete(s.byKey, c.hash)
+}
+
+// forget drops all keys of a delta that is about to go.
+func (r *records) forget(d *delta) {
+	if r.limit == 0 {
+		return
+	}
+	r.raise(d)
+	r.least.Store(uint64(d.id) + 1)
+	for _, inst := range d.instances() {
+		all := span{instance: inst, at: keyspace.MaxRevision}
+		c := cursor{order: d.order(inst), span: &all}
+		for c.seekForward(nil); c.at != nil; c.nextKey(false) {
+			hash := hashKey(inst, c.item.key)
+			s := r.shard(hash)
+			s.mu.Lock()
+			s.remove(s.byKey[hash])
+			s.mu.Unlock()
+		}
+	}
+}
+
+// raise notes the revisions of a delta before its keys are forgotten.
+func (r *records) raise(d *delta) {
+	old := *r.flushed.Load()
+	next := make(map[keyspace.InstanceID]keyspace.Revision, len(old))
+	for inst, rev := range old {
+		next[inst] = rev
+	}
+	for inst, o := range *d.orders.Load() {
+		next[inst] = max(next[inst], o.newest)
+	}
+	r.flushed.Store(&next)
+}

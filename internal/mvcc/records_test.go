@@ -1,0 +1,132 @@
+package mvcc
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"kvstore/internal/engine"
+	"kvstore/internal/engine/mem"
+	"kvstore/internal/keyspace"
+)
+
+// counting counts what is asked of the engine and can act in the middle.
+type counting struct {
+	*mem.Mem
+	gets   int
+	during func()
+}
+
+type countingReader struct {
+	engine.Reader
+	c *counting
+}
+
+func (c *counting) Reader() engine.Reader { return countingReader{c.Mem.Reader(), c} }
+
+func (r countingReader) Get(key []byte, at keyspace.Revision) ([]byte, keyspace.Revision, bool, error) {
+	r.c.gets++
+	value, rev, ok, err := r.Reader.Get(key, at)
+	if f := r.c.during; f != nil {
+		r.c.during = nil
+		f()
+	}
+	return value, rev, ok, err
+}
+
+func mustFlush(t *testing.T, s *Store) {
+	t.Helper()
+	s.Seal()
+	if _, _, err := s.FlushOldest(context.Background(), nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustRead(t *testing.T, s *Store, key string, at, want keyspace.Revision) {
+	t.Helper()
+	v := s.View()
+	defer v.Close()
+	value, rev, ok, err := v.Get(1, []byte(key), at)
+	if err != nil || !ok || rev != want || string(value) != fmt.Sprint("v", uint64(want)) {
+		t.Fatalf("%s at %d: %q@%d %t %v, want revision %d", key, uint64(at), value, uint64(rev), ok, err, uint64(want))
+	}
+}
+
+func put(s *Store, key string, rev keyspace.Revision) {
+	s.Insert(1, []byte(key), rev, []byte(fmt.Sprint("v", uint64(rev))), false)
+}
+
+func TestRecordsSpareTheEngine(t *testing.T) {
+	eng := &counting{Mem: mem.Open()}
+	s := New(eng, Options{RecordBytes: 1 << 20})
+	put(s, "k", 10)
+	mustFlush(t, s)
+	for range 3 {
+		mustRead(t, s, "k", 20, 10)
+	}
+	if eng.gets != 1 {
+		t.Errorf("%d gets from the engine, want one", eng.gets)
+	}
+	put(s, "k", 30)
+	mustRead(t, s, "k", 29, 10)
+	mustRead(t, s, "k", 30, 30)
+	mustFlush(t, s)
+	mustRead(t, s, "k", 30, 30)
+	mustRead(t, s, "k", 29, 10) // an old version, not the newest
+	mustRead(t, s, "k", 30, 30)
+}
+
+// A reader that is overtaken by a flush must not bring the old version back.
+func TestRecordsRefuseWhatAFlushOvertook(t *testing.T) {
+	for _, at := range []keyspace.Revision{15, keyspace.MaxRevision} {
+		eng := &counting{Mem: mem.Open()}
+		s := New(eng, Options{RecordBytes: 1 << 20})
+		put(s, "k", 10)
+		mustFlush(t, s)
+		eng.during = func() {
+			put(s, "k", 20)
+			mustFlush(t, s)
+		}
+		mustRead(t, s, "k", at, 10)
+		mustRead(t, s, "k", 20, 20)
+		mustRead(t, s, "k", keyspace.MaxRevision-1, 20)
+	}
+}
+
+// A reader that asks below what is flushed sees a version that is not the
+// newest, and must not leave it behind as such.
+func TestRecordsHoldNewestVersionsOnly(t *testing.T) {
+	s := New(&counting{Mem: mem.Open()}, Options{RecordBytes: 1 << 20})
+	put(s, "k", 10)
+	put(s, "k", 20)
+	mustFlush(t, s)
+	mustRead(t, s, "k", 15, 10)
+	mustRead(t, s, "k", 20, 20)
+}
+
+func TestRecordsAreBounded(t *testing.T) {
+	const limit = recordShards << 10
+	r := newRecords(limit)
+	for i := range 10_000 {
+		key := fmt.Appendf(nil, "key%d", i)
+		r.add(hashKey(1, key), 1, key, make([]byte, i%200), 1, 1, 1)
+	}
+	var bytes int64
+	for i := range r.shards {
+		s := &r.shards[i]
+		var sum int64
+		for at, c := range s.ring {
+			if c.at != at || s.byKey[c.hash] != c {
+				t.Fatalf("shard %d: entry %d thinks it is %d", i, at, c.at)
+			}
+			sum += c.size()
+		}
+		if sum != s.bytes || len(s.ring) != len(s.byKey) {
+			t.Fatalf("shard %d counts %d bytes, has %d; %d in the ring, %d by key", i, s.bytes, sum, len(s.ring), len(s.byKey))
+		}
+		bytes += sum
+	}
+	if bytes > limit || bytes < limit/2 {
+		t.Errorf("%d bytes, limit %d", bytes, limit)
+	}
+}
