@@ -55,9 +55,9 @@ func appendRecord(dst, key []byte, r *format.Record, keysOnly bool) ([]byte, wir
 	dst = appendField(dst, fieldRecordContentType, r.ContentType)
 	dst = appendField(dst, fieldRecordEncoding, r.Encoding)
 	dst = appendNumber(dst, fieldRecordChecksum, uint64(r.Checksum))
-	dst = appendNumber(dst, fieldRecordCreated, uint64(r.Created.UnixMilli()))  //nolint:gosec // protobuf's int64 is two's complement
-	dst = appendNumber(dst, fieldRecordUpdated, uint64(r.Revision.UnixMilli())) //nolint:gosec // as above
-	dst = appendNumber(dst, fieldRecordExpires, uint64(r.Expires))              //nolint:gosec // as above
+	dst = appendNumber(dst, fieldRecordCreated, uint64(r.Created.UnixMilli()))
+	dst = appendNumber(dst, fieldRecordUpdated, uint64(r.Revision.UnixMilli()))
+	dst = appendNumber(dst, fieldRecordExpires, uint64(r.Expires))
 	dst = appendNumber(dst, fieldRecordVersion, r.Version)
 	dst = appendNumber(dst, fieldRecordRevision, uint64(r.Revision))
 	dst = appendTexts(dst, fieldRecordTags, r.Tags)
@@ -70,8 +70,8 @@ func appendRecord(dst, key []byte, r *format.Record, keysOnly bool) ([]byte, wir
 // sizeRecord is the length of what appendRecord writes behind the length.
 func sizeRecord(key, value []byte, r *format.Record) int {
 	return sizeField(len(key)) + sizeField(len(value)) + sizeField(len(r.ContentType)) + sizeField(len(r.Encoding)) +
-		sizeNumber(uint64(r.Checksum)) + sizeNumber(uint64(r.Created.UnixMilli())) + //nolint:gosec // as above
-		sizeNumber(uint64(r.Revision.UnixMilli())) + sizeNumber(uint64(r.Expires)) + //nolint:gosec // as above
+		sizeNumber(uint64(r.Checksum)) + sizeNumber(uint64(r.Created.UnixMilli())) +
+		sizeNumber(uint64(r.Revision.UnixMilli())) + sizeNumber(uint64(r.Expires)) +
 		sizeNumber(r.Version) + sizeNumber(uint64(r.Revision)) + sizeTexts(r.Tags) + sizeTexts(r.Metadata) + sizeNumber(r.Size)
 }
 
