@@ -72,6 +72,7 @@ func TestFollowersServeReadings(t *testing.T) {
 	c.drop = func(_, to *node, _ *api.GroupMessage) bool { return to == follower }
 	put := func(i int) string {
 		key := fmt.Sprintf("%03d%s", i*7919%1000, strings.Repeat("\x00", i%2))
+		c.pump("the leader has room", func() bool { return !leader.host.opt.Store.Full() })
 		answered := false
 		r := &replica.Request{Group: groups[i%len(groups)], Ops: []replica.Op{testOp(key, "of "+key)}, Done: func(*replica.Request) { answered = true }}
 		leader.host.Submit(context.Background(), r)
