@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -199,21 +200,43 @@ func (c *Client) splitGroups(b *batch, positions []int) [][]int {
 	return partition(b, positions, func(i int) *group { return t.groupOf(b.namespace, b.key(i)) })
 }
 
+// scanOwners is the number of owners up to which looking at each is cheaper
+// than a map.
+const scanOwners = 32
+
 // partition puts the items with the same owner together.
 func partition[T comparable](b *batch, positions []int, owner func(i int) T) [][]int {
-	if b.whole {
+	if b.whole || len(positions) == 1 {
 		return [][]int{positions}
 	}
-	part := make(map[T]int)
-	var parts [][]int
-	for _, i := range positions {
+	var owners []T
+	var counts []int
+	known := map[T]int{} // those beyond scanOwners
+	of := make([]int, len(positions))
+	for n, i := range positions {
 		who := owner(i)
-		p, ok := part[who]
-		if !ok {
-			p = len(parts)
-			part[who], parts = p, append(parts, nil)
+		p := slices.Index(owners[:min(len(owners), scanOwners)], who)
+		if p < 0 && len(owners) > scanOwners {
+			if later, ok := known[who]; ok {
+				p = later
+			}
 		}
-		parts[p] = append(parts[p], i)
+		if p < 0 {
+			p = len(owners)
+			owners, counts = append(owners, who), append(counts, 0)
+			if p >= scanOwners {
+				known[who] = p
+			}
+		}
+		of[n] = p
+		counts[p]++
+	}
+	parts, all := make([][]int, len(owners)), make([]int, len(positions))
+	for p, n := range counts {
+		parts[p], all = all[:0:n], all[n:]
+	}
+	for n, p := range of {
+		parts[p] = append(parts[p], positions[n])
 	}
 	return parts
 }

@@ -69,7 +69,10 @@ func (c *Client) list(ctx context.Context, l *listCall) (Page, error) {
 		Namespace: l.namespace, Prefix: l.prefix, Start: l.start, End: l.end, Limit: l.limit,
 		KeysOnly: l.keysOnly, Reverse: l.reverse, ContinuationToken: l.token, Tags: l.tags, CountOnly: l.countOnly,
 	}
-	answer, err := unary(ctx, c, readUnary, request, listUndecoded)
+	answer, err := unary(ctx, c, readUnary, request,
+		func(stub kvClient, ctx context.Context, in *api.ListRequest, opts ...grpc.CallOption) (*api.ListResponse, error) {
+			return stub.List(ctx, in, append(opts, grpc.ForceCodecV2(listCodec))...)
+		})
 	if err != nil {
 		return Page{}, err
 	}
@@ -83,11 +86,6 @@ func (c *Client) list(ctx context.Context, l *listCall) (Page, error) {
 		}
 	}
 	return page, nil
-}
-
-// listUndecoded is api.KVStoreClient.List with an answer for decodePage.
-func listUndecoded(stub api.KVStoreClient, ctx context.Context, in *api.ListRequest, opts ...grpc.CallOption) (*api.ListResponse, error) { //nolint:revive // the form of a method expression
-	return stub.List(ctx, in, append(opts, grpc.ForceCodecV2(listCodec))...)
 }
 
 func recordFromAPI(m *api.Record) Record {

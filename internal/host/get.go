@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"kvstore/internal/fault"
@@ -121,7 +122,7 @@ type look struct {
 	instance *instance
 	view     *mvcc.View
 	rev      keyspace.Revision
-	key      []byte // buffer of disk keys
+	key      *[]byte // of keyBuffers
 }
 
 // lookAt holds the replica of a point's group; close must be called.
@@ -134,10 +135,14 @@ func (h *Host) lookAt(g *group, p ReadPoint) (look, error) {
 		pub.instance.release(h)
 		return look{}, errYounger(p)
 	}
-	return look{host: h, group: g, instance: pub.instance, view: h.opt.Store.View(), rev: p.Rev}, nil
+	return look{host: h, group: g, instance: pub.instance, view: h.opt.Store.View(), rev: p.Rev, key: keyBuffers.Get().(*[]byte)}, nil
 }
 
+// keyBuffers hold disk keys while they are looked up.
+var keyBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
 func (r *look) close() {
+	keyBuffers.Put(r.key)
 	r.view.Close()
 	r.instance.release(r.host)
 }
@@ -145,8 +150,8 @@ func (r *look) close() {
 // get reads one key into rec, whose value is valid until close unless it was
 // joined from chunks.
 func (r *look) get(ns keyspace.NamespaceID, key string, keysOnly bool, rec *format.Record) (found bool, err error) {
-	r.key = keyspace.AppendDataKey(r.key[:0], ns, []byte(key))
-	value, rev, ok, err := r.view.Get(r.instance.id, r.key, r.rev)
+	*r.key = keyspace.AppendDataKey((*r.key)[:0], ns, []byte(key))
+	value, rev, ok, err := r.view.Get(r.instance.id, *r.key, r.rev)
 	if err != nil || !ok {
 		return false, err
 	}

@@ -40,6 +40,8 @@ type cluster struct {
 	opt func(*Options)
 	// store are the options of every node's deltas.
 	store mvcc.Options
+	// more groups beside testGroup, with the same members.
+	more []keyspace.GroupID
 }
 
 type node struct {
@@ -74,7 +76,7 @@ func newCluster(t *testing.T, nodes, voters int, change ...func(*cluster)) *clus
 	for _, f := range change {
 		f(c)
 	}
-	seed := GroupSeed{Group: testGroup}
+	seed := GroupSeed{}
 	for i := range nodes {
 		n := &node{c: c, id: keyspace.NodeID(fmt.Sprintf("n%d", i+1)), disk: simfs.New(), engine: mem.Open()}
 		c.nodes = append(c.nodes, n)
@@ -84,10 +86,16 @@ func newCluster(t *testing.T, nodes, voters int, change ...func(*cluster)) *clus
 	}
 	for i, n := range c.nodes {
 		n.open()
+		seed.Group = testGroup
 		if seed.Self = 0; i < voters {
 			seed.Self = keyspace.ReplicaID(i + 1)
 		}
-		if err := n.host.Bootstrap([]GroupSeed{seed}); err != nil {
+		seeds := []GroupSeed{seed}
+		for _, id := range c.more {
+			seed.Group = id
+			seeds = append(seeds, seed)
+		}
+		if err := n.host.Bootstrap(seeds); err != nil {
 			t.Fatal(err)
 		}
 	}

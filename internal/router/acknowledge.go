@@ -28,25 +28,21 @@ func (p *part) acknowledge(q *replica.Request) {
 			c.Result.Result = &api.PipelineResult_Delete{Delete: answer}
 		}
 	case kindBatchPut:
-		results := c.Result.GetBatchPut().Results
-		answers := make([]api.PutResponse, len(q.Ops))
 		for n := range q.Ops {
-			if o, res := &q.Ops[n], results[p.item(n)]; o.Result.Err != nil {
-				res.Status = ErrorStatus(o.Result.Err)
+			if o, slot := &q.Ops[n], &p.st.puts[p.item(n)]; o.Result.Err != nil {
+				slot.result.Status = ErrorStatus(o.Result.Err)
 			} else {
-				res.Put = &answers[n]
-				fillPut(res.Put, o)
+				fillPut(&slot.answer, o)
+				slot.result.Put = &slot.answer
 			}
 		}
 	case kindBatchDelete:
-		results := c.Result.GetBatchDelete().Results
-		answers := make([]api.DeleteResponse, len(q.Ops))
 		for n := range q.Ops {
-			if o, res := &q.Ops[n], results[p.item(n)]; o.Result.Err != nil {
-				res.Status = ErrorStatus(o.Result.Err)
+			if o, slot := &q.Ops[n], &p.st.deletes[p.item(n)]; o.Result.Err != nil {
+				slot.result.Status = ErrorStatus(o.Result.Err)
 			} else {
-				res.Delete = &answers[n]
-				fillDelete(res.Delete, o)
+				fillDelete(&slot.answer, o)
+				slot.result.Delete = &slot.answer
 			}
 		}
 	default:

@@ -41,6 +41,28 @@ type callState struct {
 	only  part
 	parts []*part
 	self  [1]*part // parts of a call on one group
+
+	// What a batch's items are answered with, an allocation for all. A part
+	// writes its own items only; values is the driver's.
+	puts    []putSlot
+	gets    []getSlot
+	deletes []deleteSlot
+	values  []byte // the rest of the memory for values
+}
+
+type putSlot struct {
+	result api.BatchPutResult
+	answer api.PutResponse
+}
+
+type getSlot struct {
+	result api.BatchGetResult
+	record api.Record
+}
+
+type deleteSlot struct {
+	result api.BatchDeleteResult
+	answer api.DeleteResponse
 }
 
 type kind uint8
@@ -125,24 +147,24 @@ func (st *callState) prepareResult() {
 	c.Result.Id, c.Result.Status, c.Err = c.Op.GetId(), nil, nil
 	switch o := c.Op.GetOp().(type) {
 	case *api.PipelineOp_BatchPut:
-		slots := make([]api.BatchPutResult, len(o.BatchPut.GetItems()))
-		all := make([]*api.BatchPutResult, len(slots))
-		for i := range slots {
-			all[i] = &slots[i]
+		st.puts = make([]putSlot, len(o.BatchPut.GetItems()))
+		all := make([]*api.BatchPutResult, len(st.puts))
+		for i := range all {
+			all[i] = &st.puts[i].result
 		}
 		c.Result.Result = &api.PipelineResult_BatchPut{BatchPut: &api.BatchPutResponse{Results: all}}
 	case *api.PipelineOp_BatchGet:
-		slots := make([]api.BatchGetResult, len(o.BatchGet.GetKeys()))
-		all := make([]*api.BatchGetResult, len(slots))
-		for i := range slots {
-			all[i] = &slots[i]
+		st.gets = make([]getSlot, len(o.BatchGet.GetKeys()))
+		all := make([]*api.BatchGetResult, len(st.gets))
+		for i := range all {
+			all[i] = &st.gets[i].result
 		}
 		c.Result.Result = &api.PipelineResult_BatchGet{BatchGet: &api.BatchGetResponse{Results: all}}
 	case *api.PipelineOp_BatchDelete:
-		slots := make([]api.BatchDeleteResult, len(o.BatchDelete.GetItems()))
-		all := make([]*api.BatchDeleteResult, len(slots))
-		for i := range slots {
-			all[i] = &slots[i]
+		st.deletes = make([]deleteSlot, len(o.BatchDelete.GetItems()))
+		all := make([]*api.BatchDeleteResult, len(st.deletes))
+		for i := range all {
+			all[i] = &st.deletes[i].result
 		}
 		c.Result.Result = &api.PipelineResult_BatchDelete{BatchDelete: &api.BatchDeleteResponse{Results: all}}
 	}

@@ -237,6 +237,63 @@ func TestBatches(t *testing.T) {
 	})
 }
 
+// A key of a batch costs no allocation of its own when it is answered.
+func TestBatchAnswersAllocateNothing(t *testing.T) {
+	keys := make([]string, 1000)
+	for i := range keys {
+		keys[i] = fmt.Sprint("key", i)
+	}
+	op := &api.PipelineOp{Op: &api.PipelineOp_BatchGet{BatchGet: &api.BatchGetRequest{Keys: keys}}}
+	st := &callState{call: &Call{Op: op}}
+	st.prepareResult()
+	a := batchAnswer{part: &part{st: st}, keys: keys}
+	rec := &format.Record{Header: format.Header{Version: 1}, Value: make([]byte, 64)}
+	next := 0
+	n := testing.AllocsPerRun(900, func() {
+		a.add(next, rec, nil)
+		next++
+	})
+	if n > 0 {
+		t.Fatalf("%v allocations", n)
+	}
+}
+
+// Whatever the number of groups, each has one part with its items in order.
+func TestBatchesAreSplitByGroup(t *testing.T) {
+	const items = 500
+	b := &api.BatchGetRequest{}
+	for i := range items {
+		b.Keys = append(b.Keys, fmt.Sprint("key", i))
+	}
+	for _, groups := range []int{1, 2, 31, 32, 33, 200, 1000} {
+		m := &Map{Groups: groups}
+		st := &callState{call: &Call{Op: &api.PipelineOp{Op: &api.PipelineOp_BatchGet{BatchGet: b}}}, kind: kindBatchGet, ns: 1}
+		if err := st.split(m); err != nil {
+			t.Fatal(err)
+		}
+		seen := map[keyspace.GroupID]bool{}
+		total := 0
+		for _, p := range st.parts {
+			last := -1
+			for n := range p.size() {
+				i := p.item(n)
+				if g, _ := m.GroupOfKey(1, b.Keys[i]); g != p.group || i <= last {
+					t.Fatalf("%d groups: item %d of group %d after %d in group %d", groups, i, g, last, p.group)
+				}
+				last = i
+				total++
+			}
+			if seen[p.group] {
+				t.Fatalf("%d groups: two parts of group %d", groups, p.group)
+			}
+			seen[p.group] = true
+		}
+		if total != items || int(st.open.Load()) != len(st.parts) {
+			t.Fatalf("%d groups: %d items in %d parts", groups, total, len(st.parts))
+		}
+	}
+}
+
 // The answer of a batch stays within what a message may carry; the item that
 // does not fit says so.
 func TestBatchGetIsBoundedInBytes(t *testing.T) {

@@ -147,8 +147,7 @@ func (r *Router) pointAt(point host.ReadPoint, at uint64) (host.ReadPoint, error
 // the whole part there, so that all its items are of one moment.
 func (f *frame) serveBatch(ctx context.Context, point host.ReadPoint, p *part) {
 	b := p.st.call.Op.GetBatchGet()
-	a := batchAnswer{part: p, keys: b.Keys, keysOnly: b.KeysOnly,
-		results: p.st.call.Result.GetBatchGet().Results, records: make([]api.Record, p.size())}
+	a := batchAnswer{part: p, keys: b.Keys, keysOnly: b.KeysOnly}
 	err := f.r.o.Host.GetEach(ctx, point, p.st.ns, p.size(), a.key, b.KeysOnly, a.add)
 	if err == nil {
 		err = a.failed
@@ -161,15 +160,11 @@ func (f *frame) serveBatch(ctx context.Context, point host.ReadPoint, p *part) {
 	p.finish()
 }
 
-// batchAnswer fills the results of a part. Its records and values are few
-// allocations together.
+// batchAnswer fills the results of a part.
 type batchAnswer struct {
 	part     *part
 	keys     []string
 	keysOnly bool
-	results  []*api.BatchGetResult
-	records  []api.Record
-	values   []byte // the rest of the memory for values
 	total    int64
 	failed   error // what sends the part elsewhere
 }
@@ -182,7 +177,8 @@ func (a *batchAnswer) add(n int, rec *format.Record, err error) bool {
 		a.failed = err
 		return false
 	}
-	res := a.results[a.part.item(n)]
+	slot := &a.part.st.gets[a.part.item(n)]
+	res := &slot.result
 	res.Record, res.Status = nil, ErrorStatus(err)
 	if err != nil {
 		return true
@@ -192,19 +188,20 @@ func (a *batchAnswer) add(n int, rec *format.Record, err error) bool {
 		return true
 	}
 	a.total += int64(len(rec.Value))
-	res.Record = &a.records[n]
-	fillRecord(res.Record, a.key(n), rec, a.keysOnly)
+	fillRecord(&slot.record, a.key(n), rec, a.keysOnly)
 	if !a.keysOnly {
-		res.Record.Value = a.keep(rec, len(a.records)-n)
+		slot.record.Value = a.part.st.keep(rec)
 	}
+	res.Record = &slot.record
 	return true
 }
 
 // maxSharedValue keeps large values apart, so that none keeps others in memory.
 const maxSharedValue = 4 << 10
 
-// keep copies a record's value; left values are expected to have its size.
-func (a *batchAnswer) keep(rec *format.Record, left int) []byte {
+// keep copies a record's value, beside others of the call that have about its
+// size.
+func (st *callState) keep(rec *format.Record) []byte {
 	value := rec.Value
 	switch {
 	case rec.Flags&format.FlagChunked != 0:
@@ -212,12 +209,12 @@ func (a *batchAnswer) keep(rec *format.Record, left int) []byte {
 	case len(value) > maxSharedValue:
 		return bytes.Clone(value)
 	}
-	if cap(a.values)-len(a.values) < len(value) {
-		a.values = make([]byte, 0, min(left*len(value), 16*maxSharedValue))
+	if cap(st.values)-len(st.values) < len(value) {
+		st.values = make([]byte, 0, min(len(st.gets)*len(value), 16*maxSharedValue))
 	}
-	from := len(a.values)
-	a.values = append(a.values, value...)
-	return a.values[from:len(a.values):len(a.values)]
+	from := len(st.values)
+	st.values = append(st.values, value...)
+	return st.values[from:len(st.values):len(st.values)]
 }
 
 // take counts a value towards the answer's size; the value is left out of the
