@@ -117,7 +117,9 @@ func tuneProcs(c *config.Config) {
 func tuneMemory(c *config.Config) {
 	total := int64(c.Budget().Total)
 	debug.SetMemoryLimit(total + total/4 + 32<<20)
+	percent := 200 // the limit above holds all the same
 	if c.Profile == "edge" {
-		debug.SetGCPercent(50)
+		percent = 50
 	}
+	debug.SetGCPercent(percent)
 }
