@@ -117,9 +117,7 @@ func tuneProcs(c *config.Config) {
 func tuneMemory(c *config.Config) {
 	total := int64(c.Budget().Total)
 	debug.SetMemoryLimit(total + total/4 + 32<<20)
-	percent := 200 // the limit above holds all the same
 	if c.Profile == "edge" {
-		percent = 50
+		debug.SetGCPercent(50)
 	}
-	debug.SetGCPercent(percent)
 }
