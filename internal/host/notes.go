@@ -46,7 +46,7 @@ func (n *commitNotes) hold(m *raftpb.Message) bool {
 	return true
 }
 
-// release sends what is held for a node, or for all.
+// releaseCommits sends what is held for a node, or for all ("").
 func (h *Host) releaseCommits(g *group, node keyspace.NodeID) {
 	if len(g.commits.held) == 0 {
 		return

@@ -27,7 +27,6 @@ func (l *Log) reclaim() {
 	if !l.reclaimDue || l.failed != nil || l.durable != l.nextFrame-1 || l.Damaged() {
 		return
 	}
-	l.reclaimDue = false
 	needed := l.current().number
 	for _, g := range l.groups {
 		if len(g.refs) > 0 {
@@ -41,6 +40,7 @@ func (l *Log) reclaim() {
 		l.stats.bytes.Add(-s.size)
 		l.ahead.remove(s)
 	}
+	l.reclaimDue = l.segments[0].number < needed // one that is being synced goes later
 }
 
 // move is an idle group's log on its way to the head of a new segment, so that

@@ -70,7 +70,7 @@ func (o Options) withDefaults() Options {
 }
 
 // Log is a node's log. Its methods belong to one goroutine (the host loop),
-// except Stats and Meta, which any may call.
+// except Stats and Meta, which any may call, and PendingSync.Run.
 //
 // Frames have consecutive numbers over all segments. A frame goes to the last
 // segment of segments; the ones before it are durable whole. The next segment
