@@ -1,0 +1,181 @@
+package history
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+
+	"kvstore/internal/keyspace"
+)
+
+// The file format, all integers little-endian:
+//
+//	file     "kvhist01" block* index trailer
+//	block    version* crc32c(of the versions)
+//	version  uvarint: 0 for the key of the version before, else its length + 1
+//	         key, revision (8 bytes), uvarint: successor's revision - revision
+//	         uvarint: value length x 2 + 1 if deleted, value
+//	index    uvarint number of spans; each: uvarint instance, low, until
+//	         uvarint number of blocks; each: uvarint offset, length with crc,
+//	         instance; uvarint key length, key, revision of its first version
+//	trailer  index offset (8), index length (4), crc32c of the index (4),
+//	         "kvhist01"
+//
+// Versions are in order of instance, key, and descending revision; a block is of
+// one instance.
+const (
+	magic        = "kvhist01"
+	trailerBytes = 8 + 4 + 4 + len(magic)
+	crcBytes     = 4
+	// blockBytes is the size from which a block ends.
+	blockBytes = 64 << 10
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// block is where a block is and the position of its first version.
+type block struct {
+	offset   int64
+	length   int // with its checksum
+	instance keyspace.InstanceID
+	key      []byte
+	rev      keyspace.Revision
+}
+
+// Version is what a key had from Revision on, up to but not including Until,
+// where its successor is. Delete: nothing.
+type Version struct {
+	Key             []byte // without instance
+	Revision, Until keyspace.Revision
+	Value           []byte
+	Delete          bool
+}
+
+func appendVersion(b []byte, v *Version, same bool) []byte {
+	if same {
+		b = append(b, 0)
+	} else {
+		b = binary.AppendUvarint(b, uint64(len(v.Key))+1)
+		b = append(b, v.Key...)
+	}
+	b = binary.LittleEndian.AppendUint64(b, uint64(v.Revision))
+	b = binary.AppendUvarint(b, uint64(v.Until-v.Revision))
+	size := uint64(len(v.Value)) << 1
+	if v.Delete {
+		size |= 1
+	}
+	return append(binary.AppendUvarint(b, size), v.Value...)
+}
+
+// decodeBlock appends the versions of a block, whose checksum it checks, to out.
+// They are parts of b.
+func decodeBlock(out []Version, b []byte) ([]Version, error) {
+	if len(b) < crcBytes {
+		return nil, corrupt("history block is too short", "limit_bytes", crcBytes, "actual_bytes", len(b))
+	}
+	body := b[:len(b)-crcBytes]
+	if want, got := binary.LittleEndian.Uint32(b[len(body):]), crc32.Checksum(body, castagnoli); want != got {
+		return nil, corrupt("history block has a wrong checksum", "limit", want, "actual", got)
+	}
+	r := decoder{b: body}
+	var key []byte
+	for len(r.b) > 0 && !r.bad {
+		if n := r.uvarint(); n > 0 {
+			key = r.take(n - 1)
+		}
+		v := Version{Key: key, Revision: keyspace.Revision(r.uint64())}
+		v.Until = v.Revision + keyspace.Revision(r.uvarint())
+		size := r.uvarint()
+		v.Value, v.Delete = r.take(size>>1), size&1 == 1
+		out = append(out, v)
+	}
+	if r.bad {
+		return nil, corrupt("history block is malformed")
+	}
+	return out, nil
+}
+
+func appendIndex(b []byte, spans []instanceSpan, blocks []block) []byte {
+	b = binary.AppendUvarint(b, uint64(len(spans)))
+	for _, s := range spans {
+		b = binary.AppendUvarint(b, uint64(s.instance))
+		b = binary.AppendUvarint(b, uint64(s.Low))
+		b = binary.AppendUvarint(b, uint64(s.Until))
+	}
+	b = binary.AppendUvarint(b, uint64(len(blocks)))
+	for _, at := range blocks {
+		b = binary.AppendUvarint(b, uint64(at.offset))
+		b = binary.AppendUvarint(b, uint64(at.length))
+		b = binary.AppendUvarint(b, uint64(at.instance))
+		b = binary.AppendUvarint(b, uint64(len(at.key)))
+		b = append(b, at.key...)
+		b = binary.AppendUvarint(b, uint64(at.rev))
+	}
+	return b
+}
+
+type instanceSpan struct {
+	instance keyspace.InstanceID
+	Span
+}
+
+// decodeIndex is the inverse of appendIndex. end is where the blocks end.
+func decodeIndex(b []byte, end int64) (map[keyspace.InstanceID]Span, []block, error) {
+	r := decoder{b: b}
+	spans := make(map[keyspace.InstanceID]Span)
+	for n := r.uvarint(); n > 0 && !r.bad; n-- {
+		inst := keyspace.InstanceID(r.uvarint())
+		spans[inst] = Span{Low: keyspace.Revision(r.uvarint()), Until: keyspace.Revision(r.uvarint())}
+	}
+	var blocks []block
+	at := int64(len(magic))
+	for n := r.uvarint(); n > 0 && !r.bad; n-- {
+		d := block{offset: int64(r.uvarint()), length: int(r.uvarint()), instance: keyspace.InstanceID(r.uvarint())}
+		d.key = r.take(r.uvarint())
+		d.rev = keyspace.Revision(r.uvarint())
+		if d.offset != at || d.length < crcBytes || int64(d.length) > end-at {
+			return nil, nil, corrupt("history index names a block out of place", "limit", end, "actual", d.offset)
+		}
+		at += int64(d.length)
+		blocks = append(blocks, d)
+	}
+	if r.bad || len(r.b) > 0 || at != end {
+		return nil, nil, corrupt("history index is malformed")
+	}
+	return spans, blocks, nil
+}
+
+// decoder reads fields; after one that is not there it is bad and yields zeros.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) uint64() uint64 {
+	b := d.take(8)
+	if d.bad {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(b)
+}
+
+func (d *decoder) take(n uint64) []byte {
+	if n > uint64(len(d.b)) {
+		d.fail()
+		return nil
+	}
+	got := d.b[:n:n]
+	d.b = d.b[n:]
+	return got
+}
+
+func (d *decoder) fail() { d.b, d.bad = nil, true }

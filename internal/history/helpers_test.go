@@ -1,0 +1,184 @@
+package history
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"kvstore/internal/env"
+	"kvstore/internal/env/simfs"
+	"kvstore/internal/fault"
+	"kvstore/internal/keyspace"
+)
+
+const testDir = "history"
+
+// failer is what testing.TB and rapid.T have in common.
+type failer interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
+func mustOpen(t failer, fs env.FS) *Store {
+	t.Helper()
+	s, err := Open(fs, testDir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func mustClose(t failer, s *Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// placed is a version and where it belongs.
+type placed struct {
+	inst keyspace.InstanceID
+	Version
+}
+
+// order is that of a file.
+func (p placed) order(q placed) int {
+	return cmp.Or(cmp.Compare(p.inst, q.inst), bytes.Compare(p.Key, q.Key), cmp.Compare(q.Revision, p.Revision))
+}
+
+func (p placed) String() string {
+	value := fmt.Sprintf("%q", p.Value)
+	if len(p.Value) > 16 {
+		value = fmt.Sprintf("%q.. (%d bytes)", p.Value[:16], len(p.Value))
+	}
+	return fmt.Sprintf("%d/%.20q [%d,%d) %s delete=%t", p.inst, p.Key, p.Revision, p.Until, value, p.Delete)
+}
+
+func (p placed) stands(at keyspace.Revision) bool { return p.Revision <= at && at < p.Until }
+
+func equal(p, q placed) bool {
+	return p.order(q) == 0 && p.Until == q.Until && p.Delete == q.Delete && bytes.Equal(p.Value, q.Value)
+}
+
+func list(all []placed) string {
+	var b strings.Builder
+	for _, p := range all {
+		fmt.Fprintf(&b, "\n  %v", p)
+	}
+	return b.String()
+}
+
+// ver is a version in few words; its value follows from the rest.
+func ver(inst keyspace.InstanceID, key string, rev, until keyspace.Revision) placed {
+	return placed{inst, Version{Key: []byte(key), Revision: rev, Until: until, Value: fmt.Appendf(nil, "%d %s %d", inst, key, rev)}}
+}
+
+// tryWrite makes a file of versions that are in order, or none.
+func tryWrite(s *Store, versions []placed) error {
+	w := s.Writer()
+	for _, v := range versions {
+		if err := w.Add(v.inst, v.Version); err != nil {
+			return fmt.Errorf("%w, abort: %v", err, w.Abort())
+		}
+	}
+	if err := w.Finish(); err != nil {
+		return fmt.Errorf("%w, abort: %v", err, w.Abort())
+	}
+	return nil
+}
+
+func mustWrite(t failer, s *Store, versions ...placed) {
+	t.Helper()
+	if err := tryWrite(s, versions); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readFile returns every version of one file, by iterators.
+func readFile(f *file) (all []placed, err error) {
+	instances := make([]keyspace.InstanceID, 0, len(f.spans))
+	for inst := range f.spans {
+		instances = append(instances, inst)
+	}
+	slices.Sort(instances)
+	for _, inst := range instances {
+		it := Iterator{o: Range{Instance: inst, At: keyspace.MaxRevision, AllVersions: true}, c: cursor{file: f, instance: inst}}
+		for it.SeekForward(nil); it.Version() != nil; it.Next() {
+			all = append(all, placed{inst, *it.Version()})
+		}
+		if it.Err() != nil {
+			return all, it.Err()
+		}
+	}
+	return all, nil
+}
+
+func names(t failer, fs env.FS) []string {
+	t.Helper()
+	all, err := fs.List(testDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func wantNames(t failer, fs env.FS, numbers ...uint64) {
+	t.Helper()
+	want := make([]string, 0, len(numbers))
+	for _, n := range numbers {
+		want = append(want, nameOf(n))
+	}
+	if got := names(t, fs); !slices.Equal(got, want) {
+		t.Fatalf("files %q, want %q", got, want)
+	}
+}
+
+// contents returns the bytes of file 1.
+func contents(t failer, fs *simfs.FS) []byte {
+	t.Helper()
+	f, err := fs.Open(testDir + "/" + nameOf(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, size)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// diskWith has b as file 1.
+func diskWith(t failer, b []byte) *simfs.FS {
+	t.Helper()
+	fs := simfs.New()
+	if err := fs.MkdirAll(testDir); err != nil {
+		t.Fatal(err)
+	}
+	f, err := fs.Create(testDir + "/" + nameOf(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return fs
+}
+
+func wantCode(t testing.TB, err error, want fault.Code) {
+	t.Helper()
+	if fault.CodeOf(err) != want {
+		t.Fatalf("error %v, want %s", err, want)
+	}
+}

@@ -1,0 +1,221 @@
+package history
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"maps"
+	"slices"
+	"time"
+
+	"kvstore/internal/env"
+	"kvstore/internal/fault"
+	"kvstore/internal/keyspace"
+)
+
+const (
+	// syncBytes is how much is written between two syncs: the raft log shares
+	// the disk, and must not find a whole file in front of its next sync.
+	syncBytes = 4 << 20
+	// fullRetry is the hint when the disk is full.
+	fullRetry = 5 * time.Second
+)
+
+// Writer makes one file. Nothing of it can be read before Finish.
+type Writer struct {
+	store  *Store
+	number uint64
+	path   string // of the file, which has its final name after the rename
+	made   bool   // the file is there and belongs to the Writer
+	f      env.File
+	at     int64 // end of what was written
+	synced int64
+
+	spans    map[keyspace.InstanceID]Span
+	blocks   []block
+	buf      []byte // the open block
+	instance keyspace.InstanceID
+	key      []byte // the last one of the open block
+	any      bool
+}
+
+// Writer begins a file; it is made with the first version.
+func (s *Store) Writer() *Writer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := &Writer{store: s, number: s.next, spans: make(map[keyspace.InstanceID]Span)}
+	w.path = s.dir + "/" + nameOf(w.number) + temporary
+	s.next++
+	return w
+}
+
+// Add appends a version of an instance; it keeps nothing of v. Versions come in
+// order of instance, key, and descending revision. fault.Overloaded means that
+// the disk is full.
+func (w *Writer) Add(inst keyspace.InstanceID, v Version) error {
+	if v.Until <= v.Revision {
+		panic(fmt.Sprintf("history: version %d of key %x is replaced at %d", uint64(v.Revision), v.Key, uint64(v.Until)))
+	}
+	if len(w.buf) >= blockBytes || w.any && inst != w.instance {
+		if err := w.endBlock(); err != nil {
+			return err
+		}
+	}
+	if len(w.buf) == 0 {
+		w.blocks = append(w.blocks, block{instance: inst, key: bytes.Clone(v.Key), rev: v.Revision})
+	}
+	same := len(w.buf) > 0 && bytes.Equal(v.Key, w.key)
+	w.buf = appendVersion(w.buf, &v, same)
+	w.key = append(w.key[:0], v.Key...)
+	w.any, w.instance = true, inst
+	span, known := w.spans[inst]
+	if !known || v.Revision < span.Low {
+		span.Low = v.Revision
+	}
+	span.Until = max(span.Until, v.Until)
+	w.spans[inst] = span
+	return nil
+}
+
+// endBlock writes the open block.
+func (w *Writer) endBlock() error {
+	if len(w.buf) == 0 {
+		return nil
+	}
+	if err := w.create(); err != nil {
+		return err
+	}
+	w.buf = binary.LittleEndian.AppendUint32(w.buf, crc32.Checksum(w.buf, castagnoli))
+	last := &w.blocks[len(w.blocks)-1]
+	last.offset, last.length = w.at, len(w.buf)
+	if err := w.write(w.buf); err != nil {
+		return err
+	}
+	w.buf = w.buf[:0]
+	if w.at-w.synced < syncBytes {
+		return nil
+	}
+	w.synced = w.at
+	if err := w.admit(); err != nil {
+		return err
+	}
+	return w.sync()
+}
+
+// admit refuses to go on when too little of the disk is left.
+func (w *Writer) admit() error {
+	free, err := w.store.fs.Free(w.store.dir)
+	if err != nil {
+		return fmt.Errorf("free space of history directory: %w", err)
+	}
+	if need := uint64(w.store.reserve + syncBytes); free < need {
+		return fault.New(fault.Overloaded, "disk is nearly full",
+			"limit_free_bytes", need, "actual_free_bytes", free).WithRetry(fullRetry)
+	}
+	return nil
+}
+
+func (w *Writer) create() error {
+	if w.f != nil {
+		return nil
+	}
+	if err := w.admit(); err != nil {
+		return err
+	}
+	f, err := w.store.fs.Create(w.path)
+	if err != nil {
+		return failed("make history file", err)
+	}
+	w.f, w.made = f, true
+	return w.write([]byte(magic))
+}
+
+func (w *Writer) write(b []byte) error {
+	if _, err := w.f.WriteAt(b, w.at); err != nil {
+		return failed("write history", err)
+	}
+	w.at += int64(len(b))
+	return nil
+}
+
+func (w *Writer) sync() error {
+	if err := w.f.Sync(); err != nil {
+		return failed("sync history", err)
+	}
+	return nil
+}
+
+// failed tells a full disk, where one may try again, from other errors.
+func failed(what string, err error) error {
+	if errors.Is(err, env.ErrNoSpace) {
+		return fault.Wrap(fault.Overloaded, err, what+": the disk is full").WithRetry(fullRetry)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// Finish makes the file durable and readable. Without a version there is none.
+// After an error the file must be aborted.
+func (w *Writer) Finish() error {
+	if !w.any {
+		return nil
+	}
+	if err := w.endBlock(); err != nil {
+		return err
+	}
+	if err := w.writeIndex(); err != nil {
+		return err
+	}
+	err := w.f.Close()
+	w.f = nil
+	if err != nil {
+		return failed("close history", err)
+	}
+	s := w.store
+	path := s.dir + "/" + nameOf(w.number)
+	if err := s.fs.Rename(w.path, path); err != nil {
+		return failed("finish history", err)
+	}
+	w.path = path
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		return failed("sync history directory", err)
+	}
+	f, err := openFile(s.fs, path, w.number)
+	if err != nil {
+		return fmt.Errorf("open finished history %s: %w", path, err)
+	}
+	w.made = false
+	s.publish(f)
+	return nil
+}
+
+func (w *Writer) writeIndex() error {
+	var spans []instanceSpan
+	for _, inst := range slices.Sorted(maps.Keys(w.spans)) {
+		spans = append(spans, instanceSpan{inst, w.spans[inst]})
+	}
+	index := appendIndex(nil, spans, w.blocks)
+	sum := crc32.Checksum(index, castagnoli)
+	end := binary.LittleEndian.AppendUint64(index, uint64(w.at))
+	end = binary.LittleEndian.AppendUint32(end, uint32(len(index)))
+	end = binary.LittleEndian.AppendUint32(end, sum)
+	if err := w.write(append(end, magic...)); err != nil {
+		return err
+	}
+	return w.sync()
+}
+
+// Abort removes what was written. It may be called after Finish, and then does
+// nothing unless that failed.
+func (w *Writer) Abort() error {
+	if !w.made {
+		return nil
+	}
+	var err error
+	if w.f != nil {
+		err = w.f.Close()
+	}
+	w.f, w.made = nil, false
+	return errors.Join(err, w.store.fs.Remove(w.path))
+}
