@@ -8,6 +8,7 @@ import (
 	"kvstore/internal/engine/mem"
 	"kvstore/internal/env/simfs"
 	"kvstore/internal/format"
+	versions "kvstore/internal/history"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/mvcc"
@@ -59,7 +60,12 @@ func (n *node) boot(first bool) {
 	}
 	n.log = log
 	life := n.life
-	store := mvcc.New(n.engine, mvcc.Options{SealBytes: 8 << 10, MaxSealed: 4, RecordBytes: 64 << 10})
+	past, err := versions.Open(n.disk, "history", versions.Options{})
+	if err != nil {
+		n.w.problem("node %d: opening the history: %v", n.index, err)
+		return
+	}
+	store := mvcc.New(n.engine, mvcc.Options{SealBytes: 8 << 10, MaxSealed: 4, History: past, RecordBytes: 64 << 10})
 	h, err := host.New(host.Options{Node: n.id(), ClusterID: "sim", Log: log, Store: store, Engine: n.engine,
 		Out: &outbound{n: n, life: life}, Snapshots: n, Clock: n, Rand: n.w.rng, Window: time.Minute,
 		MaxEntryOps: 8, ChunkBytes: 256, MaxUncommittedBytes: n.w.uncommitted(), LogBytes: n.w.logBytes(), LogTail: 50, Hooks: n.hooks(), Bugs: n.w.cfg.Bugs,

@@ -46,7 +46,7 @@ func (h *Host) maybeSeal() {
 
 func (h *Host) flushTick(mono time.Duration) {
 	if mono-h.flush.lastSeal > sealInterval {
-		h.flush.lastSeal = mono
+		h.flush.lastSeal = mono // also when there is nothing to seal
 		h.seal()
 	}
 	h.flushSoon()
@@ -64,6 +64,7 @@ func (h *Host) seal() {
 	if len(cps) == 0 {
 		return
 	}
+	h.flush.lastSeal = h.opt.Clock.Mono()
 	id := h.opt.Store.Seal()
 	h.flush.checkpoints[uint64(id)] = cps
 	h.flushSoon()
@@ -218,7 +219,7 @@ func (h *Host) raiseFloor() {
 		return
 	}
 	h.floor.Store(uint64(floor))
-	h.opt.Engine.SetFloor(floor)
+	h.opt.Store.SetFloor(floor)
 }
 
 func (h *Host) loadFloor() {

@@ -20,6 +20,7 @@ import (
 	"kvstore/internal/env/simfs"
 	"kvstore/internal/fault"
 	"kvstore/internal/format"
+	"kvstore/internal/history"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/mvcc"
 	"kvstore/internal/raftlog"
@@ -115,7 +116,13 @@ func (n *node) open() {
 		n.c.t.Fatal(err)
 	}
 	n.log = log
-	o := Options{Node: n.id, ClusterID: "test", Log: log, Store: mvcc.New(n.engine, n.c.store), Engine: n.engine, Out: n, Snapshots: n,
+	past, err := history.Open(n.disk, "history", history.Options{})
+	if err != nil {
+		n.c.t.Fatal(err)
+	}
+	store := n.c.store
+	store.History = past
+	o := Options{Node: n.id, ClusterID: "test", Log: log, Store: mvcc.New(n.engine, store), Engine: n.engine, Out: n, Snapshots: n,
 		Clock: n.c, Rand: rand.New(rand.NewPCG(3, 4)), ChunkBytes: 1000}
 	if n.c.opt != nil {
 		n.c.opt(&o)

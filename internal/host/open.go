@@ -86,6 +86,7 @@ func (h *Host) openGroup(info raftlog.GroupInfo) error {
 		nodes: make(map[keyspace.ReplicaID]keyspace.NodeID), saved: s.Index, savedRev: s.LastRev,
 		instance: &instance{id: info.Checkpoint.Instance}}
 	g.learnNodes(s.Members)
+	h.opt.Store.Flushed(g.instance.id, s.LastRev)
 	g.core = replica.New(h.coreConfig(g), h.opt.Store, g.instance.id, s)
 	g.storage.SetSnapshotFunc(func() (*raftpb.Snapshot, error) { return h.snapshotAt(g) })
 	applied := uint64(s.Index)
@@ -168,6 +169,9 @@ func (h *Host) scanInstances() error {
 	}
 	top := keyspace.InstanceID(0)
 	for _, id := range ids {
+		top = max(top, id)
+	}
+	for _, id := range h.opt.Store.HistoryInstances() {
 		top = max(top, id)
 	}
 	for _, info := range h.log.Groups() {

@@ -246,6 +246,7 @@ func (h *Host) switched(g *group, _ *raftpb.Snapshot) {
 		}
 	}
 	g.applying = nil
+	h.opt.Store.Flushed(g.instance.id, in.sink.state.LastRev)
 	g.core.Reset(g.instance.id, in.sink.state)
 	g.saved, g.savedRev = in.sink.state.Index, in.sink.state.LastRev
 	g.learnNodes(in.sink.state.Members)

@@ -51,8 +51,8 @@ func (f *figures) Collect(out chan<- prometheus.Metric) {
 
 // Storage is what the disk parts of a node hold, in bytes.
 type Storage struct {
-	LSM, MemtableLogs, ValueLog, RaftLog, Delta int64
-	BlockCacheHitRatio, IndexCacheHitRatio      float64
+	LSM, MemtableLogs, ValueLog, RaftLog, Delta, History int64
+	BlockCacheHitRatio, IndexCacheHitRatio               float64
 }
 
 // Storage registers kvstore_badger_bytes and its neighbours.
@@ -70,6 +70,7 @@ func (r *Registry) Storage(read func() Storage) {
 	})
 	r.Gauge("kvstore_raft_log_bytes", "Bytes of the shared log on disk.", func() float64 { return float64(read().RaftLog) })
 	r.Gauge("kvstore_delta_bytes", "Bytes applied and not yet flushed to Badger.", func() float64 { return float64(read().Delta) })
+	r.Gauge("kvstore_history_bytes", "Bytes on disk of replaced versions that can still be read.", func() float64 { return float64(read().History) })
 }
 
 // Group is the state of one replica hosted here.

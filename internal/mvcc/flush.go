@@ -2,19 +2,21 @@ package mvcc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"kvstore/internal/engine"
+	"kvstore/internal/history"
 	"kvstore/internal/keyspace"
 )
 
-// FlushOldest writes the oldest sealed delta to the engine, except for
-// instances for which live returns false, syncs the engine and drops the
-// delta. ok is false when none is sealed. After an error the delta is still
-// there and may be flushed again. live may be nil: all are.
+// FlushOldest writes the oldest sealed delta to the engine and the history,
+// except for instances for which live returns false, makes both durable and
+// drops the delta. ok is false when none is sealed. After an error the delta is
+// still there and may be flushed again. live may be nil: all are.
 //
-// The delta stays readable until it is dropped, and then the engine has all of
-// it: readers never see a hole.
+// The delta stays readable until it is dropped, and then engine and history have
+// all of it: readers never see a hole.
 func (s *Store) FlushOldest(ctx context.Context, live func(keyspace.InstanceID) bool) (id DeltaID, ok bool, err error) {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
@@ -28,88 +30,157 @@ func (s *Store) FlushOldest(ctx context.Context, live func(keyspace.InstanceID) 
 	}
 	s.records.forget(d)
 	s.drop(d)
+	if h := s.options.History; h != nil {
+		h.Expire(live)
+	}
 	return d.id, true, nil
 }
 
-func (s *Store) flush(ctx context.Context, d *delta, live func(keyspace.InstanceID) bool) error {
-	batch := flushBatch{store: s, limit: s.options.FlushBatchBytes}
+func (s *Store) flush(ctx context.Context, d *delta, live func(keyspace.InstanceID) bool) (err error) {
+	f := flush{store: s, delta: d, progress: FlushProgress{Delta: d.id, Total: d.bytes.Load()}}
+	if h := s.options.History; h != nil {
+		f.older, f.floor = h.Writer(), h.Floor()
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, f.older.Abort())
+			}
+		}()
+	}
 	written := false
 	for _, inst := range d.instances() {
 		if live != nil && !live(inst) {
 			continue
 		}
 		written = true
-		if err := batch.addAll(ctx, inst, d.order(inst)); err != nil {
+		if err := f.addAll(ctx, inst, d.order(inst)); err != nil {
 			return err
 		}
 	}
 	if !written {
 		return nil // nothing to make durable
 	}
-	if err := batch.write(ctx); err != nil {
+	if err := f.write(ctx); err != nil {
 		return err
+	}
+	if f.older != nil {
+		if err := f.older.Finish(); err != nil {
+			return err
+		}
 	}
 	return s.engine.Sync()
 }
 
-// flushBatch is one engine write; its memory is used again for the next one.
-type flushBatch struct {
-	store  *Store
-	limit  int
-	bytes  int
-	writes []engine.Write
-	keys   []byte // the keys with their instances, cut from one block
+// flush is one delta on its way. The memory of an engine write is used again for
+// the next one.
+//
+// A version that has a successor, in this delta or a later one, goes to the
+// history, to which it costs a fraction of what the engine takes for it; what is
+// replaced as often as it is flushed never gets into the engine. A version whose
+// successor lies at or below the floor goes nowhere.
+type flush struct {
+	store    *Store
+	delta    *delta
+	older    *history.Writer // nil: the engine gets all
+	floor    keyspace.Revision
+	progress FlushProgress
+
+	pending int // bytes since the last pause
+	writes  []engine.Write
+	keys    []byte // the keys with their instances, cut from one block
 }
 
 // addAll adds every version of an instance, keys ascending, newest first.
-func (b *flushBatch) addAll(ctx context.Context, inst keyspace.InstanceID, o *order) error {
+func (f *flush) addAll(ctx context.Context, inst keyspace.InstanceID, o *order) error {
 	all := span{instance: inst, at: keyspace.MaxRevision}
 	c := cursor{order: o, span: &all}
-	for c.seekForward(nil); c.at != nil; c.nextVersion() {
-		if b.full(c.item, c.at) {
-			if err := b.write(ctx); err != nil {
+	for c.seekForward(nil); c.at != nil; c.nextKey(false) {
+		f.progress.Written += int64(itemBytes + len(c.item.key))
+		until := f.successor(c.item, c.at)
+		for v := c.at; v != nil; v = v.prev {
+			if err := f.add(ctx, c.item, v, until); err != nil {
 				return err
 			}
-			if f := b.store.options.Between; f != nil && !b.store.hurry.Load() {
-				if err := f(ctx); err != nil {
-					return err
-				}
-			}
+			until = v.rev
 		}
-		b.add(c.item, c.at)
 	}
 	return nil
 }
 
-// full reports whether v belongs into the next batch.
-func (b *flushBatch) full(it *item, v *version) bool {
-	return len(b.writes) > 0 && b.bytes+len(it.key)+len(v.value) > b.limit
+// successor returns the revision of the version that replaced v, the newest one
+// of its delta; 0 when none did.
+func (f *flush) successor(it *item, v *version) keyspace.Revision {
+	if f.older == nil {
+		return 0
+	}
+	layers := f.store.layers()
+	hash := hashKey(it.instance, it.key)
+	for i := len(layers) - 2; i >= 0; i-- { // from the next delta on
+		if newer := layers[i].index.get(hash, it.instance, it.key); newer != nil {
+			if next := newer.newest.Load().after(v.rev); next != nil {
+				return next.rev
+			}
+		}
+	}
+	return 0
 }
 
-func (b *flushBatch) add(it *item, v *version) {
+// add puts v where it belongs; until is its successor's revision, 0 for none.
+func (f *flush) add(ctx context.Context, it *item, v *version, until keyspace.Revision) error {
+	if f.pending > 0 && f.pending+len(it.key)+len(v.value) > f.store.options.FlushBatchBytes {
+		if err := f.pause(ctx); err != nil {
+			return err
+		}
+	}
+	f.pending += keyspace.InstanceBytes + len(it.key) + len(v.value)
+	f.progress.Written += int64(versionBytes + len(v.value))
+	switch {
+	case f.older == nil || until == 0:
+		f.addCurrent(it, v)
+		return nil
+	case until <= f.floor:
+		return nil
+	}
+	return f.older.Add(it.instance, history.Version{Key: it.key, Revision: v.rev, Until: until, Value: v.value, Delete: v.del})
+}
+
+func (f *flush) addCurrent(it *item, v *version) {
 	need := keyspace.InstanceBytes + len(it.key)
-	if cap(b.keys)-len(b.keys) < need {
+	if cap(f.keys)-len(f.keys) < need {
 		// Keys already cut keep the old block alive.
 		const block = 256 << 10
-		b.keys = make([]byte, 0, max(need, block))
+		f.keys = make([]byte, 0, max(need, block))
 	}
-	start := len(b.keys)
-	b.keys = append(keyspace.AppendInstance(b.keys, it.instance), it.key...)
-	b.writes = append(b.writes, engine.Write{
-		Key:      b.keys[start:len(b.keys):len(b.keys)],
+	start := len(f.keys)
+	f.keys = append(keyspace.AppendInstance(f.keys, it.instance), it.key...)
+	f.writes = append(f.writes, engine.Write{
+		Key:      f.keys[start:len(f.keys):len(f.keys)],
 		Revision: v.rev,
 		Value:    v.value,
 		Delete:   v.del,
 	})
-	b.bytes += need + len(v.value)
 }
 
-// write hands the batch to the engine and empties it.
-func (b *flushBatch) write(ctx context.Context) error {
-	if err := b.store.engine.Write(ctx, b.writes); err != nil {
+// pause hands on what there is and lets others have the machine.
+func (f *flush) pause(ctx context.Context) error {
+	if err := f.write(ctx); err != nil {
 		return err
 	}
-	clear(b.writes)
-	b.writes, b.keys, b.bytes = b.writes[:0], b.keys[:0], 0
+	f.pending = 0
+	if wait := f.store.options.Between; wait != nil && !f.store.hurry.Load() {
+		return wait(ctx, f.progress)
+	}
+	return ctx.Err()
+}
+
+// write hands the engine its batch and empties that.
+func (f *flush) write(ctx context.Context) error {
+	if len(f.writes) == 0 {
+		return nil
+	}
+	if err := f.store.engine.Write(ctx, f.writes); err != nil {
+		return err
+	}
+	clear(f.writes)
+	f.writes, f.keys = f.writes[:0], f.keys[:0]
 	return nil
 }

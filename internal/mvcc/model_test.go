@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 	"testing"
 
 	"pgregory.net/rapid"
 
 	"kvstore/internal/engine/mem"
+	"kvstore/internal/env/simfs"
+	"kvstore/internal/history"
 	"kvstore/internal/keyspace"
 )
 
@@ -69,15 +72,91 @@ type machine struct {
 	store  *Store
 	model  model
 	last   keyspace.Revision
+	floor  keyspace.Revision
 	views  []frozen
 	sealed []DeltaID
+
+	engine  *mem.Mem
+	disk    *simfs.FS // nil without a history
+	history *history.Store
+	log     []logged // what a restart would replay
 }
 
-func newMachine() *machine {
-	return &machine{
-		store: New(mem.Open(), Options{SealBytes: 1 << 10, MaxSealed: 4, FlushBatchBytes: 200, RecordBytes: recordShards * 2 * (recordBytes + 20)}),
-		model: model{},
+type logged struct {
+	entry
+	delta DeltaID
+}
+
+func newMachine(t *rapid.T, withHistory bool) *machine {
+	m := &machine{model: model{}, engine: mem.Open()}
+	if withHistory {
+		m.disk = simfs.New()
 	}
+	m.open(t)
+	return m
+}
+
+func (m *machine) open(t *rapid.T) {
+	o := Options{SealBytes: 1 << 10, MaxSealed: 4, FlushBatchBytes: 200, RecordBytes: recordShards * 2 * (recordBytes + 20)}
+	if m.disk != nil {
+		var err error
+		if m.history, err = history.Open(m.disk, "history", history.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		o.History = m.history
+	}
+	m.store, m.sealed = New(m.engine, o), nil
+}
+
+// draws is an env.Rand.
+type draws struct{ t *rapid.T }
+
+func (d draws) Uint64() uint64 { return rapid.Uint64().Draw(d.t, "crash") }
+
+// Crash loses what was not synced and replays what was not flushed.
+func (m *machine) Crash(t *rapid.T) {
+	m.close()
+	m.views = nil
+	m.engine = m.engine.Crash(func(int) bool { return rapid.Bool().Draw(t, "keep") })
+	if m.disk != nil {
+		m.disk = m.disk.Crash(draws{t})
+	}
+	m.open(t)
+	m.store.SetFloor(m.floor)
+	m.tellFlushed(t)
+	for i := range m.log {
+		e := &m.log[i]
+		e.delta = m.store.Active()
+		m.store.Insert(e.inst, []byte(e.key), e.rev, []byte(e.value), e.del)
+	}
+}
+
+// tellFlushed says how far the flushed versions of some instances reach, as
+// checkpoints do.
+func (m *machine) tellFlushed(t *rapid.T) {
+	for inst := keyspace.InstanceID(1); inst <= 3; inst++ {
+		var top keyspace.Revision
+		for _, e := range m.model {
+			replayed := slices.ContainsFunc(m.log, func(l logged) bool { return l.entry == e })
+			if e.inst == inst && !replayed {
+				top = max(top, e.rev)
+			}
+		}
+		if rapid.Bool().Draw(t, "told") {
+			m.store.Flushed(inst, top)
+		}
+	}
+}
+
+// Floor gives up the past, below what a restart would replay.
+func (m *machine) Floor(t *rapid.T) {
+	limit := m.last
+	for _, e := range m.log {
+		limit = min(limit, e.rev-1)
+	}
+	m.floor = keyspace.Revision(rapid.Uint64Range(uint64(m.floor), uint64(limit)).Draw(t, "floor"))
+	m.store.SetFloor(m.floor)
+	m.engine.Compact()
 }
 
 var (
@@ -100,6 +179,7 @@ func (m *machine) Insert(t *rapid.T) {
 func (m *machine) insert(e entry) {
 	m.store.Insert(e.inst, []byte(e.key), e.rev, []byte(e.value), e.del)
 	m.model.insert(e)
+	m.log = append(m.log, logged{e, m.store.Active()})
 }
 
 // Again inserts what is there already, as a replay does.
@@ -114,6 +194,9 @@ func (m *machine) Again(t *rapid.T) {
 		if other.key == e.key && other.rev > e.rev {
 			e = other
 		}
+	}
+	if e.rev <= m.floor {
+		t.Skip("flushed long ago")
 	}
 	m.insert(e)
 }
@@ -144,6 +227,7 @@ func (m *machine) Flush(t *rapid.T) {
 		t.Fatalf("flushed %d, want %d; oldest is %d", id, m.sealed[0], m.store.Oldest())
 	}
 	m.sealed = m.sealed[1:]
+	m.log = slices.DeleteFunc(m.log, func(e logged) bool { return e.delta == id })
 }
 
 func (m *machine) Open(t *rapid.T) {
@@ -173,16 +257,19 @@ func (m *machine) Read(t *rapid.T) {
 	} else {
 		defer f.view.Close()
 	}
-	f.checkGet(t)
-	f.checkScan(t)
+	if f.last < m.floor {
+		return // all of it is forgotten
+	}
+	f.checkGet(t, m.floor)
+	f.checkScan(t, m.floor)
 }
 
-func (f *frozen) at(t *rapid.T) keyspace.Revision {
-	return keyspace.Revision(rapid.Uint64Range(0, uint64(f.last)).Draw(t, "at"))
+func (f *frozen) at(t *rapid.T, floor keyspace.Revision) keyspace.Revision {
+	return keyspace.Revision(rapid.Uint64Range(uint64(floor), uint64(f.last)).Draw(t, "at"))
 }
 
-func (f *frozen) checkGet(t *rapid.T) {
-	inst, key, at := genInstance.Draw(t, "instance"), genKey.Draw(t, "key"), f.at(t)
+func (f *frozen) checkGet(t *rapid.T, floor keyspace.Revision) {
+	inst, key, at := genInstance.Draw(t, "instance"), genKey.Draw(t, "key"), f.at(t, floor)
 	value, rev, ok, err := f.view.Get(inst, []byte(key), at)
 	if err != nil {
 		t.Fatal(err)
@@ -193,13 +280,13 @@ func (f *frozen) checkGet(t *rapid.T) {
 	}
 }
 
-func (f *frozen) checkScan(t *rapid.T) {
-	o := ScanOptions{Instance: genInstance.Draw(t, "instance"), Lower: genBound.Draw(t, "lower"), Upper: genBound.Draw(t, "upper"), At: f.at(t)}
+func (f *frozen) checkScan(t *rapid.T, floor keyspace.Revision) {
+	o := ScanOptions{Instance: genInstance.Draw(t, "instance"), Lower: genBound.Draw(t, "lower"), Upper: genBound.Draw(t, "upper"), At: f.at(t, floor)}
 	switch rapid.IntRange(0, 2).Draw(t, "mode") {
 	case 1:
 		o.Reverse = true
 	case 2:
-		o.AllVersions = true
+		o.AllVersions = floor == 0 // else it may or may not have forgotten some
 	}
 	want := f.model.scan(o)
 	s := f.view.Scan(o)
@@ -259,12 +346,16 @@ func (m *machine) close() {
 }
 
 func TestStoreAgainstModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		m := newMachine()
-		defer m.close()
-		t.Repeat(map[string]func(*rapid.T){
-			"insert": m.Insert, "again": m.Again, "seal": m.Seal, "flush": m.Flush,
-			"open": m.Open, "close": m.CloseOne, "read": m.Read, "latest": m.Latest,
+	for _, withHistory := range []bool{false, true} {
+		t.Run(fmt.Sprintf("history=%t", withHistory), func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				m := newMachine(t, withHistory)
+				defer func() { m.close() }()
+				t.Repeat(map[string]func(*rapid.T){
+					"insert": m.Insert, "again": m.Again, "seal": m.Seal, "flush": m.Flush, "crash": m.Crash, "floor": m.Floor,
+					"open": m.Open, "close": m.CloseOne, "read": m.Read, "latest": m.Latest,
+				})
+			})
 		})
-	})
+	}
 }

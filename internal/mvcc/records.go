@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"bytes"
+	"maps"
 	"sync"
 	"sync/atomic"
 
@@ -17,9 +18,9 @@ import (
 // A reader that took its deltas before that and comes back from the engine after
 // it would bring an old version: it says which deltas it had (oldest), and is
 // refused when a flush has begun to forget a delta that it still relied on
-// (least). A version that is newer than what the reader asked for may be in the
-// engine, too, if its delta was flushed: so only a reader whose revision covers
-// all flushed versions of the instance may add.
+// (least). A version that is newer than what the reader asked for may have been
+// flushed, too: so only a reader whose revision covers all flushed versions of the
+// instance may add, and nobody as long as it is not known how far those reach.
 //
 // Each shard is a fixed number of bytes of entries in a ring (CLOCK): one that was
 // used since the hand passed stays for another round.
@@ -27,7 +28,9 @@ type records struct {
 	shards [recordShards]recordShard
 	// least is the oldest delta that a reader must have had to add.
 	least atomic.Uint64
-	// flushed is the highest flushed revision of each instance; copied on write.
+	// flushed is the highest flushed revision of each instance of which it is
+	// known; copied on write, under mu.
+	mu      sync.Mutex
 	flushed atomic.Pointer[map[keyspace.InstanceID]keyspace.Revision]
 	limit   int64 // bytes of a shard
 }
@@ -91,7 +94,7 @@ func (r *records) get(hash uint64, inst keyspace.InstanceID, key []byte, at keys
 // add remembers what a reader at revision at, whose oldest delta was oldest,
 // found in the engine. It copies key and value.
 func (r *records) add(hash uint64, inst keyspace.InstanceID, key, value []byte, rev, at keyspace.Revision, oldest DeltaID) {
-	if r.limit == 0 || len(value) > largestRecord || at < (*r.flushed.Load())[inst] {
+	if top, known := (*r.flushed.Load())[inst]; r.limit == 0 || len(value) > largestRecord || !known || at < top {
 		return
 	}
 	s := r.shard(hash)
@@ -161,13 +164,19 @@ func (r *records) forget(d *delta) {
 
 // raise notes the revisions of a delta before its keys are forgotten.
 func (r *records) raise(d *delta) {
-	old := *r.flushed.Load()
-	next := make(map[keyspace.InstanceID]keyspace.Revision, len(old))
-	for inst, rev := range old {
-		next[inst] = rev
-	}
+	tops := make(map[keyspace.InstanceID]keyspace.Revision)
 	for inst, o := range *d.orders.Load() {
-		next[inst] = max(next[inst], o.newest)
+		tops[inst] = o.newest
+	}
+	r.raiseTo(tops)
+}
+
+func (r *records) raiseTo(tops map[keyspace.InstanceID]keyspace.Revision) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next := maps.Clone(*r.flushed.Load())
+	for inst, rev := range tops {
+		next[inst] = max(next[inst], rev)
 	}
 	r.flushed.Store(&next)
 }

@@ -107,6 +107,7 @@ func TestRecordsHoldNewestVersionsOnly(t *testing.T) {
 func TestRecordsAreBounded(t *testing.T) {
 	const limit = recordShards << 10
 	r := newRecords(limit)
+	r.raiseTo(map[keyspace.InstanceID]keyspace.Revision{1: 1})
 	for i := range 10_000 {
 		key := fmt.Appendf(nil, "key%d", i)
 		r.add(hashKey(1, key), 1, key, make([]byte, i%200), 1, 1, 1)
@@ -128,5 +129,23 @@ func TestRecordsAreBounded(t *testing.T) {
 	}
 	if bytes > limit || bytes < limit/2 {
 		t.Errorf("%d bytes, limit %d", bytes, limit)
+	}
+}
+
+func TestRecordsOfARestartHoldNewestVersionsOnly(t *testing.T) {
+	eng := mem.Open()
+	s := New(eng, Options{RecordBytes: 1 << 20})
+	for rev := keyspace.Revision(1); rev <= 3; rev++ {
+		put(s, "a", rev)
+	}
+	mustFlush(t, s)
+	for _, told := range []bool{false, true} {
+		s = New(eng, Options{RecordBytes: 1 << 20})
+		if told {
+			s.Flushed(1, 3)
+		}
+		mustRead(t, s, "a", 1, 1)
+		mustRead(t, s, "a", 2, 2)
+		mustRead(t, s, "a", 3, 3)
 	}
 }

@@ -27,23 +27,25 @@ type ScanOptions struct {
 	Prefetch int
 }
 
-// Scanner walks the merge of a view's deltas and the engine. Key and Value are
+// Scanner walks the merge of a view's deltas, the history and the engine. Key and Value are
 // valid until Next, Seek or Close; keys have no instance prefix.
 //
 // Every step looks at all sources at once: with a handful of deltas that is
 // cheaper than a heap. The newest version wins; between equal revisions the
-// newest delta, and any delta before the engine (the values are the same).
+// newest delta, and any delta before the rest (the values are the same).
 type Scanner struct {
 	options ScanOptions
 	span    span
 	cursors []cursor // newest delta first
+	past    []past   // where the history may have something
+	release func()   // of past
 	engine  engine.Iterator
 	err     error
 
 	// The current position. found is nil when the engine has it.
 	valid      bool
 	found      *version
-	matching   []int // the cursors that stand on the current position
+	matching   []int // the cursors, then past, that stand on the current position
 	engineMeet bool  // the engine stands on it
 	key        []byte
 	rev        keyspace.Revision
@@ -63,6 +65,7 @@ func (v *View) Scan(o ScanOptions) *Scanner {
 	for i, d := range v.layers {
 		s.cursors[i] = cursor{order: d.order(o.Instance), span: &s.span}
 	}
+	s.openPast(v.store.options.History)
 	s.engine = v.open().Iterate(s.engineOptions())
 	s.seekCursors(o.start(), false)
 	s.settle()
@@ -118,6 +121,9 @@ func (s *Scanner) seekCursors(key []byte, inclusive bool) {
 			s.cursors[i].seekForward(key)
 		}
 	}
+	for i := range s.past {
+		s.past[i].seek(key, s.options.Reverse, inclusive)
+	}
 }
 
 // Next moves on by one key, or one version with AllVersions.
@@ -129,9 +135,12 @@ func (s *Scanner) Next() {
 // advance moves every source off the current position.
 func (s *Scanner) advance() {
 	for _, i := range s.matching {
-		if s.options.AllVersions {
+		switch {
+		case i >= len(s.cursors):
+			s.past[i-len(s.cursors)].next()
+		case s.options.AllVersions:
 			s.cursors[i].nextVersion()
-		} else {
+		default:
 			s.cursors[i].nextKey(s.options.Reverse)
 		}
 	}
@@ -156,20 +165,28 @@ func (s *Scanner) settle() {
 func (s *Scanner) pick() {
 	s.valid, s.found, s.matching, s.engineMeet = false, nil, s.matching[:0], false
 	for i := range s.cursors {
-		if s.cursors[i].at != nil {
-			s.offer(&s.cursors[i], i)
+		if c := &s.cursors[i]; c.at != nil {
+			s.offer(c.item.key, c.at, i)
+		}
+	}
+	for i := range s.past {
+		switch p := &s.past[i]; {
+		case p.it.Version() != nil:
+			s.offer(p.it.Version().Key, &p.version, len(s.cursors)+i)
+		case p.it.Err() != nil:
+			s.err = p.it.Err()
 		}
 	}
 	switch {
 	case s.engine.Valid():
 		s.offerEngine()
 	case s.engine.Err() != nil:
-		s.err, s.valid = s.engine.Err(), false
+		s.err = s.engine.Err()
 	}
+	s.valid = s.valid && s.err == nil
 }
 
-func (s *Scanner) offer(at *cursor, source int) {
-	key, v := at.item.key, at.at
+func (s *Scanner) offer(key []byte, v *version, source int) {
 	c := s.order(key, v.rev)
 	switch {
 	case c < 0:
@@ -256,6 +273,10 @@ func (s *Scanner) Close() {
 	if s.engine != nil {
 		s.engine.Close()
 		s.engine = nil
+	}
+	if s.release != nil {
+		s.release()
+		s.release, s.past = nil, nil
 	}
 	s.valid = false
 }

@@ -2,7 +2,8 @@
 // delta over an engine (DESIGN 4).
 //
 // New versions go into the active delta, which is sealed from time to time;
-// sealed deltas are flushed to the engine in order, made durable there, and
+// sealed deltas are flushed in order, the newest versions to the engine and
+// those that were replaced meanwhile to the history, made durable there, and
 // only then dropped. Readers take a View, which holds the deltas of its moment
 // and opens the engine after them: whatever a flush moves meanwhile is in one
 // of both, mostly in both. Atomicity comes from above: readers ask at or below
@@ -16,6 +17,7 @@ import (
 	"sync/atomic"
 
 	"kvstore/internal/engine"
+	"kvstore/internal/history"
 	"kvstore/internal/keyspace"
 )
 
@@ -39,13 +41,22 @@ type Options struct {
 	MaxSealed int
 	// FlushBatchBytes bounds one engine write of a flush.
 	FlushBatchBytes int
+	// History takes the versions that newer ones replaced before they were
+	// flushed. nil: all versions go to the engine. Its owner closes it.
+	History *history.Store
 	// RecordBytes bounds the newest versions of keys that are remembered from
 	// the engine; 0 for none.
 	RecordBytes int64
 	// Between is called between two engine writes of a flush and may wait, so
 	// that a flush leaves room for what is urgent. Its error ends the flush. nil:
 	// flushes run as fast as they can, as they do after Hurry.
-	Between func(ctx context.Context) error
+	Between func(ctx context.Context, p FlushProgress) error
+}
+
+// FlushProgress is how far a flush has come, in bytes as a delta counts them.
+type FlushProgress struct {
+	Delta          DeltaID
+	Written, Total int64
 }
 
 func (o Options) withDefaults() Options {
@@ -107,6 +118,37 @@ func (s *Store) Insert(inst keyspace.InstanceID, key []byte, rev keyspace.Revisi
 	}
 	d := s.layers().active()
 	d.bytes.Add(int64(d.insert(inst, key, rev, value, del)))
+}
+
+// Flushed says that what the engine and the history have of an instance, beyond
+// what will be inserted again, lies at or below rev. Until this or a flush has
+// told, reads of the instance are not remembered.
+func (s *Store) Flushed(inst keyspace.InstanceID, rev keyspace.Revision) {
+	s.records.raiseTo(map[keyspace.InstanceID]keyspace.Revision{inst: rev})
+}
+
+// SetFloor says that nobody reads below rev any more (engine.Engine.SetFloor).
+func (s *Store) SetFloor(rev keyspace.Revision) {
+	s.engine.SetFloor(rev)
+	if s.options.History != nil {
+		s.options.History.SetFloor(rev)
+	}
+}
+
+// HistoryInstances returns the instances that the history has something of.
+func (s *Store) HistoryInstances() []keyspace.InstanceID {
+	if s.options.History == nil {
+		return nil
+	}
+	return s.options.History.Instances()
+}
+
+// HistoryBytes is what the history takes on disk.
+func (s *Store) HistoryBytes() int64 {
+	if s.options.History == nil {
+		return 0
+	}
+	return s.options.History.Bytes()
 }
 
 // Active returns the id of the active delta.

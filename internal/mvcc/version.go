@@ -47,6 +47,20 @@ func (v *version) at(rev keyspace.Revision) *version {
 	return v
 }
 
+// after returns the oldest version above rev, nil when there is none.
+func (v *version) after(rev keyspace.Revision) *version {
+	var last *version
+	for v != nil && v.rev > rev {
+		last = v
+		if v.jump != nil && v.jump.rev > rev {
+			v = v.jump
+		} else {
+			v = v.prev
+		}
+	}
+	return last
+}
+
 // item is a key of one instance with its versions.
 type item struct {
 	key      []byte

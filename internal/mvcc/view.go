@@ -36,12 +36,22 @@ func (v *View) Get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) (
 	if value, rev, ok := records.get(hash, inst, key, at); ok {
 		return value, rev, true, nil
 	}
-	v.buf = append(keyspace.AppendInstance(v.buf[:0], inst), key...)
-	value, rev, ok, err = v.open().Get(v.buf, at)
+	value, rev, ok, err = v.flushed(inst, key, at)
 	if ok {
 		records.add(hash, inst, key, value, rev, at, v.layers.oldest().id)
 	}
 	return value, rev, ok, err
+}
+
+// flushed looks in what deltas have left behind.
+func (v *View) flushed(inst keyspace.InstanceID, key []byte, at keyspace.Revision) (value []byte, rev keyspace.Revision, ok bool, err error) {
+	if h := v.store.options.History; h != nil && h.Covers(inst, at) {
+		if found, here, err := h.Get(inst, key, at); here || err != nil {
+			return found.Value, found.Revision, here && !found.Delete, err
+		}
+	}
+	v.buf = append(keyspace.AppendInstance(v.buf[:0], inst), key...)
+	return v.open().Get(v.buf, at)
 }
 
 func (v *View) open() engine.Reader {

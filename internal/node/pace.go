@@ -5,36 +5,73 @@ import (
 	"time"
 
 	"kvstore/internal/env/system"
+	"kvstore/internal/mvcc"
 )
 
 const (
-	// flushBatchBytes is one engine write of a flush, flushSyncBatches how many
-	// of them are made durable at once.
-	flushBatchBytes  = 1 << 20
-	flushSyncBatches = 4
-	longestPause     = 20 * time.Millisecond
+	// flushBatchBytes is one engine write of a flush.
+	flushBatchBytes = 256 << 10
+	// flushSyncBytes is how much is made durable at once.
+	flushSyncBytes = 4 << 20
+	// flushTime is what a flush takes when nothing is written meanwhile.
+	flushTime = 20 * time.Second
+	// flushLead is the part of the next delta at whose filling a flush is over.
+	flushLead = 0.75
+
+	flushPoll = 5 * time.Millisecond
 )
 
-// flushPace lets a flush of recent writes use half of its time at most, and
-// hands the disk a few megabytes at a time: the raft log shares it, and a
-// hundred megabytes in the disk's queue would be in front of every write. A
-// flush that others wait for does not pause.
+// flushPace spreads a flush over the time that the next delta takes to fill: a
+// flush costs as much as the writes it takes over, and in one piece it would
+// halve the throughput for seconds and put a hundred megabytes in front of the
+// raft log's in the disk's queue. It uses half of its time at most, and no
+// pauses at all once as much as a whole delta waits.
 type flushPace struct {
-	node    *storage
-	began   time.Time
-	batches int
+	store  *mvcc.Store
+	engine interface{ Sync() error }
+	seal   int64 // size at which a delta is sealed
+
+	delta  mvcc.DeltaID
+	began  time.Time
+	behind int64 // bytes in later deltas, then
+	worked time.Time
+	synced int64
 }
 
-func (p *flushPace) between(ctx context.Context) error {
-	if p.batches++; p.batches%flushSyncBatches == 0 {
-		if err := p.node.engine.Sync(); err != nil {
+// between waits until more of the flush is due. It is called by one flush at a
+// time.
+func (p *flushPace) between(ctx context.Context, at mvcc.FlushProgress) error {
+	if at.Delta != p.delta {
+		p.delta, p.began, p.behind, p.synced = at.Delta, time.Now(), p.later(at), 0
+		p.worked = p.began
+	}
+	if at.Written-p.synced >= flushSyncBytes {
+		p.synced = at.Written
+		if err := p.engine.Sync(); err != nil {
 			return err
 		}
 	}
-	if p.node.store.Sealed() > 1 {
-		return ctx.Err()
+	done := float64(at.Written) / float64(max(1, at.Total))
+	rest := min(time.Since(p.worked), 4*flushPoll)
+	for p.later(at) < p.seal {
+		if err := system.Pause(ctx, rest); err != nil {
+			return err
+		}
+		if p.due(at, time.Now()) >= done {
+			break
+		}
+		rest = flushPoll
 	}
-	err := system.Pause(ctx, min(time.Since(p.began), longestPause))
-	p.began = time.Now()
-	return err
+	p.worked = time.Now()
+	return ctx.Err()
+}
+
+// later is the size of what came after the delta that is being flushed.
+func (p *flushPace) later(at mvcc.FlushProgress) int64 { return p.store.Bytes() - at.Total }
+
+// due is the part of the flush that should be over, from 0 on.
+func (p *flushPace) due(at mvcc.FlushProgress, now time.Time) float64 {
+	byTime := float64(now.Sub(p.began)) / float64(flushTime)
+	room := flushLead * float64(max(1, p.seal-p.behind))
+	return max(byTime, float64(p.later(at)-p.behind)/room)
 }

@@ -72,7 +72,7 @@ func (n *Node) feedMetrics() {
 		e := n.storage.engine.Stats()
 		return metrics.Storage{
 			LSM: e.LSMBytes, MemtableLogs: e.MemtableLogBytes, ValueLog: e.ValueLogBytes,
-			RaftLog: n.storage.log.Stats().Bytes, Delta: n.storage.store.Bytes(),
+			RaftLog: n.storage.log.Stats().Bytes, Delta: n.storage.store.Bytes(), History: n.storage.store.HistoryBytes(),
 			BlockCacheHitRatio: e.BlockCacheHitRatio, IndexCacheHitRatio: e.IndexCacheHitRatio,
 		}
 	})

@@ -13,17 +13,19 @@ import (
 	"kvstore/internal/engine"
 	"kvstore/internal/engine/badger"
 	"kvstore/internal/env/osfs"
+	"kvstore/internal/history"
 	"kvstore/internal/mvcc"
 	"kvstore/internal/raftlog"
 )
 
 // storage is everything this node keeps on disk: the lock, the raft log, the
-// engine, and the deltas over it.
+// engine, the history, and the deltas over them.
 type storage struct {
-	lock   *dirlock.Lock
-	log    *raftlog.Log
-	engine engine.Engine
-	store  *mvcc.Store
+	lock    *dirlock.Lock
+	log     *raftlog.Log
+	engine  engine.Engine
+	history *history.Store
+	store   *mvcc.Store
 }
 
 // reserveBytes of disk stay free for what must be written when the disk is
@@ -65,12 +67,18 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 	if err != nil {
 		return nil, fmt.Errorf("badger: %w", err)
 	}
+	s.history, err = history.Open(osfs.New(dir), "history", history.Options{ReserveBytes: 2 * reserveBytes,
+		Logger: logger.With("part", "history")})
+	if err != nil {
+		return nil, err
+	}
 	if err := syncDirs(dir); err != nil {
 		return nil, err
 	}
-	pace := &flushPace{node: s}
+	pace := &flushPace{engine: s.engine, seal: int64(budget.DeltaSeal)}
 	s.store = mvcc.New(s.engine, mvcc.Options{SealBytes: int64(budget.DeltaSeal), MaxSealed: budget.DeltaSealed,
-		RecordBytes: int64(budget.Records), FlushBatchBytes: flushBatchBytes, Between: pace.between})
+		History: s.history, RecordBytes: int64(budget.Records), FlushBatchBytes: flushBatchBytes, Between: pace.between})
+	pace.store = s.store
 	return s, nil
 }
 
@@ -134,6 +142,9 @@ func badgerOptions(b *config.Badger, logger *slog.Logger) badger.Options {
 // close closes what is open, the lock last.
 func (s *storage) close() error {
 	var errs []error
+	if s.history != nil {
+		errs = append(errs, s.history.Close())
+	}
 	if s.engine != nil {
 		errs = append(errs, s.engine.Close())
 	}
