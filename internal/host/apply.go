@@ -66,6 +66,8 @@ func (h *Host) applyEntry(g *group, e *raftpb.Entry) error {
 	}
 	if len(e.GetData()) == 0 {
 		h.confReplaced(g, term)
+	} else {
+		h.committed(g, term)
 	}
 	applied, err := g.core.Apply(index, term, e.GetData())
 	if err != nil {

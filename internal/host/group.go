@@ -31,12 +31,16 @@ type group struct {
 	term     keyspace.Term
 	hard     hardState
 	commits  commitNotes
+	beats    readBeats
 	nodes    map[keyspace.ReplicaID]keyspace.NodeID
 
 	applying []*raftpb.Message // MsgStorageApply that wait for room in the delta
 	dirty    bool
 	unsynced int  // appends that wait for their sync
 	dropped  bool // raft refused a proposal; wait for progress or a tick
+	// proposed is when the entries of this term were proposed that are not
+	// applied yet, in log order.
+	proposed []time.Duration
 	reads    readState
 	voters   *voters // of the applied membership, nil until they are asked for
 	conf     *confWaiter

@@ -42,6 +42,7 @@ type Host struct {
 	snaps   int      // snapshots being sent
 	offered []*group // snapshots offered to raft in this loop
 	stalled bool     // the disk is full: the batch and its responses wait
+	ticked  bool     // this loop has let time pass
 
 	nextRead     uint64
 	nextInstance atomic.Uint64
@@ -108,8 +109,8 @@ func (h *Host) run() {
 	defer paced.Stop()
 	for {
 		if !h.busy() {
-			if h.pace.waiting {
-				paced.Reset(h.pace.wait())
+			if wait := h.patience(); wait > 0 {
+				paced.Reset(wait)
 			}
 			select {
 			case <-h.inbox.wake:
@@ -137,6 +138,17 @@ func (h *Host) run() {
 			return
 		}
 	}
+}
+
+// patience is when the loop has work without a message, 0 for not.
+func (h *Host) patience() time.Duration {
+	wait := h.beatsDue()
+	if h.pace.waiting {
+		if chunks := h.pace.wait(); wait == 0 || chunks < wait {
+			wait = chunks
+		}
+	}
+	return wait
 }
 
 // paced lets the groups look again for chunks to propose.
@@ -183,7 +195,7 @@ func (h *Host) Step() error {
 	start := h.opt.Clock.Mono()
 	h.mail = h.inbox.take(h.mail)
 	h.receive()
-	ticked := h.mail.ticks > 0
+	h.ticked = h.mail.ticks > 0
 	h.mail.reset()
 	for _, g := range h.order {
 		if g.dirty {
@@ -197,9 +209,10 @@ func (h *Host) Step() error {
 			h.ready(g)
 		}
 	}
-	if ticked {
+	if h.ticked {
 		h.retryReads()
 	}
+	h.releaseBeats()
 	if err := h.commit(); err != nil {
 		return err
 	}

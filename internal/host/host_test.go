@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,24 @@ func TestReadsOnEveryReplica(t *testing.T) {
 		c.mustGet(n, "k", "v2")
 		_, err := c.get(n, "absent")
 		mustBe(t, err, fault.NotFound)
+	}
+}
+
+func TestCommitLatencyIsReported(t *testing.T) {
+	var reported []time.Duration
+	c := newCluster(t, 3, 3, func(c *cluster) {
+		c.opt = func(o *Options) { o.Hooks.Commit = func(d time.Duration) { reported = append(reported, d) } }
+	})
+	before := len(reported)
+	for range 5 {
+		c.write(testOp("k", "v"))
+	}
+	c.settle()
+	if n := len(reported) - before; n < 5 || slices.Max(reported) > time.Minute {
+		t.Fatalf("%d commits reported for 5 writes: %v", n, reported[before:])
+	}
+	if left := len(c.serving().group().proposed); left != 0 {
+		t.Fatalf("%d proposals are still waited for", left)
 	}
 }
 
@@ -114,6 +133,46 @@ func TestRestartReplays(t *testing.T) {
 	}
 	for _, n := range c.nodes {
 		c.mustGet(n, "big", large)
+	}
+}
+
+// Every version inside the window is read as it was, flushed or not, before and
+// after a restart, at every replica.
+func TestThePastStaysReadable(t *testing.T) {
+	c := newCluster(t, 3, 3, func(c *cluster) { c.store.SealBytes = 2000 })
+	var revisions []keyspace.Revision
+	value := func(i int) string { return strings.Repeat("v", i+1) }
+	for i := range 100 {
+		revisions = append(revisions, c.write(testOp("k", value(i)), testOp(string(rune('a'+i%7)), value(100)))[0].Result.Revision)
+	}
+	check := func(n *node) {
+		t.Helper()
+		c.pump("the replica has it all", func() bool { return n.group().published.Load().closed >= revisions[len(revisions)-1] })
+		for i, rev := range revisions {
+			p, err := n.host.PointAt(testGroup, rev)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rec, err := c.getAt(n, p, "k")
+			if err != nil || string(rec.Value) != value(i) {
+				t.Fatalf("version %d on %s: %v, error %v", i, n.id, rec, err)
+			}
+		}
+	}
+	c.settle()
+	c.pass(time.Second)
+	for _, n := range c.nodes {
+		if len(n.host.opt.Store.HistoryInstances()) == 0 {
+			t.Fatalf("%s keeps no history", n.id)
+		}
+		check(n)
+	}
+	for _, n := range c.nodes {
+		n.crash()
+	}
+	c.pump("somebody leads", func() bool { return c.serving() != nil })
+	for _, n := range c.nodes {
+		check(n)
 	}
 }
 

@@ -204,6 +204,20 @@ func (h *Host) offer(g *group, payload []byte) bool {
 	if f := h.opt.Hooks.Batch; f != nil {
 		f(g.core.LastBatch())
 	}
+	g.proposed = append(g.proposed, h.opt.Clock.Mono())
 	g.core.Proposed()
 	return true
+}
+
+// committed reports how long an entry that is applied now took since it was
+// proposed here.
+func (h *Host) committed(g *group, term keyspace.Term) {
+	if leading, ok := g.core.Leading(); !ok || leading != term || len(g.proposed) == 0 {
+		return
+	}
+	at := g.proposed[0]
+	g.proposed = g.proposed[:copy(g.proposed, g.proposed[1:])]
+	if f := h.opt.Hooks.Commit; f != nil {
+		f(h.opt.Clock.Mono() - at)
+	}
 }

@@ -209,6 +209,7 @@ func (h *Host) readConfirmed(g *group, rs *raft.ReadState) {
 	if len(rs.RequestCtx) != 8 {
 		return
 	}
+	g.beats.dropBeats(rs.RequestCtx)
 	id := binary.BigEndian.Uint64(rs.RequestCtx)
 	b := g.reads.batches[id]
 	if b == nil {

@@ -43,6 +43,8 @@ func (h *Host) softState(g *group, s *raft.SoftState) {
 	switch {
 	case s.RaftState == raft.StateLeader && (!leading || term != g.term):
 		g.core.BecomeLeader(g.term)
+		g.proposed = nil
+		clear(g.beats.held)
 		g.raisedAt = h.opt.Clock.Mono()
 		g.transferring = false
 		g.transferNext = h.opt.Clock.Mono() + 2*h.opt.electionTimeout()
@@ -76,7 +78,7 @@ func (h *Host) send(g *group, m *raftpb.Message) {
 		return
 	}
 	node := g.nodes[to]
-	if g.commits.hold(m) {
+	if g.commits.hold(m) || h.holdBeat(g, m) {
 		return
 	}
 	switch {

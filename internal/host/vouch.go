@@ -46,14 +46,20 @@ type voters struct {
 // quorum reports whether replicas are a majority of the voters, in both halves
 // of a membership that is changing.
 func (g *group) quorum(replicas ...uint64) bool {
+	v := g.membership()
+	out := v.GetVotersOutgoing()
+	return majority(v.GetVoters(), replicas) && (len(out) == 0 || majority(out, replicas))
+}
+
+// membership returns the applied membership; the same one until it changes.
+func (g *group) membership() *voters {
 	raw := g.core.State().ConfState
 	if g.voters == nil || !bytes.Equal(g.voters.raw, raw) {
 		v := &voters{raw: slices.Clone(raw)}
 		invariant.Assert(proto.Unmarshal(raw, &v.ConfState) == nil, "group %d: own configuration does not decode", g.id)
 		g.voters = v
 	}
-	out := g.voters.GetVotersOutgoing()
-	return majority(g.voters.GetVoters(), replicas) && (len(out) == 0 || majority(out, replicas))
+	return g.voters
 }
 
 func majority(voters, replicas []uint64) bool {

@@ -1,0 +1,115 @@
+package host
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/keyspace"
+)
+
+// readBeats let a leader ask only as many followers to confirm a read as a
+// quorum needs.
+//
+// Raft sends a heartbeat with the read's context to every member, and each
+// answer costs both sides a loop; in a group of three, one answer is a quorum. So
+// the heartbeats to the others wait. They are dropped when the confirmation is
+// there, and sent when it is not after beatPatience; then others are asked first
+// from there on. Heartbeats of a tick go to all, so that nothing but a read's
+// latency depends on this, and a lost message is one as any other.
+type readBeats struct {
+	held  map[keyspace.ReplicaID]*raftpb.Message
+	since time.Duration // when the first of them was held
+	turn  int           // where the search for a quorum begins
+	// asked is the quorum without this replica, for of and turn.
+	asked []uint64
+	of    *voters
+	at    int
+}
+
+// beatPatience is how long a confirmation may take before everybody is asked.
+const beatPatience = confirmAlone
+
+// holdBeat keeps m back if it asks a follower who is not needed.
+func (h *Host) holdBeat(g *group, m *raftpb.Message) bool {
+	if m.GetType() != raftpb.MsgHeartbeat || len(m.GetContext()) == 0 {
+		return false
+	}
+	to := keyspace.ReplicaID(m.GetTo())
+	delete(g.beats.held, to)
+	if h.ticked || slices.Contains(g.askedFirst(), m.GetTo()) {
+		return false
+	}
+	if g.beats.held == nil {
+		g.beats.held = make(map[keyspace.ReplicaID]*raftpb.Message)
+	}
+	if len(g.beats.held) == 0 {
+		g.beats.since = h.opt.Clock.Mono()
+	}
+	g.beats.held[to] = m
+	return true
+}
+
+// askedFirst returns the followers that make a quorum with this replica.
+func (g *group) askedFirst() []uint64 {
+	b, v := &g.beats, g.membership()
+	if b.of == v && b.at == b.turn {
+		return b.asked
+	}
+	b.of, b.at, b.asked = v, b.turn, nil
+	ids := slices.Concat(v.GetVoters(), v.GetVotersOutgoing())
+	slices.Sort(ids)
+	ids = slices.DeleteFunc(slices.Compact(ids), func(id uint64) bool { return id == uint64(g.replica) })
+	with := []uint64{uint64(g.replica)}
+	for i := range ids {
+		if !g.quorum(with...) {
+			with = append(with, ids[(b.turn+i)%len(ids)])
+		}
+	}
+	b.asked = with[1:]
+	return b.asked
+}
+
+// dropBeats forgets what asks for a confirmation that is there.
+func (b *readBeats) dropBeats(context []byte) {
+	maps.DeleteFunc(b.held, func(_ keyspace.ReplicaID, m *raftpb.Message) bool { return bytes.Equal(m.GetContext(), context) })
+}
+
+// releaseBeats asks everybody where confirmations took too long.
+func (h *Host) releaseBeats() {
+	now := h.opt.Clock.Mono()
+	for _, g := range h.order {
+		b := &g.beats
+		if len(b.held) == 0 || now-b.since < beatPatience {
+			continue
+		}
+		b.turn++
+		for _, to := range slices.Sorted(maps.Keys(b.held)) {
+			m := b.held[to]
+			if node := g.nodes[to]; node != "" && m.GetTerm() == uint64(g.term) {
+				h.opt.Out.Send(node, &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_Raft{Raft: mustMarshal(m)}})
+			}
+		}
+		clear(b.held)
+	}
+}
+
+// beatsDue is how long the first of the held heartbeats still waits, 0 when
+// none does.
+func (h *Host) beatsDue() time.Duration {
+	var first time.Duration
+	now := h.opt.Clock.Mono()
+	for _, g := range h.order {
+		if len(g.beats.held) == 0 {
+			continue
+		}
+		if left := max(time.Microsecond, g.beats.since+beatPatience-now); first == 0 || left < first {
+			first = left
+		}
+	}
+	return first
+}

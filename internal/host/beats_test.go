@@ -1,0 +1,136 @@
+package host
+
+import (
+	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/keyspace"
+)
+
+// asked counts the heartbeats that ask for a confirmation, by receiver, and can
+// lose those to one of them.
+type asked struct {
+	by   map[keyspace.NodeID]int
+	lose keyspace.NodeID
+}
+
+func (a *asked) drop(_, to *node, m *api.GroupMessage) bool {
+	raw := m.GetRaft()
+	if raw == nil {
+		return false
+	}
+	var beat raftpb.Message
+	if proto.Unmarshal(raw, &beat) != nil || beat.GetType() != raftpb.MsgHeartbeat || len(beat.GetContext()) == 0 {
+		return false
+	}
+	a.by[to.id]++
+	return to.id == a.lose
+}
+
+// readNow reads on n without a tick and reports whether an answer came.
+func readNow(t *testing.T, c *cluster, n *node) (answered func() bool) {
+	t.Helper()
+	done := false
+	n.host.ReadIndex(t.Context(), testGroup, func(_ ReadPoint, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		done = true
+	})
+	return func() bool {
+		if err := n.host.Step(); err != nil {
+			t.Fatal(err)
+		}
+		for c.step() {
+		}
+		return done
+	}
+}
+
+func TestReadsAskAQuorumOnly(t *testing.T) {
+	for _, members := range []int{1, 3, 5} {
+		a := &asked{by: make(map[keyspace.NodeID]int)}
+		c := newCluster(t, members, members)
+		c.write(testOp("k", "v"))
+		c.settle()
+		n := c.serving()
+		c.drop = a.drop
+		const reads = 10
+		for i := range reads {
+			if !readNow(t, c, n)() {
+				t.Fatalf("read %d of %d members is not answered", i, members)
+			}
+		}
+		if len(a.by) != members/2 {
+			t.Fatalf("of %d members these were asked: %v", members, a.by)
+		}
+		for id, times := range a.by {
+			if times != reads {
+				t.Errorf("%s was asked %d times for %d reads", id, times, reads)
+			}
+		}
+	}
+}
+
+// Whoever is asked first and does not answer costs a read a few milliseconds,
+// once.
+func TestReadsAskOthersWhenAnswersAreLate(t *testing.T) {
+	a := &asked{by: make(map[keyspace.NodeID]int)}
+	c := newCluster(t, 3, 3)
+	c.write(testOp("k", "v"))
+	c.settle()
+	n := c.serving()
+	c.drop = a.drop
+	if !readNow(t, c, n)() {
+		t.Fatal("not answered")
+	}
+	for id := range a.by {
+		a.lose = id
+	}
+	answered := readNow(t, c, n)
+	if answered() {
+		t.Fatal("answered although the heartbeat was lost")
+	}
+	if due := n.host.beatsDue(); due <= 0 || due > beatPatience {
+		t.Fatalf("the loop waits %v for the others to be asked", due)
+	}
+	c.elapsed.Add(int64(beatPatience))
+	if !answered() {
+		t.Fatalf("not answered after %v", beatPatience)
+	}
+	if due := n.host.beatsDue(); due != 0 {
+		t.Fatalf("the loop still waits %v", due)
+	}
+	for range 10 {
+		if !readNow(t, c, n)() {
+			t.Fatal("the one that does not answer is asked first again")
+		}
+	}
+}
+
+// The heartbeats of a tick go to everybody, whatever waits.
+func TestTicksAskEverybody(t *testing.T) {
+	a := &asked{by: make(map[keyspace.NodeID]int)}
+	c := newCluster(t, 3, 3)
+	c.write(testOp("k", "v"))
+	c.settle()
+	n := c.serving()
+	c.drop = a.drop
+	if !readNow(t, c, n)() {
+		t.Fatal("not answered")
+	}
+	for id := range a.by {
+		a.lose = id
+	}
+	answered := readNow(t, c, n)
+	if answered() {
+		t.Fatal("answered although the heartbeat was lost")
+	}
+	n.host.Tick()
+	if !answered() {
+		t.Fatal("not answered after a tick")
+	}
+}
