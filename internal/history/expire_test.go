@@ -165,6 +165,44 @@ func TestAFileThatWentIsNotHeldAgain(t *testing.T) {
 	}
 }
 
+// Files that expire while a reader collects its own do not cost it a later one.
+func TestReadersMissNothingWhileOlderFilesExpire(t *testing.T) {
+	s := mustOpen(t, simfs.New())
+	const expiring = 400
+	for n := range keyspace.Revision(expiring) {
+		mustWrite(t, s, ver(1, "old", n+1, n+2))
+	}
+	mustWrite(t, s, ver(1, "stays", 1, 1<<40))
+	stays := s.files.Load().files[expiring]
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				its, release := s.Iterators(Range{Instance: 1, At: keyspace.MaxRevision, AllVersions: true})
+				if len(its) == 0 || its[len(its)-1].c.file != stays {
+					t.Errorf("%d files without the last one", len(its))
+				}
+				release()
+			}
+		})
+	}
+	for n := range keyspace.Revision(expiring) {
+		s.SetFloor(n + 2)
+		s.Expire(nil)
+	}
+	close(stop)
+	wg.Wait()
+	if s.Files() != 1 || stays.refs.Load() != 1 {
+		t.Errorf("%d files, %d references", s.Files(), stays.refs.Load())
+	}
+}
+
 // hammer is one goroutine that makes and expires files and some that read.
 // Revision r of instance 1 belongs to key r%keysPerFile, and is replaced
 // keysPerFile later.
@@ -265,7 +303,7 @@ func TestReadersGoOnWhileFilesComeAndGo(t *testing.T) {
 	for n := range uint64(4) {
 		wg.Go(func() { h.read(rand.New(rand.NewPCG(n, 1))) })
 	}
-	h.write(600)
+	h.write(300)
 	wg.Wait()
 	if got := len(names(t, fs)); got != h.store.Files() || got > 6 {
 		t.Errorf("%d files stay, %d are shown", got, h.store.Files())

@@ -39,8 +39,8 @@ type Range struct {
 	AllVersions bool
 }
 
-// Iterator walks one file's versions within a range, deletions included. It
-// serves one goroutine.
+// Iterator walks one file's versions within a range, deletions included. Seeks
+// stay in the range. It serves one goroutine.
 type Iterator struct {
 	o Range
 	c cursor
