@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -29,7 +30,7 @@ func (c *Client) BatchPut(ctx context.Context, items []PutItem, opts ...BatchWri
 		encode: func(dst []byte, positions []int) []byte {
 			return appendBatchPut(dst, w.namespace, items, positions, w.atomic)
 		},
-		decode: func(i int, answer []byte) error { return decodePut(answer, &results[i]) },
+		decode: func(i int, answer []byte, _ *slab) error { return decodePut(answer, &results[i]) },
 	}
 	errs := c.runBatch(ctx, b)
 	for i := range results {
@@ -53,7 +54,7 @@ func (c *Client) BatchDelete(ctx context.Context, items []DeleteItem, opts ...Ba
 		encode: func(dst []byte, positions []int) []byte {
 			return appendBatchDelete(dst, w.namespace, items, positions, w.atomic)
 		},
-		decode: func(i int, answer []byte) error { return decodeDelete(answer, &results[i]) },
+		decode: func(i int, answer []byte, _ *slab) error { return decodeDelete(answer, &results[i]) },
 	}
 	errs := c.runBatch(ctx, b)
 	for i := range results {
@@ -77,13 +78,13 @@ func (c *Client) BatchGet(ctx context.Context, keys []string, opts ...BatchGetOp
 	}
 	results := make([]GetResult, len(keys))
 	b := &batch{
-		kind: fieldOpBatchGet, namespace: r.namespace, from: r.source(), count: len(keys),
+		kind: fieldOpBatchGet, namespace: r.namespace, from: r.source(), count: len(keys), gathered: len(keys) <= gatherKeys,
 		key: func(i int) string { return keys[i] },
 		encode: func(dst []byte, positions []int) []byte {
 			return appendBatchGet(dst, r.namespace, keys, positions, &r)
 		},
-		decode: func(i int, answer []byte) error {
-			if err := decodeRecord(answer, keys[i], &results[i].Record); err != nil {
+		decode: func(i int, answer []byte, values *slab) error {
+			if err := decodeRecord(answer, keys[i], &results[i].Record, values); err != nil {
 				return err
 			}
 			return results[i].Record.verify(r.keysOnly)
@@ -131,13 +132,23 @@ type batch struct {
 	write     bool
 	namespace string
 	from      ReadFrom
-	// whole keeps all items in one message.
-	whole  bool
-	count  int
-	key    func(i int) string
-	encode func(dst []byte, positions []int) []byte
-	decode func(i int, answer []byte) error
+	// whole keeps all items in one message; gathered does where one node has
+	// replicas of all their groups.
+	whole, gathered bool
+	count           int
+	key             func(i int) string
+	encode          func(dst []byte, positions []int) []byte
+	decode          func(i int, answer []byte, values *slab) error
+
+	deadline time.Duration // as in operation
+	sweep    bool
 }
+
+// gatherKeys is the number of keys up to which a batch of reads goes to one
+// node: every replica can serve linearizable reads, which for a few keys costs
+// less than a message, a frame and a wake-up for each leader. More keys are
+// worth the work of several nodes at the same time.
+const gatherKeys = 64
 
 // maxBatchRounds bounds how often items that were not executed are sent again.
 const maxBatchRounds = 8
@@ -150,33 +161,45 @@ func (c *Client) runBatch(ctx context.Context, b *batch) []error {
 	for i := range open {
 		open[i] = i
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.cfg.Timeout)
-		defer cancel()
+	if err := ctx.Err(); err != nil {
+		for i := range errs {
+			errs[i] = contextError(err)
+		}
+		return errs
 	}
+	b.deadline, b.sweep = c.limit(ctx, c.now())
 	for round := 0; len(open) > 0; round++ {
 		c.runParts(ctx, b, c.split(b, open), errs)
-		open = c.again(errs, open)
+		open = c.again(b, errs, open)
 		if round == maxBatchRounds || len(open) == 0 {
 			break
 		}
-		if system.Pause(ctx, jitter(c.cfg.RetryBase, c.cfg.RetryMax, round)) != nil {
+		wait := jitter(c.cfg.RetryBase, c.cfg.RetryMax, round)
+		if c.now()+wait >= b.deadline || system.Pause(ctx, wait) != nil {
 			break
 		}
 	}
 	return errs
 }
 
-// again returns the positions whose item was certainly not executed.
-func (c *Client) again(errs []error, positions []int) []int {
+// again returns the positions whose item was certainly not executed, and those
+// whose values were too much for one answer because the batch was gathered.
+func (c *Client) again(b *batch, errs []error, positions []int) []int {
 	var out []int
+	refresh := false
 	for _, i := range positions {
-		if notExecuted(CodeOf(errs[i])) {
+		if errs[i] == nil {
+			continue
+		}
+		switch code := CodeOf(errs[i]); {
+		case notExecuted(code):
+			out, refresh = append(out, i), true
+		case code == CodeMessageTooLarge && b.gathered:
 			out = append(out, i)
 		}
 	}
-	if len(out) > 0 {
+	b.gathered = false
+	if refresh {
 		c.wantRefresh()
 	}
 	return out
@@ -186,12 +209,49 @@ func (c *Client) again(errs []error, positions []int) []int {
 // is never split, because it is the unit of atomicity.
 func (c *Client) split(b *batch, positions []int) [][]int {
 	t := c.topology()
+	if b.gathered && len(positions) > 1 && t.together(b, positions) {
+		return [][]int{positions}
+	}
 	return partition(b, positions, func(i int) *node {
 		if g := t.groupOf(b.namespace, b.key(i)); g != nil {
 			return g.leader.Load()
 		}
 		return nil
 	})
+}
+
+// together reports whether the node that the first item's group is read from
+// has a replica of all groups.
+func (t *topology) together(b *batch, positions []int) bool {
+	first := t.groupOf(b.namespace, b.key(positions[0]))
+	if first == nil {
+		return false
+	}
+	var leader [1]*node
+	nodes := first.replicas
+	if b.from == Leader || b.from == readDefault {
+		if leader[0] = first.leader.Load(); leader[0] == nil {
+			return false
+		}
+		nodes = leader[:]
+	}
+	last := first
+	for _, i := range positions[1:] {
+		g := t.groupOf(b.namespace, b.key(i))
+		if g == last || g == first {
+			continue
+		}
+		if g == nil {
+			return false
+		}
+		for _, n := range nodes {
+			if !slices.Contains(g.replicas, n) {
+				return false
+			}
+		}
+		last = g
+	}
+	return len(nodes) > 0
 }
 
 // splitGroups gives each group its own part.
@@ -241,21 +301,90 @@ func partition[T comparable](b *batch, positions []int, owner func(i int) T) [][
 	return parts
 }
 
-// runParts runs the parts at the same time, at most one per node.
+// batchPart is what one node gets.
+type batchPart struct {
+	positions []int
+	op        *operation
+	attempt
+}
+
+// runParts runs the parts at the same time, at most one per node. All are sent
+// and then waited for by this goroutine; those that fail or are too large for a
+// message go on in one of their own.
 func (c *Client) runParts(ctx context.Context, b *batch, parts [][]int, errs []error) {
-	var wg sync.WaitGroup
-	for _, positions := range parts[1:] {
-		wg.Go(func() { c.runPart(ctx, b, positions, errs) })
+	if len(parts) == 1 {
+		c.runPart(ctx, b, parts[0], errs)
+		return
 	}
-	c.runPart(ctx, b, parts[0], errs)
-	wg.Wait()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	done := make(chan *call, len(parts))
+	waiting := make([]batchPart, 0, len(parts))
+	// failed takes a part that is not waited for any more.
+	failed := func(p batchPart, err error) {
+		p.op.shared = nil
+		wg.Go(func() {
+			defer p.op.release()
+			answer, err := c.repeat(ctx, p.op, p.attempt, err)
+			b.take(answer, err, p.positions, errs)
+		})
+	}
+	for _, positions := range parts {
+		o := c.newPart(b, positions)
+		if c.checkMessage(len(o.body)) != nil {
+			o.release()
+			wg.Go(func() { c.runPart(ctx, b, positions, errs) })
+			continue
+		}
+		o.shared = done
+		p := batchPart{positions: positions, op: o, attempt: c.launch(o, nil, c.now())}
+		if p.err != nil {
+			failed(p, p.err)
+			continue
+		}
+		waiting = append(waiting, p)
+	}
+	canceled := ctx.Done()
+	for len(waiting) > 0 {
+		select {
+		case cl := <-done:
+			i := slices.IndexFunc(waiting, func(p batchPart) bool { return p.op.call == cl })
+			p := waiting[i]
+			waiting = slices.Delete(waiting, i, i+1)
+			answer, err := p.op.outcome()
+			if err != nil {
+				failed(p, err)
+				continue
+			}
+			b.take(answer, nil, p.positions, errs)
+			p.op.release()
+		case <-canceled:
+			canceled = nil
+			kept := waiting[:0]
+			for _, p := range waiting {
+				if err := p.op.withdraw(ctx, p.attempt); err != nil {
+					failed(p, err)
+				} else {
+					kept = append(kept, p)
+				}
+			}
+			waiting = kept
+		}
+	}
+}
+
+// newPart encodes the operation for one node.
+func (c *Client) newPart(b *batch, positions []int) *operation {
+	o := newOperation(b.kind, b.write)
+	o.namespace, o.key, o.from = b.namespace, b.key(positions[0]), b.from
+	o.deadline, o.sweep = b.deadline, b.sweep
+	o.body = b.encode(o.body[:0], positions)
+	return o
 }
 
 func (c *Client) runPart(ctx context.Context, b *batch, positions []int, errs []error) {
-	o := newOperation(b.kind, b.write)
+	o := c.newPart(b, positions)
 	defer o.release()
-	o.namespace, o.key, o.from = b.namespace, b.key(positions[0]), b.from
-	o.body = b.encode(o.body[:0], positions)
 	err := c.checkMessage(len(o.body))
 	if err != nil {
 		if parts := c.splitGroups(b, positions); len(parts) > 1 {
@@ -267,8 +396,13 @@ func (c *Client) runPart(ctx context.Context, b *batch, positions []int, errs []
 	}
 	var answer []byte
 	if err == nil {
-		answer, err = c.do(ctx, o)
+		answer, err = c.complete(ctx, o, c.launch(o, nil, c.now()))
 	}
+	b.take(answer, err, positions, errs)
+}
+
+// take gives the items of a part their results.
+func (b *batch) take(answer []byte, err error, positions []int, errs []error) {
 	if err == nil {
 		err = b.decodeAnswer(answer, positions, errs)
 	}
@@ -280,16 +414,20 @@ func (c *Client) runPart(ctx context.Context, b *batch, positions []int, errs []
 }
 
 func (b *batch) decodeAnswer(answer []byte, positions []int, errs []error) error {
+	values := slab{items: len(positions)}
 	n, err := decodeItems(answer, func(n int, itemErr error, answer []byte) error {
 		if n >= len(positions) {
 			return malformed("batch with too many results")
 		}
 		i := positions[n]
+		if itemErr == nil {
+			itemErr = b.decode(i, answer, &values)
+		}
 		if errs[i] = itemErr; itemErr == nil {
-			errs[i] = b.decode(i, answer)
+			return nil
 		}
 		var broken malformedError
-		if errors.As(errs[i], &broken) {
+		if errors.As(itemErr, &broken) {
 			return broken
 		}
 		return nil

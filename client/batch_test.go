@@ -1,9 +1,12 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -51,6 +54,93 @@ func TestBatches(t *testing.T) {
 	}
 	if empty, err := c.BatchPut(ctx, nil); err != nil || len(empty) != 0 {
 		t.Fatalf("empty batch: %v, %v", empty, err)
+	}
+}
+
+// A batch of few reads goes to one node when that has replicas of all groups.
+func TestSmallBatchOfReadsGoesToOneNode(t *testing.T) {
+	for _, alone := range []bool{false, true} {
+		f := newFakeCluster(t, 3)
+		f.alone = alone
+		c := f.client(nil)
+		var keys []string
+		for i, n := range f.nodes {
+			keys = append(keys, f.keyLedBy(n, "k"))
+			mustPut(t, c, keys[i], keys[i])
+		}
+		f.served()
+		want := [3]int64{0, 1, 0}
+		if alone {
+			want = [3]int64{1, 1, 1}
+		}
+		for _, from := range []ReadFrom{Leader, Any} {
+			results, err := c.BatchGet(t.Context(), []string{keys[1], keys[0], keys[2]}, From(from))
+			if err != nil || string(results[0].Record.Value) != keys[1] || string(results[2].Record.Value) != keys[2] {
+				t.Fatalf("%+v, %v", results, err)
+			}
+			got := f.served()
+			if sum := got[0] + got[1] + got[2]; from == Leader && [3]int64(got) != want || from == Any && sum != want[0]+want[1]+want[2] {
+				t.Errorf("alone %v, from %v: served %v", alone, from, got)
+			}
+		}
+		f.served()
+		if _, err := c.BatchGet(t.Context(), slices.Repeat(keys, gatherKeys)); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.served(); [3]int64(got) != [3]int64{1, 1, 1} {
+			t.Errorf("many keys: served %v", got)
+		}
+	}
+}
+
+// What is too much for one node's answer is asked of several.
+func TestBatchOfReadsTooLargeForOneAnswer(t *testing.T) {
+	f := newFakeCluster(t, 2)
+	c := f.client(nil)
+	key0, key1 := f.keyLedBy(f.nodes[0], "a"), f.keyLedBy(f.nodes[1], "b")
+	mustPut(t, c, key0, "v")
+	mustPut(t, c, key1, "w")
+	for _, n := range f.nodes {
+		n.setFault(func(op *api.PipelineOp) opFault {
+			if len(op.GetBatchGet().GetKeys()) > 1 {
+				return opFault{status: statusOf(CodeMessageTooLarge)}
+			}
+			return opFault{}
+		})
+	}
+	results, err := c.BatchGet(t.Context(), []string{key0, key1})
+	if err != nil || string(results[0].Record.Value) != "v" || string(results[1].Record.Value) != "w" {
+		t.Fatalf("%+v, %v", results, err)
+	}
+	if _, err = c.BatchGet(t.Context(), []string{key0, key0}); err == nil {
+		t.Fatal(err)
+	}
+}
+
+// The parts of a batch end with its context, each on its own.
+func TestBatchEndsWithItsContext(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	c := f.client(nil)
+	key0, key1, key2 := f.keyLedBy(f.nodes[0], "a"), f.keyLedBy(f.nodes[1], "b"), f.keyLedBy(f.nodes[2], "c")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	asked := make(chan struct{})
+	f.nodes[1].setFault(func(*api.PipelineOp) opFault { close(asked); return opFault{mute: true} })
+	go func() {
+		<-asked
+		for f.executions(key0) == 0 || f.executions(key2) == 0 {
+			runtime.Gosched()
+		}
+		cancel()
+	}()
+	results, err := c.BatchPut(ctx, []PutItem{{Key: key0}, {Key: key1}, {Key: key2}})
+	wantError(t, err, ErrUnknownOutcome)
+	wantError(t, results[1].Err, ErrUnknownOutcome)
+	// The others were executed; whether their answers came in time is open.
+	for _, i := range []int{0, 2} {
+		if results[i].Err != nil {
+			wantError(t, results[i].Err, ErrUnknownOutcome)
+		}
 	}
 }
 
@@ -104,6 +194,33 @@ func TestBatchLargerThanAMessage(t *testing.T) {
 	}
 	if n := f.nodes[0].ops.Load(); n < 2 {
 		t.Fatalf("%d operations", n)
+	}
+}
+
+// The values of a batch share memory.
+func TestBatchesAllocateLittle(t *testing.T) {
+	answer := &api.BatchGetResponse{}
+	var positions []int
+	for i := range 100 {
+		answer.Results = append(answer.Results, &api.BatchGetResult{Record: &api.Record{Key: "key", Value: make([]byte, 256), Version: 1}})
+		positions = append(positions, i)
+	}
+	b, records, errs := mustMarshal(t, answer), make([]Record, 100), make([]error, 100)
+	batch := &batch{decode: func(i int, answer []byte, values *slab) error {
+		return decodeRecord(answer, "key", &records[i], values)
+	}}
+	n := testing.AllocsPerRun(20, func() {
+		if err := batch.decodeAnswer(b, positions, errs); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n > 4 {
+		t.Errorf("%v allocations", n)
+	}
+	for i := range records {
+		if len(records[i].Value) != 256 || cap(records[i].Value) != 256 {
+			t.Fatalf("value %d has length %d of %d", i, len(records[i].Value), cap(records[i].Value))
+		}
 	}
 }
 

@@ -86,6 +86,31 @@ func BenchmarkGet(b *testing.B) {
 	}
 }
 
+func BenchmarkBatch(b *testing.B) {
+	for _, goroutines := range []int{1, 64} {
+		c := benchClient(b, 3, 256)
+		ctx := context.Background()
+		var keys []string
+		var items []PutItem
+		for i := range 10 {
+			keys = append(keys, fmt.Sprintf("user:%d:profile", i*7919))
+			items = append(items, PutItem{Key: keys[i], Value: make([]byte, 256)})
+		}
+		b.Run(fmt.Sprintf("get/clients=%d", goroutines), func(b *testing.B) {
+			runClients(b, c, goroutines, func(string) error {
+				_, err := c.BatchGet(ctx, keys)
+				return err
+			})
+		})
+		b.Run(fmt.Sprintf("put/clients=%d", goroutines), func(b *testing.B) {
+			runClients(b, c, goroutines, func(string) error {
+				_, err := c.BatchPut(ctx, items)
+				return err
+			})
+		})
+	}
+}
+
 func BenchmarkEncodePut(b *testing.B) {
 	item := PutItem{Key: "user:1:profile", Value: make([]byte, 256)}
 	b.Run("hand", func(b *testing.B) {

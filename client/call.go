@@ -18,8 +18,13 @@ type operation struct {
 	// namespace and key say which group is asked; key may be empty.
 	namespace string
 	key       string
-	// deadline is monotonic, since the client's start.
+	// deadline is monotonic, since the client's start. sweep leaves it to the
+	// pipe's sweep to end what is late, for contexts without a deadline.
 	deadline time.Duration
+	sweep    bool
+	// shared is where the end of the attempt is signaled when several are waited
+	// for together; nil for the call's own channel.
+	shared chan *call
 	// call is the attempt's; nil after it was abandoned.
 	call *call
 	body []byte
@@ -43,7 +48,7 @@ func newOperation(kind protowire.Number, write bool) *operation {
 // release ends the use of the answer and of o.
 func (o *operation) release() {
 	o.dropAnswer()
-	o.namespace, o.key, o.from = "", "", readDefault
+	o.namespace, o.key, o.from, o.shared = "", "", readDefault, nil
 	o.put, o.del, o.read = putCall{}, deleteCall{}, readCall{}
 	if cap(o.body) > maxPooledBody {
 		o.body = nil
@@ -77,7 +82,8 @@ type call struct {
 	// caller's context.
 	expires time.Duration
 	timeout time.Duration
-	done    chan struct{}
+	// done takes the call when it ended; own is that of calls waited for alone.
+	done, own chan *call
 
 	// Set before done is signaled.
 	frame  *frame
@@ -89,14 +95,20 @@ type call struct {
 }
 
 // prepareCall returns the call of the next attempt, started now.
-func (o *operation) prepareCall(now time.Duration, sweep bool) *call {
+func (o *operation) prepareCall(now time.Duration) *call {
 	if o.call == nil {
-		o.call = &call{done: make(chan struct{}, 1)}
+		o.call = new(call)
 	}
 	c := o.call
+	if c.done = o.shared; c.done == nil {
+		if c.own == nil {
+			c.own = make(chan *call, 1)
+		}
+		c.done = c.own
+	}
 	c.write, c.body = o.write, o.body
 	c.started, c.timeout = now, o.deadline-now
-	if c.expires = 0; sweep {
+	if c.expires = 0; o.sweep {
 		c.expires = o.deadline
 	}
 	c.torn = false

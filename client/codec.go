@@ -6,6 +6,8 @@ import (
 	"google.golang.org/grpc/encoding"
 	encproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
+
+	"kvstore/internal/wirebuf"
 )
 
 // rawCodec passes frames that are already encoded. It calls itself by the
@@ -22,7 +24,7 @@ func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {
 	if !ok {
 		return nil, fmt.Errorf("frame codec: cannot encode %T", v)
 	}
-	return mem.BufferSlice{mem.NewBuffer(b, mem.DefaultBufferPool())}, nil
+	return mem.BufferSlice{mem.NewBuffer(b, wirebuf.Pool)}, nil
 }
 
 // Unmarshal keeps a reference to the received bytes in a *frame.
@@ -31,6 +33,6 @@ func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return fmt.Errorf("frame codec: cannot decode into %T", v)
 	}
-	f.buf = data.MaterializeToBuffer(mem.DefaultBufferPool())
+	f.buf = data.MaterializeToBuffer(wirebuf.Pool)
 	return nil
 }

@@ -129,7 +129,11 @@ func (n *fakeNode) Topology(context.Context, *api.TopologyRequest) (*api.Topolog
 		replicas = append(replicas, &api.ReplicaInfo{Replica: uint64(i + 1), NodeId: "id-" + m.name, Role: "voter"})
 	}
 	for g, leader := range f.leaders {
-		t.Groups = append(t.Groups, &api.GroupInfo{Group: uint32(g + 1), LeaderNode: "id-" + f.nodes[leader].name, Replicas: replicas})
+		of := replicas
+		if f.alone {
+			of = replicas[leader : leader+1]
+		}
+		t.Groups = append(t.Groups, &api.GroupInfo{Group: uint32(g + 1), LeaderNode: "id-" + f.nodes[leader].name, Replicas: of})
 	}
 	for slot := range keyspace.SlotCount {
 		t.SlotGroups = append(t.SlotGroups, uint32(groupOfSlot(slot)))

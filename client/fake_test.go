@@ -32,6 +32,8 @@ type fakeCluster struct {
 	// executed counts executed writes by key.
 	executed map[string]int
 	limits   limits
+	// alone: a group has no replica beside its leader.
+	alone bool
 }
 
 const fakeGroups = 6

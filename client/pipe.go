@@ -189,7 +189,7 @@ func (p *pipe) tear(id uint64, cause error) {
 	c, sent := p.takeSlot(id)
 	c.torn = true
 	c.err = &lostError{sent: sent, cause: cause}
-	c.done <- struct{}{}
+	c.done <- c
 }
 
 // failAll ends every call. It runs on the sender's goroutine, so no body is
@@ -206,7 +206,7 @@ func (p *pipe) failAll(failure func(sent bool) error, closing bool) {
 		}
 		c, sent := p.takeSlot(p.slots[i].gen<<slotBits | uint64(i))
 		c.err = failure(sent)
-		c.done <- struct{}{}
+		c.done <- c
 	}
 }
 

@@ -29,7 +29,7 @@ func (p *pipe) deliver(f *frame, batch []*call) ([]*call, error) {
 	batch, err := p.collect(f, batch)
 	f.refs.Add(int32(len(batch))) // at most 1<<slotBits
 	for i, c := range batch {
-		c.done <- struct{}{}
+		c.done <- c
 		batch[i] = nil
 	}
 	return batch, err

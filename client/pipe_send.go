@@ -9,10 +9,10 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/wirebuf"
 )
 
 const (
@@ -125,7 +125,7 @@ func (p *pipe) sendBatch(st *pipeStream, batch []entry) error {
 	for len(batch) > 0 {
 		n, size := frameExtent(batch)
 		p.markTaken(batch[:n])
-		buf := mem.DefaultBufferPool().Get(size)
+		buf := wirebuf.Pool.Get(size)
 		b := (*buf)[:0]
 		ops := 0
 		for _, e := range batch[:n] {
@@ -137,7 +137,7 @@ func (p *pipe) sendBatch(st *pipeStream, batch []entry) error {
 		*buf = b
 		batch = batch[n:]
 		if ops == 0 {
-			mem.DefaultBufferPool().Put(buf)
+			wirebuf.Pool.Put(buf)
 			continue
 		}
 		p.node.client.counters.frames.Add(1)

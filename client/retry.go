@@ -18,59 +18,109 @@ import (
 // sent, or the server says so) or when it is a read. A write whose answer was
 // lost is never repeated: it fails with ErrUnknownOutcome.
 func (c *Client) do(ctx context.Context, o *operation) ([]byte, error) {
-	now := c.now()
-	deadline, hasDeadline := ctx.Deadline()
-	if hasDeadline {
-		o.deadline = now + time.Until(deadline)
-	} else {
-		o.deadline = now + c.cfg.Timeout
-	}
 	if err := ctx.Err(); err != nil {
 		return nil, contextError(err)
 	}
-	var avoid *node
-	for attempt := 0; ; attempt++ {
-		g := c.topology().groupOf(o.namespace, o.key)
-		n := c.pick(g, o.from, avoid)
-		answer, err := c.attempt(ctx, n, o, now, !hasDeadline)
-		if err == nil {
-			return answer, nil
-		}
-		v := c.judge(ctx, o, g, err)
+	now := c.now()
+	o.deadline, o.sweep = c.limit(ctx, now)
+	return c.complete(ctx, o, c.launch(o, nil, now))
+}
+
+// limit is when an operation that begins now has to end, and whether the sweep
+// must see to it because the context does not.
+func (c *Client) limit(ctx context.Context, now time.Duration) (deadline time.Duration, sweep bool) {
+	if at, ok := ctx.Deadline(); ok {
+		return now + time.Until(at), false
+	}
+	return now + c.cfg.Timeout, true
+}
+
+// attempt is an operation on its way to one node.
+type attempt struct {
+	group *group
+	node  *node
+	pipe  *pipe
+	id    uint64
+	// err is why there is nothing to wait for.
+	err error
+}
+
+// launch sends the operation to the best node but avoid.
+func (c *Client) launch(o *operation, avoid *node, now time.Duration) (a attempt) {
+	a.group = c.topology().groupOf(o.namespace, o.key)
+	a.node = c.pick(a.group, o.from, avoid)
+	o.dropAnswer()
+	cl := o.prepareCall(now)
+	a.pipe = a.node.pipe(len(o.body))
+	if a.id, a.err = a.pipe.enqueue(cl); a.err == nil {
+		c.counters.operations.Add(1)
+	}
+	return a
+}
+
+// complete waits for an attempt and repeats it on other nodes.
+func (c *Client) complete(ctx context.Context, o *operation, a attempt) ([]byte, error) {
+	answer, err := c.await(ctx, o, a)
+	if err == nil {
+		return answer, nil
+	}
+	return c.repeat(ctx, o, a, err)
+}
+
+// repeat goes on after an attempt that failed with err.
+func (c *Client) repeat(ctx context.Context, o *operation, a attempt, err error) ([]byte, error) {
+	for n := 0; ; n++ {
+		v := c.judge(ctx, o, a.group, err)
 		if !v.retry {
 			return nil, v.err
 		}
-		avoid = nil
+		var avoid *node
 		if v.leaveNode {
-			avoid = n
+			avoid = a.node
 		}
 		c.counters.retries.Add(1)
-		if err := c.backoff(ctx, o, attempt, v); err != nil {
+		if err := c.backoff(ctx, o, n, v); err != nil {
 			return nil, err
 		}
-		now = c.now()
+		var answer []byte
+		a = c.launch(o, avoid, c.now())
+		if answer, err = c.await(ctx, o, a); err == nil {
+			return answer, nil
+		}
 	}
 }
 
-// attempt sends the operation to one node and waits for its answer.
-func (c *Client) attempt(ctx context.Context, n *node, o *operation, now time.Duration, sweep bool) ([]byte, error) {
-	o.dropAnswer()
-	cl := o.prepareCall(now, sweep)
-	p := n.pipe(len(o.body))
-	id, err := p.enqueue(cl)
-	if err != nil {
-		return nil, err
+// await waits for the end of an attempt that is waited for alone.
+func (c *Client) await(ctx context.Context, o *operation, a attempt) ([]byte, error) {
+	if a.err != nil {
+		return nil, a.err
 	}
-	c.counters.operations.Add(1)
+	cl := o.call
 	select {
 	case <-cl.done:
 	case <-ctx.Done():
-		if sent, ok := p.withdraw(id); ok {
-			o.call, o.body = nil, nil // the sender may be reading them
-			return nil, &lostError{sent: sent, cause: ctx.Err()}
+		if err := o.withdraw(ctx, a); err != nil {
+			return nil, err
 		}
 		<-cl.done
 	}
+	return o.outcome()
+}
+
+// withdraw takes an attempt back whose context ended; nil when it is ending
+// already and will be signaled.
+func (o *operation) withdraw(ctx context.Context, a attempt) error {
+	sent, ok := a.pipe.withdraw(a.id)
+	if !ok {
+		return nil
+	}
+	o.call, o.body = nil, nil // the sender may be reading them
+	return &lostError{sent: sent, cause: ctx.Err()}
+}
+
+// outcome is how the attempt ended, after it was signaled.
+func (o *operation) outcome() ([]byte, error) {
+	cl := o.call
 	if cl.torn {
 		o.call, o.body = nil, bytes.Clone(o.body) // as above
 	}

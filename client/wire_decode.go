@@ -14,6 +14,28 @@ type field struct {
 // nextField reads the field at the start of b and returns what follows it. ok
 // is false at the end and on malformed input, where rest is not empty.
 func nextField(b []byte) (f field, rest []byte, ok bool) {
+	// Most fields have a tag of one byte and a number or length of one or two.
+	if len(b) > 1 && b[0] < 0x80 && b[0] >= 1<<3 {
+		v, n := uint64(b[1]), 2
+		if v >= 0x80 && len(b) > 2 && b[2] < 0x80 {
+			v, n = v&0x7f|uint64(b[2])<<7, 3
+		}
+		if v < 0x80 || n == 3 {
+			f.number = protowire.Number(b[0] >> 3)
+			switch typ := protowire.Type(b[0] & 7); {
+			case typ == protowire.VarintType:
+				f.num = v
+				return f, b[n:], true
+			case typ == protowire.BytesType && v <= uint64(len(b)-n):
+				f.bytes = b[n : n+int(v)] // checked
+				return f, b[n+int(v):], true
+			}
+		}
+	}
+	return anyField(b)
+}
+
+func anyField(b []byte) (f field, rest []byte, ok bool) {
 	number, typ, n := protowire.ConsumeTag(b)
 	if n < 0 {
 		return field{}, b, false
@@ -194,7 +216,7 @@ func decodeGet(b []byte, key string, r *Record) error {
 		}
 		switch f.number {
 		case 1:
-			if err := decodeRecord(f.bytes, key, r); err != nil {
+			if err := decodeRecord(f.bytes, key, r, nil); err != nil {
 				return err
 			}
 		case 2:
@@ -209,15 +231,17 @@ func decodeGet(b []byte, key string, r *Record) error {
 	return nil
 }
 
-// decodeRecord reads a Record; its value is copied, its key is the caller's
-// string when the two are equal.
-func decodeRecord(b []byte, key string, r *Record) error {
+// decodeRecord reads a Record; its value is copied, into values when there are
+// some, its key is the caller's string when the two are equal.
+func decodeRecord(b []byte, key string, r *Record, values *slab) error {
 	for len(b) > 0 {
 		f, rest, ok := nextField(b)
 		if !ok {
 			return malformed("Record")
 		}
-		if err := decodeRecordField(f, key, r); err != nil {
+		if f.number == 2 && values != nil {
+			r.Value = values.clone(f.bytes)
+		} else if err := decodeRecordField(f, key, r); err != nil {
 			return err
 		}
 		b = rest
@@ -259,30 +283,72 @@ func decodeRecordField(f field, key string, r *Record) error {
 	return nil
 }
 
+// slab is memory for the values of a batch: small ones share it, so that a
+// batch costs one allocation for all; larger ones have their own, so that none
+// keeps others in memory.
+type slab struct {
+	items int // that are still to come
+	free  []byte
+}
+
+const (
+	maxSharedValue = 4 << 10
+	maxSlab        = 64 << 10
+)
+
+// clone copies the next value.
+func (s *slab) clone(value []byte) []byte {
+	n := len(value)
+	if n == 0 || n > maxSharedValue {
+		return append(make([]byte, 0, n), value...)
+	}
+	if len(s.free) < n {
+		s.free = make([]byte, min(max(s.items, 1)*n, maxSlab))
+	}
+	s.items--
+	out := s.free[:n:n]
+	s.free = s.free[n:]
+	copy(out, value)
+	return out
+}
+
 // decodeItems calls each with the Status and the answer (field 2) of every
 // result of a batch, and returns how many there were.
-func decodeItems(b []byte, each func(n int, err error, answer []byte) error) (int, error) {
-	n := 0
-	err := eachField(b, "batch", func(f field) error {
-		if f.number != 1 {
-			return nil
+func decodeItems(b []byte, each func(n int, err error, answer []byte) error) (n int, err error) {
+	for len(b) > 0 {
+		f, rest, ok := nextField(b)
+		if !ok {
+			return n, malformed("batch")
 		}
-		var itemErr error
-		var answer []byte
-		err := eachField(f.bytes, "batch result", func(f field) error {
-			switch f.number {
-			case 1:
-				itemErr = decodeStatus(f.bytes)
-			case 2:
-				answer = f.bytes
-			}
-			return nil
-		})
-		if err != nil {
-			return err
+		b = rest
+		if f.number != 1 {
+			continue
+		}
+		itemErr, answer, ok := decodeItem(f.bytes)
+		if !ok {
+			return n, malformed("batch result")
 		}
 		n++
-		return each(n-1, itemErr, answer)
-	})
-	return n, err
+		if err := each(n-1, itemErr, answer); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+func decodeItem(b []byte) (itemErr error, answer []byte, ok bool) { //nolint:revive // the error is the item's, not this function's
+	for len(b) > 0 {
+		f, rest, ok := nextField(b)
+		if !ok {
+			return nil, nil, false
+		}
+		switch f.number {
+		case 1:
+			itemErr = decodeStatus(f.bytes)
+		case 2:
+			answer = f.bytes
+		}
+		b = rest
+	}
+	return itemErr, answer, true
 }

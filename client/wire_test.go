@@ -228,7 +228,9 @@ func FuzzDecode(f *testing.F) {
 			_ = decodePut(body, &PutResult{})
 			_ = decodeDelete(body, &DeleteResult{})
 			_ = decodeGet(body, "k", &Record{})
-			_, _ = decodeItems(body, func(_ int, _ error, answer []byte) error { return decodeRecord(answer, "k", &Record{}) })
+			_, _ = decodeItems(body, func(_ int, _ error, answer []byte) error {
+				return decodeRecord(answer, "k", &Record{}, &slab{items: 2})
+			})
 		}
 	})
 }
