@@ -98,8 +98,18 @@ func HashPart(key string) string {
 // SlotOf returns the slot of a user key (DESIGN 2).
 func SlotOf(ns NamespaceID, key string) SlotID {
 	part := HashPart(key)
-	var buf [4 + MaxKeyBytes]byte
-	b := append(buf[:0], byte(ns>>24), byte(ns>>16), byte(ns>>8), byte(ns))
+	if len(part) > fewBytes {
+		var buf [4 + MaxKeyBytes]byte
+		return slotOf(buf[:0], ns, part)
+	}
+	var buf [4 + fewBytes]byte // clearing the other costs more than hashing
+	return slotOf(buf[:0], ns, part)
+}
+
+const fewBytes = 60
+
+func slotOf(b []byte, ns NamespaceID, part string) SlotID {
+	b = append(b, byte(ns>>24), byte(ns>>16), byte(ns>>8), byte(ns))
 	b = append(b, part...)
 	return SlotID(xxh3.Hash(b) >> 52)
 }
