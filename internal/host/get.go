@@ -85,7 +85,8 @@ func (h *Host) getAt(g *group, p ReadPoint, ns keyspace.NamespaceID, key string,
 
 // GetEach is Get for many keys of a group with one view of its replica. It
 // calls each with every key's number in order and its record or error, until
-// that returns false; the record is valid during the call, with its value.
+// that returns false; the record is valid during the call, with its value. With
+// an error it has called none.
 func (h *Host) GetEach(ctx context.Context, p ReadPoint, ns keyspace.NamespaceID, n int, key func(int) string, keysOnly bool,
 	each func(i int, rec *format.Record, err error) bool) error {
 	g := h.lookup(p.Group)

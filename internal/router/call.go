@@ -20,6 +20,10 @@ type Call struct {
 	// Forwarded marks an operation that came from a peer: it is served here or
 	// refused, never forwarded again.
 	Forwarded bool
+	// Encoded allows a batch of reads to be answered with the bytes that are
+	// sent: they are the unknown fields of its BatchGetResponse, whose Results
+	// stay empty. For callers who only pass the answer on.
+	Encoded bool
 	// Err is the error behind Result.Status, nil on success.
 	Err error
 }
@@ -40,14 +44,19 @@ type callState struct {
 	// only is the part of a call on one group; parts are all of them.
 	only  part
 	parts []*part
-	self  [1]*part // parts of a call on one group
+	self  [4]*part // parts of a call on few groups
+	// waiting counts the parts whose read is not confirmed, and confirmed lists
+	// the others; guarded by frame.mu.
+	waiting   int
+	confirmed *part
 
 	// What a batch's items are answered with, an allocation for all. A part
 	// writes its own items only; values is the driver's.
 	puts    []putSlot
 	gets    []getSlot
 	deletes []deleteSlot
-	values  []byte // the rest of the memory for values
+	encoded [][]byte // the results of reads as they are sent, instead of gets
+	values  []byte   // the rest of the memory for values, or for encoded
 }
 
 type putSlot struct {
@@ -114,6 +123,10 @@ type part struct {
 	// hint is a leader named by the last answer, followed at once.
 	hint keyspace.NodeID
 	last error
+	// read is the confirmation that the part waits for or has, next another part
+	// of the same read, or of what the driver is to serve.
+	read *groupRead
+	next *part
 	// due is when a delayed part is dispatched again, on env.Clock.Mono.
 	due    time.Duration
 	remote remoteOp
@@ -154,6 +167,10 @@ func (st *callState) prepareResult() {
 		}
 		c.Result.Result = &api.PipelineResult_BatchPut{BatchPut: &api.BatchPutResponse{Results: all}}
 	case *api.PipelineOp_BatchGet:
+		if c.Encoded {
+			st.prepareEncoded(len(o.BatchGet.GetKeys()))
+			return
+		}
 		st.gets = make([]getSlot, len(o.BatchGet.GetKeys()))
 		all := make([]*api.BatchGetResult, len(st.gets))
 		for i := range all {
@@ -200,6 +217,8 @@ func (p *part) fail(err error) {
 	switch {
 	case !p.st.kind.batch():
 		c.fail(err)
+	case p.st.encoded != nil:
+		p.failEncoded(err)
 	case p.items == nil:
 		for i := range itemCount(c.Op) {
 			c.failItem(i, err)
@@ -215,6 +234,7 @@ func (p *part) fail(err error) {
 // finish gives the part back to its call.
 func (p *part) finish() {
 	if p.st.open.Add(-1) == 0 {
+		p.st.assemble()
 		p.st.frame.answer(p.st)
 	}
 }

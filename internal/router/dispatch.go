@@ -15,14 +15,14 @@ import (
 // links of their peers. Parts without a destination wait for their backoff.
 func (f *frame) dispatch(parts []*part) {
 	var writes []*replica.Request
-	var reads []*groupRead
+	var reads groupReads
 	for _, p := range parts {
 		p.attempts++
 		switch to := f.r.route(p); {
 		case to.local && p.st.kind.write():
 			writes = append(writes, p.request())
 		case to.local:
-			reads = p.joinRead(reads)
+			reads.join(f, p)
 		case to.node != "":
 			f.r.forward(p, to.node)
 		default:
@@ -32,9 +32,7 @@ func (f *frame) dispatch(parts []*part) {
 	if len(writes) > 0 {
 		f.r.o.Host.SubmitAll(f.ctx, writes)
 	}
-	for _, gr := range reads {
-		gr.start()
-	}
+	reads.start()
 }
 
 // route is where a part goes: here, to a node, or nowhere yet because of err.

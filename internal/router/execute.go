@@ -161,9 +161,13 @@ func (f *frame) plan(st *callState) (ready bool, err error) {
 func (st *callState) whole(g keyspace.GroupID) {
 	st.only = part{st: st, group: g}
 	st.self[0] = &st.only
-	st.parts = st.self[:]
+	st.parts = st.self[:1]
 	st.open.Store(1)
 }
+
+// fewSplit is the number of a batch's items up to which splitting it needs no
+// memory for their groups.
+const fewSplit = 64
 
 // split makes one part for each group of a batch.
 func (st *callState) split(m *Map) error {
@@ -173,7 +177,12 @@ func (st *callState) split(m *Map) error {
 		st.frame.answer(st)
 		return nil
 	}
-	of, parts := st.group(m, n)
+	var few [fewSplit]int
+	of := few[:0]
+	if n > len(few) {
+		of = make([]int, 0, n)
+	}
+	of, parts := st.group(m, of, n)
 	if len(parts) > 1 && atomicBatch(op) {
 		return errCrossGroup(st.parts)
 	}
@@ -195,10 +204,9 @@ func (st *callState) split(m *Map) error {
 // a map.
 const scanParts = 32
 
-// group finds the groups of a batch's items: the part of each item, and the
-// parts with how many items each has.
-func (st *callState) group(m *Map, n int) (of []int, parts []part) {
-	of = make([]int, n)
+// group finds the groups of a batch's items: the part of each item, added to
+// of, and the parts with how many items each has.
+func (st *callState) group(m *Map, of []int, n int) (_ []int, parts []part) {
 	parts = make([]part, 0, min(n, m.Groups+1))
 	var byGroup map[keyspace.GroupID]int
 	for i := range n {
@@ -225,11 +233,11 @@ func (st *callState) group(m *Map, n int) (of []int, parts []part) {
 			}
 		}
 		parts[p].count++
-		of[i] = p
+		of = append(of, p)
 	}
-	st.parts = make([]*part, len(parts))
+	st.parts = st.self[:0]
 	for i := range parts {
-		st.parts[i] = &parts[i]
+		st.parts = append(st.parts, &parts[i])
 	}
 	return of, parts
 }

@@ -244,17 +244,23 @@ func TestBatchAnswersAllocateNothing(t *testing.T) {
 		keys[i] = fmt.Sprint("key", i)
 	}
 	op := &api.PipelineOp{Op: &api.PipelineOp_BatchGet{BatchGet: &api.BatchGetRequest{Keys: keys}}}
-	st := &callState{call: &Call{Op: op}}
-	st.prepareResult()
-	a := batchAnswer{part: &part{st: st}, keys: keys}
 	rec := &format.Record{Header: format.Header{Version: 1}, Value: make([]byte, 64)}
-	next := 0
-	n := testing.AllocsPerRun(900, func() {
-		a.add(next, rec, nil)
-		next++
-	})
-	if n > 0 {
-		t.Fatalf("%v allocations", n)
+	for _, encoded := range []bool{false, true} {
+		st := &callState{call: &Call{Op: op, Encoded: encoded}}
+		st.prepareResult()
+		a := batchAnswer{}
+		for i := range keys {
+			a.at = append(a.at, want{&part{st: st}, i})
+			a.at[i].part = a.at[0].part
+		}
+		next := 0
+		n := testing.AllocsPerRun(900, func() {
+			a.add(next, rec, nil)
+			next++
+		})
+		if n > 0 {
+			t.Fatalf("encoded %v: %v allocations", encoded, n)
+		}
 	}
 }
 

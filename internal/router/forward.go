@@ -166,6 +166,10 @@ func (p *part) adopt(res *api.PipelineResult) {
 			if err := p.st.take(len(item.GetRecord().GetValue())); err != nil {
 				item.Record, item.Status = nil, ErrorStatus(err)
 			}
+			if p.st.encoded != nil {
+				p.st.encoded[p.item(n)] = encodeResult(item)
+				continue
+			}
 			to[p.item(n)] = item
 		}
 	case *api.PipelineResult_BatchDelete:

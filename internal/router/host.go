@@ -23,7 +23,8 @@ type Host interface {
 	// Get returns fault.NotFound when the key is absent at p.
 	Get(ctx context.Context, p host.ReadPoint, ns keyspace.NamespaceID, key string, keysOnly bool) (*format.Record, error)
 	// GetEach is Get for many keys of p's group; the record that each is given
-	// is valid during the call, with its value. each returns false to stop.
+	// is valid during the call, with its value. each returns false to stop. With
+	// an error it was not called.
 	GetEach(ctx context.Context, p host.ReadPoint, ns keyspace.NamespaceID, n int, key func(int) string, keysOnly bool,
 		each func(i int, rec *format.Record, err error) bool) error
 	// Clocks is served by leaders only; groups fail one by one.

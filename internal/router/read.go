@@ -13,36 +13,74 @@ import (
 	"kvstore/internal/keyspace"
 )
 
-// groupRead is all linearizable reads of one frame in one group: confirmed
-// together, then executed by the frame's goroutine.
-type groupRead struct {
-	frame  *frame
-	group  keyspace.GroupID
-	parts  []*part
-	cancel context.CancelFunc
+// groupReads are the linearizable reads that a frame dispatches together, by
+// group.
+//
+// Each group's reads share one confirmation, which only marks them: a call is
+// served when the last of its reads is confirmed, so that a batch over several
+// groups wakes the driver once, and what is ready by then is read with one view
+// for each group. The driver starts when there is a call to serve, or a read
+// that failed and goes elsewhere.
+type groupReads struct {
+	frame *frame
+	reads []*groupRead
+	few   [4]*groupRead
 }
 
-// joinRead adds p to the read of its group.
-func (p *part) joinRead(reads []*groupRead) []*groupRead {
-	f := p.st.frame
+// groupRead is all reads of one group.
+type groupRead struct {
+	frame *frame
+	group keyspace.GroupID
+	// first to last are the parts that wait, linked by next, and later those that
+	// the driver is serving.
+	first, last *part
+	cancel      context.CancelFunc
+	// Set when it is confirmed.
+	point host.ReadPoint
+	err   error
+}
+
+// join adds p to the read of its group.
+func (rs *groupReads) join(f *frame, p *part) {
 	if maxAge := staleness(p.st.call.Op); maxAge > 0 {
 		if point, err := f.r.o.Host.StaleRead(p.group, maxAge); err == nil {
-			f.push(func(f *frame) {
-				ctx, cancel := f.within(p.st.deadline)
-				defer cancel()
-				f.serve(ctx, point, p)
-			})
-			return reads
+			p.read, p.next = &groupRead{frame: f, group: p.group, point: point}, nil
+			f.push(func(f *frame) { f.serveReads(p) })
+			return
 		}
 		// Nothing fresh enough is closed here: a linearizable read is.
 	}
-	for _, gr := range reads {
+	if rs.frame == nil {
+		rs.frame, rs.reads = f, rs.few[:0]
+	}
+	p.next = nil
+	for _, gr := range rs.reads {
 		if gr.group == p.group {
-			gr.parts = append(gr.parts, p)
-			return reads
+			p.read = gr
+			gr.last.next, gr.last = p, p
+			return
 		}
 	}
-	return append(reads, &groupRead{frame: f, group: p.group, parts: []*part{p}})
+	p.read = &groupRead{frame: f, group: p.group, first: p, last: p}
+	rs.reads = append(rs.reads, p.read)
+}
+
+// start asks for the read points.
+func (rs *groupReads) start() {
+	if len(rs.reads) == 0 {
+		return
+	}
+	f := rs.frame
+	f.mu.Lock()
+	for _, gr := range rs.reads {
+		for p := gr.first; p != nil; p = p.next {
+			p.st.waiting++
+		}
+	}
+	f.mu.Unlock()
+	for _, gr := range rs.reads {
+		gr.start()
+	}
 }
 
 func staleness(op *api.PipelineOp) time.Duration {
@@ -63,32 +101,84 @@ func staleness(op *api.PipelineOp) time.Duration {
 // silently lost confirmation leads to another replica.
 func (gr *groupRead) start() {
 	f := gr.frame
-	latest := gr.parts[0].st.deadline
-	for _, p := range gr.parts {
+	var latest time.Duration
+	for p := gr.first; p != nil; p = p.next {
 		latest = max(latest, p.st.deadline)
 	}
 	left := latest - f.r.o.Clock.Mono()
 	var ctx context.Context
 	ctx, gr.cancel = deadline.WithTimeout(f.ctx, min(left, f.r.o.ReadAttempt))
-	f.r.o.Host.ReadIndex(ctx, gr.group, func(point host.ReadPoint, err error) {
-		f.push(func(f *frame) { gr.confirmed(point, err, latest) })
-	})
+	f.r.o.Host.ReadIndex(ctx, gr.group, gr.done)
 }
 
-// confirmed executes the reads, on the frame's goroutine.
-func (gr *groupRead) confirmed(point host.ReadPoint, err error, latest time.Duration) {
+// done takes the confirmation of the group and hands the driver what can be
+// served now: calls that wait for nothing else, and reads that failed.
+func (gr *groupRead) done(point host.ReadPoint, err error) {
 	f := gr.frame
 	gr.cancel()
-	if err != nil {
-		for _, p := range gr.parts {
-			f.readFailed(p, err)
+	gr.point, gr.err = point, err
+	var ready *part
+	f.mu.Lock()
+	for p := gr.first; p != nil; {
+		next, st := p.next, p.st
+		st.waiting--
+		switch {
+		case err != nil:
+			p.next, ready = ready, p
+		default:
+			p.next, st.confirmed = st.confirmed, p
 		}
-		return
+		for st.waiting == 0 && st.confirmed != nil {
+			q := st.confirmed
+			st.confirmed = q.next
+			q.next, ready = ready, q
+		}
+		p = next
+	}
+	gr.first, gr.last = nil, nil
+	f.mu.Unlock()
+	if ready != nil {
+		f.push(func(f *frame) { f.serveReads(ready) })
+	}
+}
+
+// want is an item of a batch that is being read.
+type want struct {
+	part *part
+	item int
+}
+
+// serveReads executes confirmed reads, on the frame's goroutine. Keys of
+// batches are read together as far as their group and namespace are the same.
+func (f *frame) serveReads(ready *part) {
+	var latest time.Duration
+	for p := ready; p != nil; p = p.next {
+		latest = max(latest, p.st.deadline)
 	}
 	ctx, cancel := f.within(latest)
 	defer cancel()
-	for _, p := range gr.parts {
-		f.serve(ctx, point, p)
+	var few [4]*groupRead
+	batches := few[:0]
+	for p := ready; p != nil; {
+		next, gr := p.next, p.read
+		p.next = nil
+		switch {
+		case gr.err != nil:
+			f.readFailed(p, gr.err)
+		case p.st.kind != kindBatchGet:
+			f.serve(ctx, gr.point, p)
+		default:
+			if gr.first == nil {
+				gr.first, batches = p, append(batches, gr)
+			} else {
+				gr.last.next = p
+			}
+			gr.last = p
+		}
+		p = next
+	}
+	for _, gr := range batches {
+		gr.serveBatches(ctx)
 	}
 }
 
@@ -101,12 +191,8 @@ func (f *frame) readFailed(p *part, err error) {
 	p.fail(err)
 }
 
-// serve answers a read part from this node's replica at point.
+// serve answers the read of one key from this node's replica at point.
 func (f *frame) serve(ctx context.Context, point host.ReadPoint, p *part) {
-	if p.st.kind == kindBatchGet {
-		f.serveBatch(ctx, point, p)
-		return
-	}
 	q := p.st.call.Op.GetGet()
 	point, err := f.r.pointAt(point, q.AtRevision)
 	if err != nil {
@@ -143,57 +229,123 @@ func (r *Router) pointAt(point host.ReadPoint, at uint64) (host.ReadPoint, error
 	return point, nil
 }
 
-// serveBatch reads each key; a failure that another replica may not have sends
-// the whole part there, so that all its items are of one moment.
-func (f *frame) serveBatch(ctx context.Context, point host.ReadPoint, p *part) {
-	b := p.st.call.Op.GetBatchGet()
-	a := batchAnswer{part: p, keys: b.Keys, keysOnly: b.KeysOnly}
-	err := f.r.o.Host.GetEach(ctx, point, p.st.ns, p.size(), a.key, b.KeysOnly, a.add)
-	if err == nil {
-		err = a.failed
+// serveBatches reads the keys of the parts from first on, those of the same
+// namespace and form together.
+func (gr *groupRead) serveBatches(ctx context.Context) {
+	for gr.first != nil {
+		head := gr.first
+		b := batchAnswer{read: gr, keysOnly: head.keysOnly()}
+		var rest, restLast *part
+		for p := head; p != nil; {
+			next := p.next
+			p.next = nil
+			switch {
+			case p.st.ns == head.st.ns && p.keysOnly() == b.keysOnly:
+				b.parts = append(b.parts, p)
+			case rest == nil:
+				rest, restLast = p, p
+			default:
+				restLast.next, restLast = p, p
+			}
+			p = next
+		}
+		gr.first, gr.last = rest, restLast
+		b.serve(ctx)
 	}
-	if err != nil {
-		p.st.bytes.Add(-a.total)
-		f.readFailed(p, err)
+}
+
+func (p *part) keysOnly() bool { return p.st.call.Op.GetBatchGet().GetKeysOnly() }
+
+// batchAnswer fills the results of parts whose keys are read together. A
+// failure that another replica may not have sends a whole part there, so that
+// all its items are of one moment.
+type batchAnswer struct {
+	read     *groupRead
+	parts    []*part
+	keysOnly bool
+	at       []want
+
+	total  int64 // of values taken for the part being filled
+	failed error // what sends that part elsewhere
+}
+
+func (b *batchAnswer) serve(ctx context.Context) {
+	n := 0
+	for _, p := range b.parts {
+		n += p.size()
+	}
+	b.at = make([]want, 0, n)
+	for _, p := range b.parts {
+		for i := range p.size() {
+			b.at = append(b.at, want{p, p.item(i)})
+		}
+	}
+	f := b.read.frame
+	err := f.r.o.Host.GetEach(ctx, b.read.point, b.parts[0].st.ns, n, b.key, b.keysOnly, b.add)
+	if err == nil {
 		return
 	}
-	p.finish()
-}
-
-// batchAnswer fills the results of a part.
-type batchAnswer struct {
-	part     *part
-	keys     []string
-	keysOnly bool
-	total    int64
-	failed   error // what sends the part elsewhere
-}
-
-func (a *batchAnswer) key(n int) string { return a.keys[a.part.item(n)] }
-
-// add takes the outcome for the part's n-th key.
-func (a *batchAnswer) add(n int, rec *format.Record, err error) bool {
-	if retryableRead(err) {
-		a.failed = err
-		return false
+	for _, p := range b.parts { // nothing was read
+		f.readFailed(p, err)
 	}
-	slot := &a.part.st.gets[a.part.item(n)]
+}
+
+func (b *batchAnswer) key(n int) string {
+	w := &b.at[n]
+	return w.part.st.call.Op.GetBatchGet().GetKeys()[w.item]
+}
+
+// add takes the outcome for the n-th key, and ends its part with the last one.
+func (b *batchAnswer) add(n int, rec *format.Record, err error) bool {
+	w := b.at[n]
+	if b.failed == nil {
+		b.fill(w, b.key(n), rec, err)
+	}
+	if n+1 < len(b.at) && b.at[n+1].part == w.part {
+		return true
+	}
+	failed, total := b.failed, b.total
+	b.failed, b.total = nil, 0
+	if failed != nil {
+		w.part.st.bytes.Add(-total)
+		b.read.frame.readFailed(w.part, failed)
+	} else {
+		w.part.finish()
+	}
+	return true
+}
+
+func (b *batchAnswer) fill(w want, key string, rec *format.Record, err error) {
+	if retryableRead(err) {
+		b.failed = err
+		return
+	}
+	st := w.part.st
+	if err == nil {
+		err = st.take(len(rec.Value))
+	}
+	if err == nil {
+		b.total += int64(len(rec.Value))
+	}
+	if st.encoded != nil {
+		if err != nil {
+			st.encoded[w.item] = encodeResult(&api.BatchGetResult{Status: ErrorStatus(err)})
+		} else {
+			st.encode(w.item, key, rec, b.keysOnly)
+		}
+		return
+	}
+	slot := &st.gets[w.item]
 	res := &slot.result
 	res.Record, res.Status = nil, ErrorStatus(err)
 	if err != nil {
-		return true
+		return
 	}
-	if err := a.part.st.take(len(rec.Value)); err != nil {
-		res.Status = ErrorStatus(err)
-		return true
-	}
-	a.total += int64(len(rec.Value))
-	fillRecord(&slot.record, a.key(n), rec, a.keysOnly)
-	if !a.keysOnly {
-		slot.record.Value = a.part.st.keep(rec)
+	fillRecord(&slot.record, key, rec, b.keysOnly)
+	if !b.keysOnly {
+		slot.record.Value = st.keep(rec)
 	}
 	res.Record = &slot.record
-	return true
 }
 
 // maxSharedValue keeps large values apart, so that none keeps others in memory.

@@ -46,11 +46,18 @@ func appendRecord(dst, key []byte, r *format.Record, keysOnly bool) ([]byte, wir
 	}
 	w := wireRecord{from: len(dst)}
 	dst = protowire.AppendTag(dst, fieldRecords, protowire.BytesType)
-	dst = protowire.AppendVarint(dst, uint64(sizeRecord(key, value, r)))
+	dst = protowire.AppendVarint(dst, uint64(sizeRecord(len(key), value, r)))
 	w.body = len(dst)
-	dst = appendField(dst, fieldRecordKey, key)
-	w.keyTo = len(dst)
+	w.keyTo = w.body + sizeField(len(key))
 	w.keyFrom = w.keyTo - len(key)
+	dst = appendRecordBody(dst, key, value, r)
+	w.to = len(dst)
+	return dst, w
+}
+
+// appendRecordBody appends the fields of a record.
+func appendRecordBody[T string | []byte](dst []byte, key T, value []byte, r *format.Record) []byte {
+	dst = appendField(dst, fieldRecordKey, key)
 	dst = appendField(dst, fieldRecordValue, value)
 	dst = appendField(dst, fieldRecordContentType, r.ContentType)
 	dst = appendField(dst, fieldRecordEncoding, r.Encoding)
@@ -62,14 +69,12 @@ func appendRecord(dst, key []byte, r *format.Record, keysOnly bool) ([]byte, wir
 	dst = appendNumber(dst, fieldRecordRevision, uint64(r.Revision))
 	dst = appendTexts(dst, fieldRecordTags, r.Tags)
 	dst = appendTexts(dst, fieldRecordMetadata, r.Metadata)
-	dst = appendNumber(dst, fieldRecordSize, r.Size)
-	w.to = len(dst)
-	return dst, w
+	return appendNumber(dst, fieldRecordSize, r.Size)
 }
 
-// sizeRecord is the length of what appendRecord writes behind the length.
-func sizeRecord(key, value []byte, r *format.Record) int {
-	return sizeField(len(key)) + sizeField(len(value)) + sizeField(len(r.ContentType)) + sizeField(len(r.Encoding)) +
+// sizeRecord is the length of what appendRecordBody writes.
+func sizeRecord(key int, value []byte, r *format.Record) int {
+	return sizeField(key) + sizeField(len(value)) + sizeField(len(r.ContentType)) + sizeField(len(r.Encoding)) +
 		sizeNumber(uint64(r.Checksum)) + sizeNumber(uint64(r.Created.UnixMilli())) +
 		sizeNumber(uint64(r.Revision.UnixMilli())) + sizeNumber(uint64(r.Expires)) +
 		sizeNumber(r.Version) + sizeNumber(uint64(r.Revision)) + sizeTexts(r.Tags) + sizeTexts(r.Metadata) + sizeNumber(r.Size)

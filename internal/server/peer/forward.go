@@ -86,7 +86,7 @@ func (f *forward) execute(r Router, frame *api.ForwardFrame) error {
 				return f.ctx.Err()
 			}
 		}
-		calls = append(calls, &router.Call{Op: op, Identity: frame.Identity, Forwarded: true})
+		calls = append(calls, &router.Call{Op: op, Identity: frame.Identity, Forwarded: true, Encoded: true})
 	}
 	r.Execute(f.ctx, calls, f.done)
 	return nil

@@ -45,7 +45,7 @@ func (f *frame) calls(ops []*api.PipelineOp) []*router.Call {
 	for i, op := range ops {
 		timeout := f.p.s.o.Guard.Timeout(time.Duration(op.GetTimeoutMs()) * time.Millisecond)
 		op.TimeoutMs = timeout.Milliseconds()
-		calls[i] = router.Call{Op: op, Result: &results[i], Identity: f.p.identity}
+		calls[i] = router.Call{Op: op, Result: &results[i], Identity: f.p.identity, Encoded: true}
 		all[i] = &calls[i]
 	}
 	return all
@@ -114,6 +114,7 @@ func resultBytes(res *api.PipelineResult) int64 {
 	case *api.PipelineResult_Get:
 		size += int64(len(r.Get.GetRecord().GetValue()))
 	case *api.PipelineResult_BatchGet:
+		size += int64(len(r.BatchGet.ProtoReflect().GetUnknown())) // see router.Call.Encoded
 		for _, item := range r.BatchGet.GetResults() {
 			size += perOperation + int64(len(item.GetRecord().GetValue()))
 		}

@@ -1,0 +1,92 @@
+package router
+
+import (
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/format"
+)
+
+// The results of a batch of reads are written by hand into the bytes that are
+// sent, as the records of lists are: the messages between cost more than the
+// reads. Every part writes its own items; the last one to end puts them
+// together. TestEncodedGets holds this to the generated code.
+const (
+	fieldResults      protowire.Number = 1 // of BatchGetResponse
+	fieldResultRecord protowire.Number = 2 // of BatchGetResult
+)
+
+// encodedGets is the answer around the bytes.
+type encodedGets struct {
+	result   api.PipelineResult_BatchGet
+	response api.BatchGetResponse
+}
+
+// prepareEncoded gives a batch of n reads its answer.
+func (st *callState) prepareEncoded(n int) {
+	e := new(encodedGets)
+	e.result.BatchGet = &e.response
+	st.call.Result.Result = &e.result
+	st.encoded = make([][]byte, n)
+}
+
+// encode writes the result of the item at position i.
+func (st *callState) encode(i int, key string, rec *format.Record, keysOnly bool) {
+	value := rec.Value
+	if keysOnly {
+		value = nil
+	}
+	record := sizeRecord(len(key), value, rec)
+	result := 1 + protowire.SizeBytes(record)
+	size := 1 + protowire.SizeBytes(result)
+	if cap(st.values)-len(st.values) < size {
+		st.values = make([]byte, 0, max(size, min((len(st.encoded)-i)*size, 16*maxSharedValue)))
+	}
+	from := len(st.values)
+	b := protowire.AppendTag(st.values, fieldResults, protowire.BytesType)
+	b = protowire.AppendTag(protowire.AppendVarint(b, uint64(result)), fieldResultRecord, protowire.BytesType)
+	b = appendRecordBody(protowire.AppendVarint(b, uint64(record)), key, value, rec)
+	st.values = b
+	st.encoded[i] = b[from:len(b):len(b)]
+}
+
+// encodeResult is encode for results that are rare.
+func encodeResult(res *api.BatchGetResult) []byte {
+	b := protowire.AppendTag(nil, fieldResults, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(proto.Size(res)))
+	b, err := proto.MarshalOptions{}.MarshalAppend(b, res)
+	if err != nil { // a text that is not UTF-8
+		return encodeResult(&api.BatchGetResult{Status: ErrorStatus(err)})
+	}
+	return b
+}
+
+// failEncoded answers the part's items with err.
+func (p *part) failEncoded(err error) {
+	b := encodeResult(&api.BatchGetResult{Status: ErrorStatus(err)})
+	for n := range p.size() {
+		p.st.encoded[p.item(n)] = b
+	}
+}
+
+// assemble puts encoded results together when the call is answered.
+func (st *callState) assemble() {
+	res, ok := st.call.Result.GetResult().(*api.PipelineResult_BatchGet)
+	if !ok || st.encoded == nil {
+		return
+	}
+	total := 0
+	for _, item := range st.encoded {
+		total += len(item)
+	}
+	all := st.values
+	// One part that wrote all of them into one piece has them together, in order.
+	if len(st.parts) > 1 || total != len(all) || &st.encoded[0][0] != &all[0] {
+		all = make([]byte, 0, total)
+		for _, item := range st.encoded {
+			all = append(all, item...)
+		}
+	}
+	res.BatchGet.ProtoReflect().SetUnknown(all)
+}

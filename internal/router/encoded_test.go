@@ -1,0 +1,153 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+
+	"google.golang.org/protobuf/proto"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
+	"kvstore/internal/format"
+	"kvstore/internal/host"
+	"kvstore/internal/keyspace"
+)
+
+// decoded is what a caller gets who receives the bytes of a result.
+func decoded(t *testing.T, res *api.PipelineResult) *api.PipelineResult {
+	t.Helper()
+	b, err := proto.Marshal(res)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &api.PipelineResult{}
+	if err := proto.Unmarshal(b, out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// Encoded answers are the bytes of the others: from one group and several, read
+// here and by peers, with absent keys and values that are too much.
+func TestEncodedGets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		var keys []string
+		for name, rec := range wireRecords() {
+			for i := range 3 {
+				key := fmt.Sprint(name, i)
+				f.host.data[dataKey(1, key)] = &format.Record{Header: rec.Header, Value: rec.Value, ContentType: rec.ContentType,
+					Encoding: rec.Encoding, Tags: rec.Tags, Metadata: rec.Metadata}
+				f.host.data[dataKey(1, key)].Revision = 1
+				keys = append(keys, key, "missing"+key)
+			}
+		}
+		for i := range 3 {
+			keys = append(keys, fmt.Sprint("large", i))
+			f.host.data[dataKey(1, keys[len(keys)-1])] = &format.Record{Header: format.Header{Revision: 1}, Value: make([]byte, 7<<20)}
+		}
+		// Group 2 is on another node.
+		there := newFixture(t)
+		there.host.data = f.host.data
+		f.remote("b", func(identity string, op *api.PipelineOp) *api.PipelineResult {
+			c := &Call{Op: proto.CloneOf(op), Identity: identity, Forwarded: true, Encoded: true}
+			there.Do(context.Background(), c)
+			return decoded(t, c.Result)
+		})
+		f.host.hosted = func(g keyspace.GroupID) bool { return g != 2 }
+		for _, keysOnly := range []bool{false, true} {
+			for _, n := range []int{0, 1, 2, 10, len(keys)} {
+				rand.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
+				answer := func(encoded bool) *api.PipelineResult {
+					c := &Call{Encoded: encoded, Op: &api.PipelineOp{Id: 9, Op: &api.PipelineOp_BatchGet{
+						BatchGet: &api.BatchGetRequest{Keys: keys[:n], KeysOnly: keysOnly}}}}
+					f.Do(t.Context(), c)
+					wantCode(t, c.Err, "")
+					if got := len(c.Result.GetBatchGet().GetResults()); encoded && got != 0 || !encoded && got != n {
+						t.Fatalf("%d results, encoded %v", got, encoded)
+					}
+					return decoded(t, c.Result)
+				}
+				want, got := answer(false), answer(true)
+				// Which of the large values is left out depends on the order of the parts.
+				for i := range want.GetBatchGet().GetResults() {
+					for _, res := range []*api.PipelineResult{want, got} {
+						if res.GetBatchGet().Results[i].GetStatus().GetCode() == string(fault.MessageTooLarge) || len(res.GetBatchGet().Results[i].GetRecord().GetValue()) > 1<<20 {
+							res.GetBatchGet().Results[i] = nil
+						}
+					}
+				}
+				if len(got.GetBatchGet().GetResults()) != n || !proto.Equal(want, got) {
+					t.Fatalf("%d keys, keys only %v: got %v, want %v", n, keysOnly, got, want)
+				}
+			}
+		}
+	})
+}
+
+// Reads that fail for good say so in their items' bytes.
+func TestEncodedFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.host.read = func(g keyspace.GroupID, done func(host.ReadPoint, error)) bool {
+			if g == 2 {
+				done(host.ReadPoint{}, fault.New(fault.Overloaded, "too many reads"))
+			}
+			return g == 2
+		}
+		var keys []string
+		for i := range 20 {
+			keys = append(keys, fmt.Sprint("k", i))
+			f.host.data[dataKey(1, keys[i])] = &format.Record{Header: format.Header{Revision: 1}, Value: []byte("v")}
+		}
+		c := &Call{Encoded: true, Op: &api.PipelineOp{Op: &api.PipelineOp_BatchGet{BatchGet: &api.BatchGetRequest{Keys: keys}}}}
+		f.Do(t.Context(), c)
+		wantCode(t, c.Err, "")
+		for i, res := range decoded(t, c.Result).GetBatchGet().GetResults() {
+			want := ""
+			if g, _ := testMap().GroupOfKey(1, keys[i]); g == 2 {
+				want = string(fault.Overloaded)
+			}
+			if res.GetStatus().GetCode() != want || (want == "") != (string(res.GetRecord().GetValue()) == "v") {
+				t.Fatalf("item %d: %v", i, res)
+			}
+		}
+	})
+}
+
+// A batch is read when the last of its groups is confirmed, and others need not
+// wait for it.
+func TestReadsWaitForTheirOwnGroups(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		held := map[keyspace.GroupID]func(host.ReadPoint, error){}
+		f.host.read = func(g keyspace.GroupID, done func(host.ReadPoint, error)) bool { held[g] = done; return true }
+		var in [testGroups + 1][]string
+		for i := range 100 {
+			key := fmt.Sprint("k", i)
+			g, _ := testMap().GroupOfKey(1, key)
+			in[g] = append(in[g], key)
+			f.host.data[dataKey(1, key)] = &format.Record{Header: format.Header{Revision: 1}, Value: []byte("v")}
+		}
+		batch := func(keys ...string) *Call {
+			return &Call{Op: &api.PipelineOp{Op: &api.PipelineOp_BatchGet{BatchGet: &api.BatchGetRequest{Keys: keys}}}}
+		}
+		oneTwo, twoThree, three := batch(in[1][0], in[2][0]), batch(in[2][1], in[3][1]), getCall("", in[3][2])
+		answered := map[*Call]bool{}
+		f.Execute(t.Context(), []*Call{oneTwo, twoThree, three}, func(c *Call) { answered[c] = true })
+		steps := []struct {
+			group                   keyspace.GroupID
+			oneTwo, twoThree, three bool
+		}{{1, false, false, false}, {3, false, false, true}, {2, true, true, true}}
+		for _, s := range steps {
+			held[s.group](host.ReadPoint{Group: s.group, Rev: 5, Clock: 5}, nil)
+			synctest.Wait()
+			if answered[oneTwo] != s.oneTwo || answered[twoThree] != s.twoThree || answered[three] != s.three {
+				t.Fatalf("after group %d: answered %v, %v, %v", s.group, answered[oneTwo], answered[twoThree], answered[three])
+			}
+		}
+	})
+}
