@@ -99,18 +99,27 @@ func (h *Host) GetEach(ctx context.Context, p ReadPoint, ns keyspace.NamespaceID
 	}
 	defer r.close()
 	var rec format.Record
-	for i := range n {
-		found, err := r.get(ns, key(i), keysOnly, &rec)
-		at := &rec
-		switch {
-		case err != nil:
-		case !found || rec.Flags&format.FlagTombstone != 0:
-			err = notFound(key(i))
-		case rec.Expires != 0 && rec.Expires <= max(p.Physical, p.Clock.UnixMilli()):
-			at, err = h.Get(ctx, p, ns, key(i), keysOnly) // perhaps it has to wait
+	var keys [mvcc.PrefetchKeys][]byte
+	for from := 0; from < n; from += len(keys) {
+		some := keys[:min(len(keys), n-from)]
+		r.diskKeys(ns, some, func(i int) string { return key(from + i) })
+		if len(some) > 1 {
+			r.view.Prefetch(r.instance.id, some)
 		}
-		if !each(i, at, err) {
-			return nil
+		for i, diskKey := range some {
+			name := key(from + i)
+			found, err := r.read(diskKey, name, keysOnly, &rec)
+			at := &rec
+			switch {
+			case err != nil:
+			case !found || rec.Flags&format.FlagTombstone != 0:
+				err = notFound(name)
+			case rec.Expires != 0 && rec.Expires <= max(p.Physical, p.Clock.UnixMilli()):
+				at, err = h.Get(ctx, p, ns, name, keysOnly) // perhaps it has to wait
+			}
+			if !each(from+i, at, err) {
+				return nil
+			}
 		}
 	}
 	return nil
@@ -152,7 +161,27 @@ func (r *look) close() {
 // joined from chunks.
 func (r *look) get(ns keyspace.NamespaceID, key string, keysOnly bool, rec *format.Record) (found bool, err error) {
 	*r.key = keyspace.AppendDataKey((*r.key)[:0], ns, []byte(key))
-	value, rev, ok, err := r.view.Get(r.instance.id, *r.key, r.rev)
+	return r.read(*r.key, key, keysOnly, rec)
+}
+
+// diskKeys fills keys, which are valid until the next call.
+func (r *look) diskKeys(ns keyspace.NamespaceID, keys [][]byte, name func(int) string) {
+	b := (*r.key)[:0]
+	var ends [mvcc.PrefetchKeys]int
+	for i := range keys {
+		b = keyspace.AppendDataKey(b, ns, []byte(name(i)))
+		ends[i] = len(b)
+	}
+	*r.key = b
+	from := 0
+	for i := range keys {
+		keys[i] = b[from:ends[i]]
+		from = ends[i]
+	}
+}
+
+func (r *look) read(diskKey []byte, key string, keysOnly bool, rec *format.Record) (found bool, err error) {
+	value, rev, ok, err := r.view.Get(r.instance.id, diskKey, r.rev)
 	if err != nil || !ok {
 		return false, err
 	}

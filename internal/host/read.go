@@ -109,6 +109,46 @@ func (h *Host) readIndex(ctx context.Context, id keyspace.GroupID, atLeast keysp
 	}
 }
 
+// Read asks for a linearizable ReadPoint of a group hosted here.
+type Read struct {
+	Group keyspace.GroupID
+	// Deadline is when the wait for it ends, on env.Clock.Mono.
+	Deadline time.Duration
+	// Done is called once, on the loop or by ReadIndexAll, and must not block.
+	Done func(ReadPoint, error)
+}
+
+// ReadIndexAll is ReadIndex for several groups. The loop takes them together,
+// so that what it asks of a peer for all of them leaves in one frame.
+func (h *Host) ReadIndexAll(reads []Read) {
+	failed := h.Err() != nil
+	all := make([]readWaiter, 0, len(reads))
+	for i := range reads {
+		switch r := &reads[i]; {
+		case failed:
+			r.Done(ReadPoint{}, fault.New(fault.Unavailable, "this node's storage failed"))
+		case h.lookup(r.Group) == nil:
+			r.Done(ReadPoint{}, errNotHosted(r.Group))
+		default:
+			all = append(all, readWaiter{group: r.Group, done: r.Done, deadline: r.Deadline})
+		}
+	}
+	if len(all) == 0 {
+		return
+	}
+	taken := h.inbox.put(func(m *mail) {
+		for i := range all {
+			m.reads = append(m.reads, &all[i])
+		}
+	})
+	if taken {
+		return
+	}
+	for i := range all {
+		all[i].done(ReadPoint{}, errStopped())
+	}
+}
+
 // deadline converts a context's deadline to the monotonic clock; 0 for none.
 func (h *Host) deadline(ctx context.Context) time.Duration {
 	at, ok := ctx.Deadline()

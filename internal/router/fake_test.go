@@ -129,7 +129,13 @@ func (h *fakeHost) apply(q *replica.Request) {
 	}
 }
 
-func (h *fakeHost) ReadIndex(_ context.Context, g keyspace.GroupID, done func(host.ReadPoint, error)) {
+func (h *fakeHost) ReadIndexAll(reads []host.Read) {
+	for _, r := range reads {
+		h.readIndex(r.Group, r.Done)
+	}
+}
+
+func (h *fakeHost) readIndex(g keyspace.GroupID, done func(host.ReadPoint, error)) {
 	h.mu.Lock()
 	h.reads = append(h.reads, g)
 	point := host.ReadPoint{Group: g, Rev: h.rev, Clock: h.rev}

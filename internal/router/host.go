@@ -16,9 +16,9 @@ type Host interface {
 	// SubmitAll hands over writes; each request's Done is called exactly once
 	// and must not block.
 	SubmitAll(ctx context.Context, rs []*replica.Request)
-	// ReadIndex calls done exactly once with the point to read at; done must
-	// not block. Leaders and followers of the group both serve it.
-	ReadIndex(ctx context.Context, g keyspace.GroupID, done func(host.ReadPoint, error))
+	// ReadIndexAll calls the Done of each exactly once with the point to read at;
+	// it must not block. Leaders and followers of a group both serve it.
+	ReadIndexAll(reads []host.Read)
 	StaleRead(g keyspace.GroupID, maxAge time.Duration) (host.ReadPoint, error)
 	// Get returns fault.NotFound when the key is absent at p.
 	Get(ctx context.Context, p host.ReadPoint, ns keyspace.NamespaceID, key string, keysOnly bool) (*format.Record, error)

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	api "kvstore/api/kvstore/v1"
-	"kvstore/internal/deadline"
 	"kvstore/internal/fault"
 	"kvstore/internal/format"
 	"kvstore/internal/host"
@@ -34,7 +33,6 @@ type groupRead struct {
 	// first to last are the parts that wait, linked by next, and later those that
 	// the driver is serving.
 	first, last *part
-	cancel      context.CancelFunc
 	// Set when it is confirmed.
 	point host.ReadPoint
 	err   error
@@ -78,9 +76,23 @@ func (rs *groupReads) start() {
 		}
 	}
 	f.mu.Unlock()
+	var few [4]host.Read
+	asks := few[:0]
+	now := f.r.o.Clock.Mono()
 	for _, gr := range rs.reads {
-		gr.start()
+		// The attempt is bounded so that a silently lost confirmation leads to
+		// another replica.
+		asks = append(asks, host.Read{Group: gr.group, Deadline: min(gr.latest(), now+f.r.o.ReadAttempt), Done: gr.done})
 	}
+	f.r.o.Host.ReadIndexAll(asks)
+}
+
+// latest is the last deadline of the parts.
+func (gr *groupRead) latest() (until time.Duration) {
+	for p := gr.first; p != nil; p = p.next {
+		until = max(until, p.st.deadline)
+	}
+	return until
 }
 
 func staleness(op *api.PipelineOp) time.Duration {
@@ -97,25 +109,10 @@ func staleness(op *api.PipelineOp) time.Duration {
 	return time.Duration(ms) * time.Millisecond
 }
 
-// start asks for the group's read point; the attempt is bounded so that a
-// silently lost confirmation leads to another replica.
-func (gr *groupRead) start() {
-	f := gr.frame
-	var latest time.Duration
-	for p := gr.first; p != nil; p = p.next {
-		latest = max(latest, p.st.deadline)
-	}
-	left := latest - f.r.o.Clock.Mono()
-	var ctx context.Context
-	ctx, gr.cancel = deadline.WithTimeout(f.ctx, min(left, f.r.o.ReadAttempt))
-	f.r.o.Host.ReadIndex(ctx, gr.group, gr.done)
-}
-
 // done takes the confirmation of the group and hands the driver what can be
 // served now: calls that wait for nothing else, and reads that failed.
 func (gr *groupRead) done(point host.ReadPoint, err error) {
 	f := gr.frame
-	gr.cancel()
 	gr.point, gr.err = point, err
 	var ready *part
 	f.mu.Lock()

@@ -1,0 +1,62 @@
+package mvcc
+
+import (
+	"testing"
+
+	"kvstore/internal/engine/mem"
+	"kvstore/internal/keyspace"
+)
+
+// Prefetch takes any keys: none, absent ones, empty ones, more than it looks at.
+func TestPrefetch(t *testing.T) {
+	s, keys := benchStore(t)
+	v := s.View()
+	defer v.Close()
+	v.Prefetch(1, nil)
+	v.Prefetch(1, [][]byte{nil, []byte("absent"), keys[0]})
+	v.Prefetch(2, keys[:100])
+	s.Insert(1, nil, benchKeys+1, nil, false)
+	v.Prefetch(1, [][]byte{nil})
+	if n := testing.AllocsPerRun(100, func() { v.Prefetch(1, keys[:PrefetchKeys]) }); n > 0 && !raceEnabled {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkGetTen(b *testing.B) {
+	s := New(mem.Open(), Options{})
+	keys := make([][]byte, 1<<19)
+	for i := range keys {
+		keys[i] = benchKey(i)
+		s.Insert(1, keys[i], keyspace.Revision(i+1), make([]byte, 256), false)
+	}
+	run := func(b *testing.B, prefetch bool) {
+		seed := uint32(1)
+		batch := make([][]byte, 10)
+		for i := range batch {
+			batch[i] = make([]byte, len(keys[0]))
+		}
+		var sum byte
+		for b.Loop() {
+			for i := range batch {
+				seed = seed*1664525 + 1013904223
+				copy(batch[i], benchKey(int(seed>>13)))
+			}
+			v := s.View()
+			if prefetch {
+				v.Prefetch(1, batch)
+			}
+			for _, k := range batch {
+				value, _, ok, _ := v.Get(1, k, keyspace.MaxRevision)
+				if !ok {
+					b.Fatal("not there")
+				}
+				for _, c := range value[:1] {
+					sum += c
+				}
+			}
+			v.Close()
+		}
+	}
+	b.Run("one by one", func(b *testing.B) { run(b, false) })
+	b.Run("prefetched", func(b *testing.B) { run(b, true) })
+}
