@@ -77,7 +77,15 @@ func (h *Host) prefetch(ctx context.Context, g *group, r *replica.Request) error
 	defer p.instance.release(h)
 	view := h.opt.Store.View()
 	defer view.Close()
+	var keys [mvcc.PrefetchKeys][]byte
 	for i := range r.Ops {
+		if some := r.Ops[i:]; i%len(keys) == 0 && len(some) > 1 {
+			some = some[:min(len(some), len(keys))]
+			for n := range some {
+				keys[n] = some[n].DiskKey()
+			}
+			view.Prefetch(p.instance.id, keys[:len(some)])
+		}
 		if err := ctx.Err(); err != nil {
 			return fault.Wrap(fault.DeadlineExceeded, err, "the request ended before it was executed")
 		}

@@ -21,6 +21,12 @@ func (v *View) Prefetch(inst keyspace.InstanceID, keys [][]byte) {
 	v.layers.active().prefetch(inst, keys)
 }
 
+// Prefetch does the same for keys that versions will be inserted of; anybody
+// may call it.
+func (s *Store) Prefetch(inst keyspace.InstanceID, keys [][]byte) {
+	s.layers().active().prefetch(inst, keys)
+}
+
 func (d *delta) prefetch(inst keyspace.InstanceID, keys [][]byte) {
 	var hashes [PrefetchKeys]uint64
 	var items [PrefetchKeys]*item

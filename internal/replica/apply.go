@@ -61,10 +61,21 @@ func (c *Core) insert(writes []format.Write) {
 		c.deferred = append(c.deferred, writes[half:]...)
 		writes = writes[:half]
 	}
-	for i := range writes {
-		w := &writes[i]
-		c.mem.Insert(c.instance, w.Key, w.Revision, w.Value, w.Delete)
+	for len(writes) > 0 {
+		some := writes[:min(len(writes), len(c.keys))]
+		for i := range some {
+			c.keys[i] = some[i].Key
+		}
+		if len(some) > 1 {
+			c.mem.Prefetch(c.instance, c.keys[:len(some)])
+		}
+		for i := range some {
+			w := &some[i]
+			c.mem.Insert(c.instance, w.Key, w.Revision, w.Value, w.Delete)
+		}
+		writes = writes[len(some):]
 	}
+	clear(c.keys[:]) // they are parts of a log entry
 }
 
 // InsertDeferred completes what BugHalfEntry held back.

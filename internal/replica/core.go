@@ -21,6 +21,9 @@ type Memory interface {
 	Oldest() mvcc.DeltaID
 	// Insert adds a version; it keeps key and value.
 	Insert(inst keyspace.InstanceID, key []byte, rev keyspace.Revision, value []byte, del bool)
+	// Prefetch says that versions of keys, at most mvcc.PrefetchKeys, are about
+	// to be inserted.
+	Prefetch(inst keyspace.InstanceID, keys [][]byte)
 }
 
 // Config is fixed for the life of a Core.
@@ -62,6 +65,8 @@ type Core struct {
 	lead   *leadership
 	queue  queue
 	entry  format.Entry // scratch of Apply
+	// keys are those that insert prefetches.
+	keys [mvcc.PrefetchKeys][]byte
 	// deferred is filled by BugHalfEntry only.
 	deferred []format.Write
 }
