@@ -41,8 +41,10 @@ const (
 	windowBytes       = 1 << 20
 	connWindowBytes   = 4<<20 - 1
 	// streamWorkers are goroutines that run one request after the other on
-	// stacks that have grown already; requests beyond them start their own.
-	streamWorkers = 64
+	// stacks that have grown already; requests beyond them start their own. A
+	// request holds its worker while it waits for its group, so there are as
+	// many as a busy node has requests waiting.
+	streamWorkers = 320
 )
 
 // Options configure a Server. Guard is required.
