@@ -45,6 +45,7 @@ type Host struct {
 	ticked  bool     // this loop has let time pass
 
 	nextRead     uint64
+	gathering    time.Duration // how long the first group that gathers readers still does, 0 for none
 	nextInstance atomic.Uint64
 	receiving    atomic.Int64 // snapshots being received: the floor stands still
 	floor        atomic.Uint64
@@ -140,18 +141,18 @@ func (h *Host) run() {
 	}
 }
 
-// patience is when the loop has work without a message, 0 for not.
+// patience is when the loop has work without mail, 0 for not.
 func (h *Host) patience() time.Duration {
-	wait := h.beatsDue()
-	if h.pace.waiting {
-		if chunks := h.pace.wait(); wait == 0 || chunks < wait {
-			wait = chunks
+	var wait time.Duration
+	for _, left := range []time.Duration{h.gathering, h.beatsDue(), h.pace.due()} {
+		if left > 0 && (wait == 0 || left < wait) {
+			wait = left
 		}
 	}
 	return wait
 }
 
-// paced lets the groups look again for chunks to propose.
+// paced lets the groups look again for chunks to propose and reads to confirm.
 func (h *Host) paced() {
 	h.pace.waiting = false
 	for _, g := range h.order {
@@ -197,10 +198,14 @@ func (h *Host) Step() error {
 	h.receive()
 	h.ticked = h.mail.ticks > 0
 	h.mail.reset()
+	h.gathering = 0
 	for _, g := range h.order {
-		if g.dirty {
+		switch {
+		case g.dirty:
 			g.dirty = false
 			h.propose(g)
+			h.confirmReads(g)
+		case g.reads.gathering:
 			h.confirmReads(g)
 		}
 	}

@@ -51,8 +51,12 @@ func (p *chunkPace) ready(now time.Duration) bool {
 // spend counts a chunk. What it takes too much is paid before the next one.
 func (p *chunkPace) spend(bytes int) { p.tokens -= float64(bytes) }
 
-// wait is how long it takes until a chunk may be proposed.
-func (p *chunkPace) wait() time.Duration {
+// due is how long it takes until a chunk that waits may be proposed, 0 when none
+// waits.
+func (p *chunkPace) due() time.Duration {
 	const least = time.Millisecond
+	if !p.waiting {
+		return 0
+	}
 	return max(least, time.Duration(-p.tokens/p.rate*float64(time.Second)))
 }

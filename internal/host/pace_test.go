@@ -36,7 +36,11 @@ func TestChunkPace(t *testing.T) {
 	if got, most := send(time.Second), paceLeast+paceBurst+chunk; got > most || got < paceLeast-chunk {
 		t.Errorf("%d bytes in a second, want about %d", got, paceLeast)
 	}
-	if w := p.wait(); w < time.Millisecond || w > time.Second {
+	if w := p.due(); w != 0 {
+		t.Errorf("waits %v although no chunk does", w)
+	}
+	p.waiting = true
+	if w := p.due(); w < time.Millisecond || w > time.Second {
 		t.Errorf("waits %v for the next chunk", w)
 	}
 	before := p.rate

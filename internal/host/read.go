@@ -48,6 +48,11 @@ type readState struct {
 	// doubled counts how often in a row confirmations did not come in time; each
 	// one doubles the patience with the next.
 	doubled int
+	// last is how many readers the last batch had, since when the oldest of
+	// waiting came; gathering: they wait for others.
+	last      int
+	since     time.Duration
+	gathering bool
 }
 
 // maxDoubled bounds the patience with a confirmation at eight times half an
@@ -57,6 +62,13 @@ const maxDoubled = 3
 // confirmAlone is how long one confirmation keeps the next from starting; on
 // networks that are slower several are under way.
 const confirmAlone = 5 * time.Millisecond
+
+// gatherFor bounds how long the first of many readers waits for the others;
+// gatherMany is how many they must be.
+const (
+	gatherFor  = time.Millisecond
+	gatherMany = 8
+)
 
 // wanted reports whether somebody waits for a confirmation.
 func (s *readState) wanted() bool { return len(s.waiting) > 0 || s.evaluation > 0 }
@@ -70,6 +82,18 @@ func (s *readState) due(mono time.Duration) bool {
 		}
 	}
 	return true
+}
+
+// gather returns how long the readers that wait shall wait for others. Callers
+// that were answered together come back together: the first of them would start
+// a confirmation for itself alone, and the rest would wait for it to end. So
+// half as many as last time are awaited, for a moment. Few readers wait for
+// nobody.
+func (s *readState) gather(mono time.Duration) time.Duration {
+	if s.evaluation > 0 || s.last < gatherMany || 2*len(s.waiting) >= s.last {
+		return 0
+	}
+	return max(0, s.since+gatherFor-mono)
 }
 
 func (s *readState) failAll(err error) {
@@ -168,6 +192,9 @@ func (h *Host) admitRead(w *readWaiter) {
 		w.done(ReadPoint{}, h.errManyReads(g))
 		return
 	}
+	if len(g.reads.waiting) == 0 {
+		g.reads.since = h.opt.Clock.Mono()
+	}
 	g.reads.waiting = append(g.reads.waiting, w)
 	g.reads.count++
 	g.dirty = true
@@ -182,7 +209,17 @@ func (h *Host) errManyReads(g *group) error {
 // the leader, a message to the leader on a follower.
 func (h *Host) confirmReads(g *group) {
 	s := &g.reads
-	if !s.wanted() || !s.due(h.opt.Clock.Mono()) {
+	s.gathering = false
+	if !s.wanted() {
+		return
+	}
+	mono := h.opt.Clock.Mono()
+	if !s.due(mono) {
+		return
+	}
+	if left := s.gather(mono); left > 0 {
+		s.gathering = true
+		h.lookAgain(left)
 		return
 	}
 	term, leading := g.core.Leading()
@@ -205,6 +242,13 @@ func (h *Host) confirmReads(g *group) {
 		h.opt.Out.Send(g.nodes[g.leader], &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_ReadIndex{
 			ReadIndex: &api.ReadIndexRequest{Id: id, FromReplica: uint64(g.replica), AtLeast: uint64(latest(b.waiters)),
 				Term: g.rn.BasicStatus().GetTerm()}}})
+	}
+}
+
+// lookAgain bounds how long the loop waits for mail.
+func (h *Host) lookAgain(left time.Duration) {
+	if h.gathering == 0 || left < h.gathering {
+		h.gathering = left
 	}
 }
 
@@ -233,6 +277,7 @@ func latest(waiters []*readWaiter) (t keyspace.Revision) {
 
 func (h *Host) newBatch(g *group, b *readBatch) uint64 {
 	h.nextRead++
+	g.reads.last = len(b.waiters)
 	b.at = h.opt.Clock.Mono()
 	if f := h.opt.Hooks.ReadBatch; f != nil {
 		f(len(b.waiters))

@@ -122,3 +122,60 @@ func TestReadersShareConfirmations(t *testing.T) {
 		t.Errorf("batches %v in the end", batches)
 	}
 }
+
+// Readers that come back after many were answered together wait a moment for the
+// others; a reader alone never does.
+func TestReadersGather(t *testing.T) {
+	var batches []int
+	c := newCluster(t, 3, 3, func(c *cluster) {
+		c.opt = func(o *Options) { o.Hooks.ReadBatch = func(n int) { batches = append(batches, n) } }
+	})
+	n := c.serving()
+	g := n.host.groups[testGroup]
+	answers, asked := 0, 0
+	read := func(many int) {
+		for range many {
+			asked++
+			n.host.ReadIndex(t.Context(), testGroup, func(_ ReadPoint, err error) {
+				if answers++; fault.CodeOf(err) != "" {
+					t.Error(err)
+				}
+			})
+		}
+		if err := n.host.Step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settle := func(want ...int) {
+		t.Helper()
+		if !slices.Equal(batches, want) {
+			t.Fatalf("batches %v, want %v", batches, want)
+		}
+		c.pump("all are answered", func() bool { return answers == asked })
+		batches = nil
+	}
+	g.reads.last, batches = 1, nil
+	read(1)
+	settle(1)
+	read(8)
+	settle(8)
+	read(3)
+	if len(batches) != 0 || n.host.patience() != gatherFor {
+		t.Fatalf("batches %v, the loop waits for %v", batches, n.host.patience())
+	}
+	read(0) // other mail
+	if len(batches) != 0 || n.host.patience() != gatherFor {
+		t.Fatalf("batches %v, the loop waits for %v after other mail", batches, n.host.patience())
+	}
+	read(5)
+	settle(8)
+	read(1)
+	c.elapsed.Add(int64(gatherFor))
+	read(0)
+	settle(1)
+	read(1)
+	settle(1)
+	if n.host.patience() != 0 {
+		t.Errorf("an idle loop waits for %v", n.host.patience())
+	}
+}
