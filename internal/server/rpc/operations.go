@@ -24,10 +24,13 @@ func (u *unary) run(ctx context.Context, b Backend) (*api.PipelineResult, error)
 	return u.call.Result, u.call.Err
 }
 
-// Put writes one key.
+// Put writes one key. Puts and gets are many: what they need is one allocation.
 func (s *Service) Put(ctx context.Context, q *api.PutRequest) (*api.PutResponse, error) {
-	u := &unary{}
-	u.op.Op = &api.PipelineOp_Put{Put: q}
+	u := &struct {
+		unary
+		put api.PipelineOp_Put
+	}{put: api.PipelineOp_Put{Put: q}}
+	u.op.Op = &u.put
 	res, err := u.run(ctx, s.b)
 	if err != nil {
 		return nil, err
@@ -37,8 +40,11 @@ func (s *Service) Put(ctx context.Context, q *api.PutRequest) (*api.PutResponse,
 
 // Get reads one key.
 func (s *Service) Get(ctx context.Context, q *api.GetRequest) (*api.GetResponse, error) {
-	u := &unary{}
-	u.op.Op = &api.PipelineOp_Get{Get: q}
+	u := &struct {
+		unary
+		get api.PipelineOp_Get
+	}{get: api.PipelineOp_Get{Get: q}}
+	u.op.Op = &u.get
 	res, err := u.run(ctx, s.b)
 	if err != nil {
 		return nil, err
