@@ -1,7 +1,6 @@
 package host
 
 import (
-	"bytes"
 	"maps"
 	"slices"
 	"time"
@@ -72,11 +71,6 @@ func (g *group) askedFirst() []uint64 {
 	}
 	b.asked = with[1:]
 	return b.asked
-}
-
-// dropBeats forgets what asks for a confirmation that is there.
-func (b *readBeats) dropBeats(context []byte) {
-	maps.DeleteFunc(b.held, func(_ keyspace.ReplicaID, m *raftpb.Message) bool { return bytes.Equal(m.GetContext(), context) })
 }
 
 // releaseBeats asks everybody where confirmations took too long.

@@ -63,6 +63,9 @@ func TestReadsAskAQuorumOnly(t *testing.T) {
 			if !readNow(t, c, n)() {
 				t.Fatalf("read %d of %d members is not answered", i, members)
 			}
+			if due := n.host.beatsDue(); due != 0 {
+				t.Fatalf("after read %d of %d members the loop still waits %v", i, members, due)
+			}
 		}
 		if len(a.by) != members/2 {
 			t.Fatalf("of %d members these were asked: %v", members, a.by)

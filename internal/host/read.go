@@ -294,13 +294,15 @@ func (h *Host) readConfirmed(g *group, rs *raft.ReadState) {
 	if len(rs.RequestCtx) != 8 {
 		return
 	}
-	g.beats.dropBeats(rs.RequestCtx)
 	id := binary.BigEndian.Uint64(rs.RequestCtx)
 	b := g.reads.batches[id]
 	if b == nil {
 		return
 	}
 	delete(g.reads.batches, id)
+	if len(g.reads.batches) == 0 {
+		clear(g.beats.held) // nobody waits for what they ask
+	}
 	if term, leading := g.core.Leading(); !leading || term != b.term {
 		g.reads.waiting = append(g.reads.waiting, b.waiters...)
 		g.dirty = true

@@ -15,9 +15,7 @@ func (p *part) acknowledge(q *replica.Request) {
 		if o := &q.Ops[0]; o.Result.Err != nil {
 			c.fail(o.Result.Err)
 		} else {
-			answer := new(api.PutResponse)
-			fillPut(answer, o)
-			c.Result.Result = &api.PipelineResult_Put{Put: answer}
+			c.Result.Result = answerPut(o)
 		}
 	case kindDelete:
 		if o := &q.Ops[0]; o.Result.Err != nil {

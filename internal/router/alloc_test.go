@@ -17,10 +17,10 @@ func TestDoAllocations(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	put, get := putCall("", "key", "value"), getCall("", "key")
-	if n := testing.AllocsPerRun(200, func() { h.submits = h.submits[:0]; r.Do(ctx, put) }); n > 12 {
-		t.Errorf("put: %v allocations, want at most 12", n)
+	if n := testing.AllocsPerRun(200, func() { h.submits = h.submits[:0]; r.Do(ctx, put) }); n > 10 {
+		t.Errorf("put: %v allocations, want at most 10", n)
 	}
-	if n := testing.AllocsPerRun(200, func() { h.reads = h.reads[:0]; r.Do(ctx, get) }); n > 18 {
-		t.Errorf("get: %v allocations, want at most 18", n)
+	if n := testing.AllocsPerRun(200, func() { h.reads = h.reads[:0]; r.Do(ctx, get) }); n > 13 {
+		t.Errorf("get: %v allocations, want at most 13", n)
 	}
 }

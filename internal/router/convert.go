@@ -45,12 +45,6 @@ func fillDelete(out *api.DeleteResponse, o *replica.Op) {
 	out.Existed, out.Revision = o.Result.Existed, uint64(o.Result.Revision)
 }
 
-func record(key string, r *format.Record, keysOnly bool) *api.Record {
-	out := new(api.Record)
-	fillRecord(out, key, r, keysOnly)
-	return out
-}
-
 func fillRecord(out *api.Record, key string, r *format.Record, keysOnly bool) {
 	out.Key, out.ContentType, out.Encoding, out.Checksum = key, r.ContentType, r.Encoding, r.Checksum
 	out.CreatedAtMs, out.UpdatedAtMs, out.ExpiresAtMs = r.Created.UnixMilli(), r.Revision.UnixMilli(), r.Expires
@@ -60,14 +54,36 @@ func fillRecord(out *api.Record, key string, r *format.Record, keysOnly bool) {
 	}
 }
 
-func getResponse(key string, p host.ReadPoint, r *format.Record, keysOnly bool) *api.GetResponse {
-	out := &api.GetResponse{
-		Record: record(key, r, keysOnly), Consistency: api.Consistency_CONSISTENCY_LINEARIZABLE,
-		ReadRevision: uint64(p.Rev),
-	}
+// getAnswer is what a get is answered with, in one allocation.
+type getAnswer struct {
+	result   api.PipelineResult_Get
+	response api.GetResponse
+	record   api.Record
+}
+
+func answerGet(key string, p host.ReadPoint, r *format.Record, keysOnly bool) *api.PipelineResult_Get {
+	a := new(getAnswer)
+	fillRecord(&a.record, key, r, keysOnly)
+	out := &a.response
+	out.Record, out.ReadRevision = &a.record, uint64(p.Rev)
+	out.Consistency = api.Consistency_CONSISTENCY_LINEARIZABLE
 	if p.Level == host.BoundedStaleness {
 		out.Consistency = api.Consistency_CONSISTENCY_BOUNDED_STALENESS
 		out.AgeMs = int64((p.Age + time.Millisecond - 1) / time.Millisecond)
 	}
-	return out
+	a.result.Get = out
+	return &a.result
+}
+
+// putAnswer is what a put is answered with, in one allocation.
+type putAnswer struct {
+	result   api.PipelineResult_Put
+	response api.PutResponse
+}
+
+func answerPut(o *replica.Op) *api.PipelineResult_Put {
+	a := new(putAnswer)
+	fillPut(&a.response, o)
+	a.result.Put = &a.response
+	return &a.result
 }

@@ -99,10 +99,8 @@ func (r *Router) otherMember(g keyspace.GroupID) (keyspace.NodeID, bool) {
 // request makes the write set of a part on this node's replica.
 func (p *part) request() *replica.Request {
 	st := p.st
-	q := &replica.Request{
-		Group: p.group, Ops: make([]replica.Op, p.size()),
-		Deadline: st.deadline, Done: p.written,
-	}
+	q := newRequest(p.size())
+	q.Group, q.Deadline, q.Done = p.group, st.deadline, p.written
 	op := st.call.Op
 	switch st.kind {
 	case kindPut:
@@ -123,6 +121,19 @@ func (p *part) request() *replica.Request {
 		panic(fmt.Sprintf("router: kind %d is no write", st.kind))
 	}
 	return q
+}
+
+// newRequest returns a request with room for n operations.
+func newRequest(n int) *replica.Request {
+	if n > 1 {
+		return &replica.Request{Ops: make([]replica.Op, n)}
+	}
+	one := &struct {
+		replica.Request
+		op [1]replica.Op
+	}{}
+	one.Ops = one.op[:n]
+	return &one.Request
 }
 
 // largePart is the number of items from which an answer is built on the

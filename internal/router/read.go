@@ -201,7 +201,7 @@ func (f *frame) serve(ctx context.Context, point host.ReadPoint, p *part) {
 		f.readFailed(p, err)
 		return
 	}
-	p.st.call.Result.Result = &api.PipelineResult_Get{Get: getResponse(q.Key, point, rec, q.KeysOnly)}
+	p.st.call.Result.Result = answerGet(q.Key, point, rec, q.KeysOnly)
 	p.finish()
 }
 

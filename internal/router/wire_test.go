@@ -29,7 +29,8 @@ func TestWireRecords(t *testing.T) {
 			key := "key/" + name
 			got, w := appendRecord([]byte("before"), []byte(key), rec, keysOnly)
 			got = got[len("before"):]
-			want := record(key, rec, keysOnly)
+			want := new(api.Record)
+			fillRecord(want, key, rec, keysOnly)
 			page := &api.ListResponse{}
 			if err := proto.Unmarshal(got, page); err != nil {
 				t.Fatalf("%s: %v", name, err)
