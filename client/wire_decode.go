@@ -324,7 +324,7 @@ func decodeItems(b []byte, each func(n int, err error, answer []byte) error) (n 
 		if f.number != 1 {
 			continue
 		}
-		itemErr, answer, ok := decodeItem(f.bytes)
+		answer, ok, itemErr := decodeItem(f.bytes)
 		if !ok {
 			return n, malformed("batch result")
 		}
@@ -336,11 +336,12 @@ func decodeItems(b []byte, each func(n int, err error, answer []byte) error) (n 
 	return n, nil
 }
 
-func decodeItem(b []byte) (itemErr error, answer []byte, ok bool) { //nolint:revive // the error is the item's, not this function's
+// decodeItem returns an item's answer and its error, whichever it has.
+func decodeItem(b []byte) (answer []byte, ok bool, itemErr error) {
 	for len(b) > 0 {
 		f, rest, ok := nextField(b)
 		if !ok {
-			return nil, nil, false
+			return nil, false, nil
 		}
 		switch f.number {
 		case 1:
@@ -350,5 +351,5 @@ func decodeItem(b []byte) (itemErr error, answer []byte, ok bool) { //nolint:rev
 		}
 		b = rest
 	}
-	return itemErr, answer, true
+	return answer, true, itemErr
 }

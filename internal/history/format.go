@@ -94,8 +94,8 @@ func decodeBlock(out []Version, b []byte) ([]Version, error) {
 	return out, nil
 }
 
-func appendIndex(b []byte, spans []instanceSpan, blocks []block) []byte {
-	b = binary.AppendUvarint(b, uint64(len(spans)))
+func encodeIndex(spans []instanceSpan, blocks []block) []byte {
+	b := binary.AppendUvarint(nil, uint64(len(spans)))
 	for _, s := range spans {
 		b = binary.AppendUvarint(b, uint64(s.instance))
 		b = binary.AppendUvarint(b, uint64(s.Low))
@@ -118,7 +118,7 @@ type instanceSpan struct {
 	Span
 }
 
-// decodeIndex is the inverse of appendIndex. end is where the blocks end.
+// decodeIndex is the inverse of encodeIndex. end is where the blocks end.
 func decodeIndex(b []byte, end int64) (map[keyspace.InstanceID]Span, []block, error) {
 	r := decoder{b: b}
 	spans := make(map[keyspace.InstanceID]Span)

@@ -161,7 +161,7 @@ func TestAbortRemovesTheFileAfterAnyFailure(t *testing.T) {
 			switch failed.Kind {
 			case simfs.OpOpen, simfs.OpRead: // a full disk has no part in it
 			default:
-				if full := injected == env.ErrNoSpace; (fault.CodeOf(err) == fault.Overloaded) != full {
+				if full := errors.Is(injected, env.ErrNoSpace); (fault.CodeOf(err) == fault.Overloaded) != full {
 					t.Errorf("%v failed: %v, overloaded: want %t", failed, err, full)
 				}
 			}

@@ -28,7 +28,7 @@ func sampleIndex() (b []byte, end int64) {
 		{offset: 308, length: 70_000, instance: 1, key: []byte("k"), rev: 1 << 60},
 		{offset: 70_308, length: crcBytes, instance: 1 << 40, key: bytes.Repeat([]byte("k"), 200), rev: 1},
 	}
-	return appendIndex(nil, []instanceSpan{{1, Span{1, 1 << 61}}, {1 << 40, Span{1, 2}}}, blocks), 70_312
+	return encodeIndex([]instanceSpan{{1, Span{1, 1 << 61}}, {1 << 40, Span{1, 2}}}, blocks), 70_312
 }
 
 // FuzzDecode reads arbitrary bytes as a block and as an index: no panic, no more
@@ -37,7 +37,7 @@ func FuzzDecode(f *testing.F) {
 	index, end := sampleIndex()
 	f.Add(sampleBlock(), end)
 	f.Add(index, end)
-	f.Add(appendIndex(nil, nil, nil), int64(len(magic)))
+	f.Add(encodeIndex(nil, nil), int64(len(magic)))
 	f.Add([]byte{}, int64(0))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 0}, int64(-1))
 	f.Fuzz(func(t *testing.T, b []byte, end int64) {
@@ -94,7 +94,7 @@ func fuzzIndex(t *testing.T, b []byte, end int64) {
 	for _, inst := range slices.Sorted(maps.Keys(spans)) {
 		list = append(list, instanceSpan{inst, spans[inst]})
 	}
-	gotSpans, gotBlocks, err := decodeIndex(appendIndex(nil, list, blocks), end)
+	gotSpans, gotBlocks, err := decodeIndex(encodeIndex(list, blocks), end)
 	same := func(d, e block) bool {
 		return d.offset == e.offset && d.length == e.length && d.instance == e.instance && bytes.Equal(d.key, e.key) && d.rev == e.rev
 	}
@@ -133,7 +133,7 @@ func TestIndexNamesBlocksThatAreThereOneAfterTheOther(t *testing.T) {
 		"a huge length":      {[]block{one(8, 1<<62)}, 1 << 20},
 		"a wrong order":      {[]block{one(18, 10), one(8, 10)}, 28},
 	} {
-		_, _, err := decodeIndex(appendIndex(nil, nil, c.blocks), c.end)
+		_, _, err := decodeIndex(encodeIndex(nil, c.blocks), c.end)
 		if fault.CodeOf(err) != fault.Corruption {
 			t.Errorf("%s: error %v, want corruption", name, err)
 		}

@@ -3,6 +3,7 @@ package history
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -82,11 +83,11 @@ func tryWrite(s *Store, versions []placed) error {
 	w := s.Writer()
 	for _, v := range versions {
 		if err := w.Add(v.inst, v.Version); err != nil {
-			return fmt.Errorf("%w, abort: %v", err, w.Abort())
+			return errors.Join(err, w.Abort())
 		}
 	}
 	if err := w.Finish(); err != nil {
-		return fmt.Errorf("%w, abort: %v", err, w.Abort())
+		return errors.Join(err, w.Abort())
 	}
 	return nil
 }

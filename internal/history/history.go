@@ -19,6 +19,7 @@
 package history
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -109,8 +110,7 @@ func Open(fs env.FS, dir string, o Options) (*Store, error) {
 	for _, name := range names {
 		f, err := s.adopt(name)
 		if err != nil {
-			closeAll(files)
-			return nil, err
+			return nil, errors.Join(err, closeAll(files))
 		}
 		if f != nil {
 			files = append(files, f)

@@ -195,7 +195,7 @@ func (w *Writer) writeIndex() error {
 	for _, inst := range slices.Sorted(maps.Keys(w.spans)) {
 		spans = append(spans, instanceSpan{inst, w.spans[inst]})
 	}
-	index := appendIndex(nil, spans, w.blocks)
+	index := encodeIndex(spans, w.blocks)
 	sum := crc32.Checksum(index, castagnoli)
 	end := binary.LittleEndian.AppendUint64(index, uint64(w.at))
 	end = binary.LittleEndian.AppendUint32(end, uint32(len(index)))
