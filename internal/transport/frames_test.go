@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -52,6 +53,9 @@ func testDelivery(t *testing.T, streams bool) {
 			}
 			got++
 		}
+	}
+	for a.Stats().Peers[0].Messages < count { // counted once the write has returned
+		runtime.Gosched()
 	}
 	if s := a.Stats().Peers[0]; s.Messages != count || s.DroppedFull+s.DroppedDown+s.DroppedTooLarge != 0 || !s.Up || s.Version != "test" {
 		t.Fatalf("sender counts %+v", s)
