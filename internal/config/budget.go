@@ -43,6 +43,10 @@ type share struct {
 	into     *Size
 }
 
+// headroom is the part of Total, one in so many, that stays for what has no
+// share: goroutines, connections, metrics, and garbage that is not collected yet.
+const headroom = 6
+
 // deltaSealed is how many sealed deltas may wait for their flush.
 const deltaSealed = 3
 
@@ -74,7 +78,7 @@ func (c *Config) budget() (Budget, Problems) {
 	if rest < least {
 		return b, Problems{c.excess(b, least)}
 	}
-	divide(rest, shares)
+	divide(max(least, rest-b.Total/headroom), shares)
 	b.DeltaSeal = b.Delta / (deltaSealed + 1)
 	if c.Limits.MaxRequestBytesQueued != 0 {
 		b.Requests = c.Limits.MaxRequestBytesQueued

@@ -15,8 +15,11 @@ const (
 	flushSyncBytes = 4 << 20
 	// flushTime is what a flush takes when nothing is written meanwhile.
 	flushTime = 20 * time.Second
-	// flushLead is the part of the next delta at whose filling a flush is over.
-	flushLead = 0.75
+	// flushBehind is how many deltas may wait behind the one that is flushed
+	// before it is hurried; flushLead the part of that room at whose filling the
+	// flush is to be over.
+	flushBehind = 2
+	flushLead   = 0.4
 
 	flushPoll = 5 * time.Millisecond
 )
@@ -25,7 +28,7 @@ const (
 // flush costs as much as the writes it takes over, and in one piece it would
 // halve the throughput for seconds and put a hundred megabytes in front of the
 // raft log's in the disk's queue. It uses half of its time at most, and no
-// pauses at all once as much as a whole delta waits.
+// pauses at all once two whole deltas wait.
 type flushPace struct {
 	store  *mvcc.Store
 	engine interface{ Sync() error }
@@ -53,7 +56,7 @@ func (p *flushPace) between(ctx context.Context, at mvcc.FlushProgress) error {
 	}
 	done := float64(at.Written) / float64(max(1, at.Total))
 	rest := min(time.Since(p.worked), 4*flushPoll)
-	for p.later(at) < p.seal {
+	for p.later(at) < flushBehind*p.seal {
 		if err := system.Pause(ctx, rest); err != nil {
 			return err
 		}
@@ -72,6 +75,6 @@ func (p *flushPace) later(at mvcc.FlushProgress) int64 { return p.store.Bytes() 
 // due is the part of the flush that should be over, from 0 on.
 func (p *flushPace) due(at mvcc.FlushProgress, now time.Time) float64 {
 	byTime := float64(now.Sub(p.began)) / float64(flushTime)
-	room := flushLead * float64(max(1, p.seal-p.behind))
+	room := flushLead * float64(max(1, flushBehind*p.seal-p.behind))
 	return max(byTime, float64(p.later(at)-p.behind)/room)
 }

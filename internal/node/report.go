@@ -113,10 +113,11 @@ func tuneProcs(c *config.Config) {
 }
 
 // tuneMemory lets Go's collector know about the budget: it works harder when
-// the process comes near it than growth alone would make it.
+// the process comes near it than growth alone would make it. A small budget has
+// no room for garbage beside the least that its shares need.
 func tuneMemory(c *config.Config) {
 	total := int64(c.Budget().Total)
-	debug.SetMemoryLimit(total + total/4 + 32<<20)
+	debug.SetMemoryLimit(max(total-total/32, 192<<20))
 	if c.Profile == "edge" {
 		debug.SetGCPercent(50)
 	}
