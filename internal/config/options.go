@@ -97,7 +97,7 @@ var options = []option{
 		func(c *Config) value { return sizeValue{p: &c.Badger.ValueLogFileSize, min: MB, max: 2*GB - 1} }},
 	{"badger_config.sync_writes", false, "Only false: the raft log is what makes writes durable, before they are acknowledged.",
 		func(c *Config) value { return boolValue{&c.Badger.SyncWrites} }},
-	{"badger_config.num_compactors", 4, "Compactions at a time.",
+	{"badger_config.num_compactors", 4, "Compactions at a time; no more than the machine has CPUs unless it is given, at least 2.",
 		func(c *Config) value { return intValue{&c.Badger.NumCompactors, 2, 64} }},
 	{"badger_config.compression", "snappy", "Of tables.",
 		func(c *Config) value { return choiceValue{&c.Badger.Compression, []string{"none", "snappy", "zstd"}} }},

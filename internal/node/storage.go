@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"kvstore/internal/config"
@@ -63,7 +64,7 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 	if err != nil {
 		return nil, fmt.Errorf("raft log: %w", err)
 	}
-	s.engine, err = badger.Open(filepath.Join(dir, "badger"), badgerOptions(&c.Badger, logger.With("part", "badger")))
+	s.engine, err = badger.Open(filepath.Join(dir, "badger"), badgerOptions(c, logger.With("part", "badger")))
 	if err != nil {
 		return nil, fmt.Errorf("badger: %w", err)
 	}
@@ -122,7 +123,8 @@ func hostBounds(c *config.Config) bounds {
 	return b
 }
 
-func badgerOptions(b *config.Badger, logger *slog.Logger) badger.Options {
+func badgerOptions(c *config.Config, logger *slog.Logger) badger.Options {
+	b := &c.Badger
 	return badger.Options{
 		MemtableSize:        int64(b.MemtableSize),
 		BlockCacheSize:      int64(b.BlockCacheSize),
@@ -133,10 +135,21 @@ func badgerOptions(b *config.Badger, logger *slog.Logger) badger.Options {
 		ValueThreshold:      int64(b.ValueThreshold),
 		ValueLogFileSize:    int64(b.ValueLogFileSize),
 		SyncWrites:          b.SyncWrites,
-		NumCompactors:       b.NumCompactors,
+		NumCompactors:       compactors(c),
 		Compression:         b.Compression,
 		Logger:              logger,
 	}
+}
+
+// compactors keeps compactions from taking all CPUs of a small machine, unless
+// the configuration says how many there are: each is several goroutines, and
+// whoever serves a request waits behind them at every step.
+func compactors(c *config.Config) int {
+	n := c.Badger.NumCompactors
+	if c.Given("badger_config.num_compactors") {
+		return n
+	}
+	return min(n, max(2, runtime.NumCPU()))
 }
 
 // close closes what is open, the lock last.
