@@ -78,14 +78,14 @@ func TestReadsAskAQuorumOnly(t *testing.T) {
 	}
 }
 
-// Whoever is asked first and does not answer costs a read a few milliseconds,
-// once.
-func TestReadsAskOthersWhenAnswersAreLate(t *testing.T) {
+// unanswered is a read whose first heartbeat was lost, as are all to that node.
+func unanswered(t *testing.T) (c *cluster, n *node, answered func() bool) {
+	t.Helper()
 	a := &asked{by: make(map[keyspace.NodeID]int)}
-	c := newCluster(t, 3, 3)
+	c = newCluster(t, 3, 3)
 	c.write(testOp("k", "v"))
 	c.settle()
-	n := c.serving()
+	n = c.serving()
 	c.drop = a.drop
 	if !readNow(t, c, n)() {
 		t.Fatal("not answered")
@@ -93,10 +93,17 @@ func TestReadsAskOthersWhenAnswersAreLate(t *testing.T) {
 	for id := range a.by {
 		a.lose = id
 	}
-	answered := readNow(t, c, n)
+	answered = readNow(t, c, n)
 	if answered() {
 		t.Fatal("answered although the heartbeat was lost")
 	}
+	return c, n, answered
+}
+
+// Whoever is asked first and does not answer costs a read a few milliseconds,
+// once.
+func TestReadsAskOthersWhenAnswersAreLate(t *testing.T) {
+	c, n, answered := unanswered(t)
 	if due := n.host.beatsDue(); due <= 0 || due > beatPatience {
 		t.Fatalf("the loop waits %v for the others to be asked", due)
 	}
@@ -116,22 +123,7 @@ func TestReadsAskOthersWhenAnswersAreLate(t *testing.T) {
 
 // The heartbeats of a tick go to everybody, whatever waits.
 func TestTicksAskEverybody(t *testing.T) {
-	a := &asked{by: make(map[keyspace.NodeID]int)}
-	c := newCluster(t, 3, 3)
-	c.write(testOp("k", "v"))
-	c.settle()
-	n := c.serving()
-	c.drop = a.drop
-	if !readNow(t, c, n)() {
-		t.Fatal("not answered")
-	}
-	for id := range a.by {
-		a.lose = id
-	}
-	answered := readNow(t, c, n)
-	if answered() {
-		t.Fatal("answered although the heartbeat was lost")
-	}
+	_, n, answered := unanswered(t)
 	n.host.Tick()
 	if !answered() {
 		t.Fatal("not answered after a tick")
