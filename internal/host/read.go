@@ -119,18 +119,7 @@ func (h *Host) ReadIndex(ctx context.Context, id keyspace.GroupID, done func(Rea
 }
 
 func (h *Host) readIndex(ctx context.Context, id keyspace.GroupID, atLeast keyspace.Revision, done func(ReadPoint, error)) {
-	if h.Err() != nil {
-		done(ReadPoint{}, fault.New(fault.Unavailable, "this node's storage failed"))
-		return
-	}
-	if g := h.lookup(id); g == nil {
-		done(ReadPoint{}, errNotHosted(id))
-		return
-	}
-	w := &readWaiter{group: id, done: done, deadline: h.deadline(ctx), atLeast: atLeast}
-	if !h.inbox.put(func(m *mail) { m.reads = append(m.reads, w) }) {
-		done(ReadPoint{}, errStopped())
-	}
+	h.ask([]readWaiter{{group: id, done: done, deadline: h.deadline(ctx), atLeast: atLeast}})
 }
 
 // Read asks for a linearizable ReadPoint of a group hosted here.
@@ -145,31 +134,37 @@ type Read struct {
 // ReadIndexAll is ReadIndex for several groups. The loop takes them together,
 // so that what it asks of a peer for all of them leaves in one frame.
 func (h *Host) ReadIndexAll(reads []Read) {
-	failed := h.Err() != nil
 	all := make([]readWaiter, 0, len(reads))
 	for i := range reads {
-		switch r := &reads[i]; {
+		all = append(all, readWaiter{group: reads[i].Group, done: reads[i].Done, deadline: reads[i].Deadline})
+	}
+	h.ask(all)
+}
+
+// ask hands the loop those that it can serve and answers the others. It keeps
+// the waiters.
+func (h *Host) ask(all []readWaiter) {
+	failed := h.Err() != nil
+	asked := all[:0]
+	for _, w := range all {
+		switch {
 		case failed:
-			r.Done(ReadPoint{}, fault.New(fault.Unavailable, "this node's storage failed"))
-		case h.lookup(r.Group) == nil:
-			r.Done(ReadPoint{}, errNotHosted(r.Group))
+			w.done(ReadPoint{}, fault.New(fault.Unavailable, "this node's storage failed"))
+		case h.lookup(w.group) == nil:
+			w.done(ReadPoint{}, errNotHosted(w.group))
 		default:
-			all = append(all, readWaiter{group: r.Group, done: r.Done, deadline: r.Deadline})
+			asked = append(asked, w)
 		}
 	}
-	if len(all) == 0 {
-		return
-	}
-	taken := h.inbox.put(func(m *mail) {
-		for i := range all {
-			m.reads = append(m.reads, &all[i])
+	if len(asked) == 0 || h.inbox.put(func(m *mail) {
+		for i := range asked {
+			m.reads = append(m.reads, &asked[i])
 		}
-	})
-	if taken {
+	}) {
 		return
 	}
-	for i := range all {
-		all[i].done(ReadPoint{}, errStopped())
+	for i := range asked {
+		asked[i].done(ReadPoint{}, errStopped())
 	}
 }
 
