@@ -71,7 +71,7 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 	s.history, err = history.Open(osfs.New(dir), "history", history.Options{ReserveBytes: 2 * reserveBytes,
 		Logger: logger.With("part", "history")})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}
 	if err := syncDirs(dir); err != nil {
 		return nil, err
