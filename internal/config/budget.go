@@ -79,13 +79,19 @@ func (c *Config) budget() (Budget, Problems) {
 		return b, Problems{c.excess(b, least)}
 	}
 	divide(max(least, rest-b.Total/headroom), shares)
-	b.DeltaSeal = b.Delta / (deltaSealed + 1)
+	b.DeltaSeal = min(b.Delta/(deltaSealed+1), c.deltaFill())
 	if c.Limits.MaxRequestBytesQueued != 0 {
 		b.Requests = c.Limits.MaxRequestBytesQueued
 	}
 	b.Proposals = b.Requests / 2
 	return b, nil
 }
+
+// deltaFill is the size of a delta whose keys and values fill a memtable; the
+// other fifth is what the delta needs for itself. A memtable that takes at least
+// one whole delta covers all keys that are written to, and Badger merges level 0
+// down in one go only where its tables overlap.
+func (c *Config) deltaFill() Size { return c.Badger.MemtableSize * 5 / 4 }
 
 func leastOf(shares []share) Size {
 	var sum Size
@@ -140,13 +146,23 @@ func (c *Config) deriveBudget() Problems {
 	return problems
 }
 
-// deriveMemtables gives memtables about a sixth of the budget.
+// smallBudget is what S3.14's memtables are too large for.
+const smallBudget = 2 * GB
+
+// deriveMemtables gives memtables a sixteenth of a small budget. They are what
+// Badger's other needs follow: building a table takes two to four times its size,
+// and Badger keeps up to a dozen such buffers. Level 0 gets more tables instead,
+// so that its bytes, and with them how often an entry is written again, stay
+// about the same.
 func (c *Config) deriveMemtables(total Size) {
-	if !c.Given("badger_config.num_memtables") && total < GB {
+	if total < smallBudget && !c.Given("badger_config.num_memtables") {
 		c.derived("badger_config.num_memtables", func() { c.Badger.NumMemtables = 2 })
 	}
+	if total < smallBudget && !c.Given("badger_config.num_level_zero_tables") {
+		c.derived("badger_config.num_level_zero_tables", func() { c.Badger.NumLevelZeroTables = 10 })
+	}
 	if !c.Given("badger_config.memtable_size") {
-		fit := total / 6 / Size(c.Badger.NumMemtables) / MB * MB
+		fit := total / 32 / MB * MB
 		c.derived("badger_config.memtable_size", func() { c.Badger.MemtableSize = min(64*MB, max(4*MB, fit)) })
 	}
 	if c.Profile == "edge" {

@@ -44,6 +44,9 @@ func TestBudgetIsKept(t *testing.T) {
 		if b := c.Budget(); b.sum() > b.Total {
 			t.Fatalf("%+v adds up to %s", b, b.sum())
 		}
+		if fill := c.Budget().DeltaSeal * 4 / 5; fill > c.Badger.MemtableSize {
+			t.Fatalf("a delta's keys and values take %s, a memtable %s", fill, c.Badger.MemtableSize)
+		}
 		if c.Given("badger_config.block_cache_size") && c.Badger.BlockCacheSize != before {
 			t.Fatalf("an explicit value was changed from %s to %s", before, c.Badger.BlockCacheSize)
 		}
@@ -58,5 +61,30 @@ badger_config: {memtable_size: 64MB, num_memtables: 5, block_cache_size: 256MB, 
 `)})
 	if len(p) != 1 || p[0].Key != "memory_budget" || !strings.Contains(p[0].Message, "704MB") {
 		t.Errorf("got %v", p)
+	}
+}
+
+// TestSmallBudgetHasSmallMemtables: what Badger needs to build tables follows the
+// size of memtables, and level 0 keeps its bytes.
+func TestSmallBudgetHasSmallMemtables(t *testing.T) {
+	for _, test := range []struct {
+		budget Size
+		given  string
+		want   Badger
+	}{
+		{2 * GB, "", Badger{MemtableSize: 64 * MB, NumMemtables: 5, NumLevelZeroTables: 5}},
+		{GB, "", Badger{MemtableSize: 32 * MB, NumMemtables: 2, NumLevelZeroTables: 10}},
+		{96 * MB, "", Badger{MemtableSize: 4 * MB, NumMemtables: 2, NumLevelZeroTables: 10}},
+		{GB, "badger_config: {memtable_size: 16MB, num_memtables: 3, num_level_zero_tables: 7}",
+			Badger{MemtableSize: 16 * MB, NumMemtables: 3, NumLevelZeroTables: 7}},
+	} {
+		c, err := Load(Sources{File: mustFile(t, "memory_budget: "+test.budget.String()+"\n"+test.given)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := Badger{MemtableSize: c.Badger.MemtableSize, NumMemtables: c.Badger.NumMemtables, NumLevelZeroTables: c.Badger.NumLevelZeroTables}
+		if got != test.want {
+			t.Errorf("%s %s: %+v, want %+v", test.budget, test.given, got, test.want)
+		}
 	}
 }

@@ -3,7 +3,11 @@ package badger
 import (
 	"context"
 	"encoding/binary"
+	"expvar"
 	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -143,4 +147,67 @@ func BenchmarkWrite(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkLoad writes new keys in random order, as flushes do: in batches of a
+// memtable, sorted. It reports how many bytes Badger wrote to tables for each byte
+// of keys and values, until no compaction was due any more, and what that took of
+// memory.
+func BenchmarkLoad(b *testing.B) {
+	o := benchOptions()
+	o.MemtableSize, o.NumMemtables, o.NumLevelZeroTables = 16<<20, 2, 5
+	b.ReportAllocs()
+	for b.Loop() {
+		e, err := open(b.TempDir(), o, time.Hour)
+		if err != nil {
+			b.Fatal(err)
+		}
+		before, bytes := tableBytes(b), loadRandom(b, e, 1_000_000, 256)
+		for e.db.Levels()[0].NumTables >= o.NumLevelZeroTables || compacting(b) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		b.ReportMetric(float64(tableBytes(b)-before)/float64(bytes), "written/byte")
+		if err := e.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// loadRandom returns the bytes of keys and values.
+func loadRandom(tb testing.TB, e *Engine, keys, size int) (bytes int64) {
+	tb.Helper()
+	random := make([]byte, size+64<<10) // does not compress
+	for i := range random {
+		random[i] = byte(rand.Uint32())
+	}
+	perDelta := int(e.options.MemtableSize) / (size + 50)
+	var writes []engine.Write
+	for i, k := range rand.New(rand.NewPCG(1, 2)).Perm(keys) {
+		writes = append(writes, engine.Write{Key: benchKey(k), Revision: keyspace.Revision(i + 1), Value: random[k%(64<<10):][:size]})
+		bytes += int64(len(writes[len(writes)-1].Key) + size)
+		if len(writes) < perDelta && i < keys-1 {
+			continue
+		}
+		slices.SortFunc(writes, func(v, w engine.Write) int { return strings.Compare(string(v.Key), string(w.Key)) })
+		if err := e.Write(context.Background(), writes); err != nil {
+			tb.Fatal(err)
+		}
+		writes = writes[:0]
+	}
+	return bytes
+}
+
+// tableBytes is what Badger wrote to tables in this process.
+func tableBytes(tb testing.TB) (sum int64) {
+	tb.Helper()
+	sum = expvar.Get("badger_write_bytes_l0").(*expvar.Int).Value()
+	expvar.Get("badger_write_bytes_compaction").(*expvar.Map).Do(func(level expvar.KeyValue) {
+		sum += level.Value.(*expvar.Int).Value()
+	})
+	return sum
+}
+
+func compacting(tb testing.TB) bool {
+	tb.Helper()
+	return expvar.Get("badger_compaction_current_num_lsm").(*expvar.Int).Value() > 0
 }

@@ -15,6 +15,24 @@ var compressions = map[string]badgeroptions.CompressionType{
 	CompressionZstd:   badgeroptions.ZSTD,
 }
 
+// Level 0 goes to the base level as a whole, whatever the size of that is.
+// Badger's own base level, 10 MB under a level 0 of several hundred, is overfull
+// after each compaction and goes on to the next level at once, and from there to
+// the next: compactions follow each other without a pause. A base level of three
+// times level 0 takes part of the load before it goes on. It also saves memory:
+// Badger builds up to a dozen tables at a time in memory, and a table is twice as
+// large with each level below the base.
+const (
+	baseLevelFactor = 3
+	// stallFactor leaves level 0 room to grow while a compaction of it and the
+	// base level goes on.
+	stallFactor = 6
+)
+
+func (o *Options) baseLevelSize() int64 {
+	return baseLevelFactor * int64(o.NumLevelZeroTables) * o.MemtableSize
+}
+
 // badgerOptions translates o, which is valid.
 func badgerOptions(dir string, o Options) badgerdb.Options {
 	b := badgerdb.DefaultOptions(dir)
@@ -23,7 +41,8 @@ func badgerOptions(dir string, o Options) badgerdb.Options {
 	b.IndexCacheSize = o.IndexCacheSize
 	b.NumMemtables = o.NumMemtables
 	b.NumLevelZeroTables = o.NumLevelZeroTables
-	b.NumLevelZeroTablesStall = max(b.NumLevelZeroTablesStall, 3*o.NumLevelZeroTables)
+	b.NumLevelZeroTablesStall = max(b.NumLevelZeroTablesStall, stallFactor*o.NumLevelZeroTables)
+	b.BaseLevelSize = o.baseLevelSize()
 	b.LevelSizeMultiplier = o.LevelSizeMultiplier
 	b.ValueThreshold = o.ValueThreshold
 	b.ValueLogFileSize = o.ValueLogFileSize

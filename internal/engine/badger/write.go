@@ -85,7 +85,15 @@ func (e *Engine) admit(writes []engine.Write) error {
 }
 
 // reserve is what Badger may need at once beside the writes themselves: the
-// log and the table of every memtable, and the output of a compaction.
+// log and the table of every memtable, and the output of a compaction, the
+// largest of which is that of level 0 into the base level. Its input is removed
+// after it.
 func (e *Engine) reserve() int64 {
-	return e.options.MemtableSize * int64(e.options.NumMemtables+2)
+	need := e.options.MemtableSize * int64(e.options.NumMemtables+2)
+	for _, level := range e.db.Levels() {
+		if level.Level == 0 || level.IsBaseLevel {
+			need += level.Size
+		}
+	}
+	return need
 }
