@@ -67,8 +67,9 @@ func (c *Config) budget() (Budget, Problems) {
 	b.Memtables = c.Badger.MemtableSize * Size(c.Badger.NumMemtables)
 	b.BlockCache, b.IndexCache = c.Badger.BlockCacheSize, c.Badger.IndexCacheSize
 	rest := b.Total - b.Memtables - b.BlockCache - b.IndexCache
+	mostDelta := min(512*MB, (deltaSealed+1)*c.deltaFill())
 	shares := []share{
-		{8, 6 * MB, 512 * MB, &b.Delta},
+		{8, min(6*MB, mostDelta), mostDelta, &b.Delta},
 		{2, 2 * MB, 1 * GB, &b.Records},
 		{4, 4 * MB, 512 * MB, &b.RaftCache},
 		{2, max(leastRequests, c.Limits.MaxRequestBytesQueued), 512 * MB, &b.Requests},
@@ -79,7 +80,7 @@ func (c *Config) budget() (Budget, Problems) {
 		return b, Problems{c.excess(b, least)}
 	}
 	divide(max(least, rest-b.Total/headroom), shares)
-	b.DeltaSeal = min(b.Delta/(deltaSealed+1), c.deltaFill())
+	b.DeltaSeal = b.Delta / (deltaSealed + 1)
 	if c.Limits.MaxRequestBytesQueued != 0 {
 		b.Requests = c.Limits.MaxRequestBytesQueued
 	}
@@ -149,7 +150,8 @@ func (c *Config) deriveBudget() Problems {
 // smallBudget is what S3.14's memtables are too large for.
 const smallBudget = 2 * GB
 
-// deriveMemtables gives memtables a sixteenth of a small budget. They are what
+// deriveMemtables gives memtables a sixteenth of a small budget, and never more
+// than a sixth, however many there are. They are what
 // Badger's other needs follow: building a table takes two to four times its size,
 // and Badger keeps up to a dozen such buffers. Level 0 gets more tables instead,
 // so that its bytes, and with them how often an entry is written again, stay
@@ -162,7 +164,7 @@ func (c *Config) deriveMemtables(total Size) {
 		c.derived("badger_config.num_level_zero_tables", func() { c.Badger.NumLevelZeroTables = 10 })
 	}
 	if !c.Given("badger_config.memtable_size") {
-		fit := total / 32 / MB * MB
+		fit := min(total/32, total/6/Size(c.Badger.NumMemtables)) / MB * MB
 		c.derived("badger_config.memtable_size", func() { c.Badger.MemtableSize = min(64*MB, max(4*MB, fit)) })
 	}
 	if c.Profile == "edge" {

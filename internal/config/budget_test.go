@@ -34,9 +34,13 @@ func TestBudgetIsKept(t *testing.T) {
 			c.Badger.BlockCacheSize = Size(rapid.Int64Range(0, int64(GB)).Draw(t, "cache"))
 			c.sources["badger_config.block_cache_size"] = "file"
 		}
+		if rapid.Bool().Draw(t, "memtables") {
+			c.Badger.MemtableSize = Size(rapid.Int64Range(int64(MB), int64(64*MB)).Draw(t, "memtable"))
+			c.sources["badger_config.memtable_size"] = "file"
+		}
 		before := c.Badger.BlockCacheSize
 		if problems := c.deriveBudget(); problems != nil {
-			if !c.Given("badger_config.block_cache_size") {
+			if !c.Given("badger_config.block_cache_size") && !c.Given("badger_config.memtable_size") {
 				t.Fatalf("derived values do not fit %s: %v", c.MemoryBudget, problems)
 			}
 			return
@@ -77,6 +81,7 @@ func TestSmallBudgetHasSmallMemtables(t *testing.T) {
 		{96 * MB, "", Badger{MemtableSize: 4 * MB, NumMemtables: 2, NumLevelZeroTables: 10}},
 		{GB, "badger_config: {memtable_size: 16MB, num_memtables: 3, num_level_zero_tables: 7}",
 			Badger{MemtableSize: 16 * MB, NumMemtables: 3, NumLevelZeroTables: 7}},
+		{2 * GB, "badger_config: {num_memtables: 64}", Badger{MemtableSize: 5 * MB, NumMemtables: 64, NumLevelZeroTables: 5}},
 	} {
 		c, err := Load(Sources{File: mustFile(t, "memory_budget: "+test.budget.String()+"\n"+test.given)})
 		if err != nil {

@@ -1,13 +1,13 @@
 package badger
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"expvar"
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -161,16 +161,16 @@ func BenchmarkLoad(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		before, bytes := tableBytes(b), loadRandom(b, e, 1_000_000, 256)
+		before, size := tableBytes(b), loadRandom(b, e, 1_000_000, 256)
 		if err := e.Close(); err != nil { // ends merges that have begun
 			b.Fatal(err)
 		}
-		b.ReportMetric(float64(tableBytes(b)-before)/float64(bytes), "written/byte")
+		b.ReportMetric(float64(tableBytes(b)-before)/float64(size), "written/byte")
 	}
 }
 
 // loadRandom returns the bytes of keys and values.
-func loadRandom(tb testing.TB, e *Engine, keys, size int) (bytes int64) {
+func loadRandom(tb testing.TB, e *Engine, keys, size int) (sum int64) {
 	tb.Helper()
 	random := make([]byte, size+64<<10) // does not compress
 	for i := range random {
@@ -180,17 +180,17 @@ func loadRandom(tb testing.TB, e *Engine, keys, size int) (bytes int64) {
 	var writes []engine.Write
 	for i, k := range rand.New(rand.NewPCG(1, 2)).Perm(keys) {
 		writes = append(writes, engine.Write{Key: benchKey(k), Revision: keyspace.Revision(i + 1), Value: random[k%(64<<10):][:size]})
-		bytes += int64(len(writes[len(writes)-1].Key) + size)
+		sum += int64(len(writes[len(writes)-1].Key) + size)
 		if len(writes) < perDelta && i < keys-1 {
 			continue
 		}
-		slices.SortFunc(writes, func(v, w engine.Write) int { return strings.Compare(string(v.Key), string(w.Key)) })
+		slices.SortFunc(writes, func(v, w engine.Write) int { return bytes.Compare(v.Key, w.Key) })
 		if err := e.Write(context.Background(), writes); err != nil {
 			tb.Fatal(err)
 		}
 		writes = writes[:0]
 	}
-	return bytes
+	return sum
 }
 
 // tableBytes is what Badger wrote to tables in this process.
