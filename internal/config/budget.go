@@ -144,11 +144,24 @@ func (c *Config) deriveBudget() Problems {
 	c.deriveMemtables(total)
 	c.deriveCaches(total)
 	_, problems := c.budget()
+	if most := c.Badger.MemtableSize / valuesOfMemtable; c.Badger.ValueThreshold > most {
+		problems = append(problems, Problem{
+			Key:     "badger_config.value_threshold",
+			Value:   c.Badger.ValueThreshold.String(),
+			Source:  c.Source("badger_config.value_threshold"),
+			Message: "is more than a tenth of memtable_size " + c.Badger.MemtableSize.String(),
+			Allowed: "at most " + most.String() + ", or a larger memtable_size",
+		})
+	}
 	return problems
 }
 
 // smallBudget is what S3.14's memtables are too large for.
 const smallBudget = 2 * GB
+
+// valuesOfMemtable is how many values of value_threshold a memtable holds at least:
+// Badger takes no value larger than its batches, which are 15 % of a memtable.
+const valuesOfMemtable = 10
 
 // deriveMemtables gives memtables a sixteenth of a small budget, and never more
 // than a sixth, however many there are. They are what
@@ -165,7 +178,9 @@ func (c *Config) deriveMemtables(total Size) {
 	}
 	if !c.Given("badger_config.memtable_size") {
 		fit := min(total/32, total/6/Size(c.Badger.NumMemtables)) / MB * MB
-		c.derived("badger_config.memtable_size", func() { c.Badger.MemtableSize = min(64*MB, max(4*MB, fit)) })
+		c.derived("badger_config.memtable_size", func() {
+			c.Badger.MemtableSize = max(min(64*MB, max(4*MB, fit)), valuesOfMemtable*c.Badger.ValueThreshold)
+		})
 	}
 	if c.Profile == "edge" {
 		if !c.Given("badger_config.num_compactors") {

@@ -81,6 +81,7 @@ func TestSmallBudgetHasSmallMemtables(t *testing.T) {
 		{96 * MB, "", Badger{MemtableSize: 4 * MB, NumMemtables: 2, NumLevelZeroTables: 10}},
 		{GB, "badger_config: {memtable_size: 16MB, num_memtables: 3, num_level_zero_tables: 7}",
 			Badger{MemtableSize: 16 * MB, NumMemtables: 3, NumLevelZeroTables: 7}},
+		{128 * MB, "badger_config: {value_threshold: 1MB}", Badger{MemtableSize: 10 * MB, NumMemtables: 2, NumLevelZeroTables: 10}},
 		{2 * GB, "badger_config: {num_memtables: 64}", Badger{MemtableSize: 5 * MB, NumMemtables: 64, NumLevelZeroTables: 5}},
 	} {
 		c, err := Load(Sources{File: mustFile(t, "memory_budget: "+test.budget.String()+"\n"+test.given)})
@@ -91,5 +92,14 @@ func TestSmallBudgetHasSmallMemtables(t *testing.T) {
 		if got != test.want {
 			t.Errorf("%s %s: %+v, want %+v", test.budget, test.given, got, test.want)
 		}
+	}
+}
+
+// TestValueThresholdFitsAMemtable: what Badger would refuse when it opens is a
+// problem of the configuration.
+func TestValueThresholdFitsAMemtable(t *testing.T) {
+	p := loadProblems(t, Sources{File: mustFile(t, "badger_config: {memtable_size: 4MB, value_threshold: 1MB}")})
+	if len(p) != 1 || p[0].Key != "badger_config.value_threshold" || !strings.Contains(p[0].Message, "4MB") {
+		t.Errorf("got %v", p)
 	}
 }

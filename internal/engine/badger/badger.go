@@ -52,7 +52,11 @@ var _ engine.Engine = (*Engine)(nil)
 // time. A store that Badger cannot open is fault.Corruption. It starts the
 // maintenance goroutine, which Close ends.
 func Open(dir string, o Options) (engine.Engine, error) {
-	return open(dir, o, maintenanceInterval)
+	e, err := open(dir, o, maintenanceInterval)
+	if err != nil {
+		return nil, err // an Engine that is nil, not one that holds a nil pointer
+	}
+	return e, nil
 }
 
 func open(dir string, o Options, maintenance time.Duration) (*Engine, error) {

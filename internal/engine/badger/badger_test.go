@@ -62,7 +62,7 @@ func TestOptionsReportsAllProblems(t *testing.T) {
 	if !ok || len(joined.Unwrap()) != 4 { // the threshold exceeds the tiny memtable too
 		t.Fatalf("got %v, want four problems", err)
 	}
-	if _, err := Open(t.TempDir(), o); err == nil {
-		t.Fatal("opened with bad options")
+	if e, err := Open(t.TempDir(), o); err == nil || e != nil {
+		t.Fatalf("opened %v with bad options, error %v", e, err)
 	}
 }
