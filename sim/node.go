@@ -8,11 +8,11 @@ import (
 	"kvstore/internal/engine/mem"
 	"kvstore/internal/env/simfs"
 	"kvstore/internal/format"
-	versions "kvstore/internal/history"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/mvcc"
 	"kvstore/internal/raftlog"
+	"kvstore/internal/sstable"
 )
 
 // node is one machine: a disk, an engine, a clock and, while it is up, a host.
@@ -60,12 +60,18 @@ func (n *node) boot(first bool) {
 	}
 	n.log = log
 	life := n.life
-	past, err := versions.Open(n.disk, "history", versions.Options{})
+	past, err := sstable.OpenHistory(n.disk, "history", sstable.Options{})
 	if err != nil {
 		n.w.problem("node %d: opening the history: %v", n.index, err)
 		return
 	}
-	store := mvcc.New(n.engine, mvcc.Options{SealBytes: 8 << 10, MaxSealed: 4, History: past, RecordBytes: 64 << 10})
+	runs, err := sstable.OpenRuns(n.disk, "runs", sstable.Options{})
+	if err != nil {
+		n.w.problem("node %d: opening the runs: %v", n.index, err)
+		return
+	}
+	store := mvcc.New(n.engine, mvcc.Options{SealBytes: 8 << 10, MaxSealed: 4, History: past, Runs: runs, MergeRuns: 3, SmallBytes: 1500, MoveBytes: 3 << 10,
+		ApartBytes: 200, RecordBytes: 64 << 10})
 	h, err := host.New(host.Options{Node: n.id(), ClusterID: "sim", Log: log, Store: store, Engine: n.engine,
 		Out: &outbound{n: n, life: life}, Snapshots: n, Clock: n, Rand: n.w.rng, Window: time.Minute,
 		MaxEntryOps: 8, ChunkBytes: 256, MaxUncommittedBytes: n.w.uncommitted(), LogBytes: n.w.logBytes(), LogTail: 50, Hooks: n.hooks(), Bugs: n.w.cfg.Bugs,
@@ -110,6 +116,8 @@ func (n *node) hooks() host.Hooks {
 			}
 		},
 		Flush: func(time.Duration, int64) { n.w.stats.Flushes++ },
+		Merge: func(time.Duration, int64) { n.w.stats.Merges++ },
+		Move:  func(time.Duration, int64) { n.w.stats.Moves++ },
 	}
 }
 

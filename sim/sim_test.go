@@ -36,6 +36,9 @@ func TestSeeds(t *testing.T) {
 		})
 	}
 	mustDecide(t, total.Undecided, *seeds)
+	if total.Merges == 0 || total.Moves == 0 {
+		t.Errorf("%d merges and %d moves of runs", total.Merges, total.Moves)
+	}
 	t.Logf("coverage of %d seeds: %s", *seeds, total)
 }
 

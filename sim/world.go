@@ -57,12 +57,12 @@ type World struct {
 
 // Coverage counts what a run did.
 type Coverage struct {
-	Operations, Acknowledged, Unknown, Failed int
-	Reads, FollowerReads, Batches, Large      int
-	Crashes, Partitions, Pauses, ClockJumps   int
-	Wipes, Snapshots, Elections, Flushes      int
-	FullDisks, Damaged, Rebuilt               int
-	Messages, Lost, Duplicated                int
+	Operations, Acknowledged, Unknown, Failed           int
+	Reads, FollowerReads, Batches, Large                int
+	Crashes, Partitions, Pauses, ClockJumps             int
+	Wipes, Snapshots, Elections, Flushes, Merges, Moves int
+	FullDisks, Damaged, Rebuilt                         int
+	Messages, Lost, Duplicated                          int
 	// Undecided counts histories that the checker could not judge in its time.
 	Undecided int
 	Trace     uint64
@@ -213,6 +213,8 @@ func (c *Coverage) add(o Coverage) {
 	c.Snapshots += o.Snapshots
 	c.Elections += o.Elections
 	c.Flushes += o.Flushes
+	c.Merges += o.Merges
+	c.Moves += o.Moves
 	c.Messages += o.Messages
 	c.Lost += o.Lost
 	c.FullDisks += o.FullDisks
@@ -224,7 +226,7 @@ func (c *Coverage) add(o Coverage) {
 
 func (c Coverage) String() string {
 	return fmt.Sprintf("%d operations (%d acknowledged, %d unknown, %d not executed, %d reads of which %d on followers, %d pairs, %d large values), "+
-		"%d crashes, %d partitions, %d pauses, %d clock jumps, %d wiped nodes, %d full disks, %d damaged logs (%d replicas rebuilt), %d snapshots, %d elections, %d flushes, %d frames (%d lost, %d doubled), %d histories undecided",
+		"%d crashes, %d partitions, %d pauses, %d clock jumps, %d wiped nodes, %d full disks, %d damaged logs (%d replicas rebuilt), %d snapshots, %d elections, %d flushes, %d merges, %d moves, %d frames (%d lost, %d doubled), %d histories undecided",
 		c.Operations, c.Acknowledged, c.Unknown, c.Failed, c.Reads, c.FollowerReads, c.Batches, c.Large,
-		c.Crashes, c.Partitions, c.Pauses, c.ClockJumps, c.Wipes, c.FullDisks, c.Damaged, c.Rebuilt, c.Snapshots, c.Elections, c.Flushes, c.Messages, c.Lost, c.Duplicated, c.Undecided)
+		c.Crashes, c.Partitions, c.Pauses, c.ClockJumps, c.Wipes, c.FullDisks, c.Damaged, c.Rebuilt, c.Snapshots, c.Elections, c.Flushes, c.Merges, c.Moves, c.Messages, c.Lost, c.Duplicated, c.Undecided)
 }

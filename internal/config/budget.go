@@ -47,6 +47,9 @@ type share struct {
 // share: goroutines, connections, metrics, and garbage that is not collected yet.
 const headroom = 6
 
+// deltaPart is the part of Total, one in so many, that deltas take at most.
+const deltaPart = 6
+
 // deltaSealed is how many sealed deltas may wait for their flush.
 const deltaSealed = 3
 
@@ -67,9 +70,9 @@ func (c *Config) budget() (Budget, Problems) {
 	b.Memtables = c.Badger.MemtableSize * Size(c.Badger.NumMemtables)
 	b.BlockCache, b.IndexCache = c.Badger.BlockCacheSize, c.Badger.IndexCacheSize
 	rest := b.Total - b.Memtables - b.BlockCache - b.IndexCache
-	mostDelta := min(512*MB, (deltaSealed+1)*c.deltaFill())
+	mostDelta := max(6*MB, min(512*MB, b.Total/deltaPart))
 	shares := []share{
-		{8, min(6*MB, mostDelta), mostDelta, &b.Delta},
+		{8, 6 * MB, mostDelta, &b.Delta},
 		{2, 2 * MB, 1 * GB, &b.Records},
 		{4, 4 * MB, 512 * MB, &b.RaftCache},
 		{2, max(leastRequests, c.Limits.MaxRequestBytesQueued), 512 * MB, &b.Requests},
@@ -87,12 +90,6 @@ func (c *Config) budget() (Budget, Problems) {
 	b.Proposals = b.Requests / 2
 	return b, nil
 }
-
-// deltaFill is the size of a delta whose keys and values fill a memtable; the
-// other fifth is what the delta needs for itself. A memtable that takes at least
-// one whole delta covers all keys that are written to, and Badger merges level 0
-// down in one go only where its tables overlap.
-func (c *Config) deltaFill() Size { return c.Badger.MemtableSize * 5 / 4 }
 
 func leastOf(shares []share) Size {
 	var sum Size
@@ -163,21 +160,21 @@ const smallBudget = 2 * GB
 // Badger takes no value larger than its batches, which are 15 % of a memtable.
 const valuesOfMemtable = 10
 
-// deriveMemtables gives memtables a sixteenth of a small budget, and never more
-// than a sixth, however many there are. They are what
-// Badger's other needs follow: building a table takes two to four times its size,
-// and Badger keeps up to a dozen such buffers. Level 0 gets more tables instead,
-// so that its bytes, and with them how often an entry is written again, stay
-// about the same.
+// deriveMemtables gives a memtable a 128th of a small budget, and all never more
+// than a sixth, however many there are. They are what Badger's other needs
+// follow: building a table takes two to four times its size, and Badger keeps up
+// to a dozen such buffers. Runs come in order, so a small memtable is a narrow
+// range of keys and is merged down in a small piece.
 func (c *Config) deriveMemtables(total Size) {
-	if total < smallBudget && !c.Given("badger_config.num_memtables") {
+	small := total < smallBudget
+	if small && !c.Given("badger_config.num_memtables") {
 		c.derived("badger_config.num_memtables", func() { c.Badger.NumMemtables = 2 })
 	}
-	if total < smallBudget && !c.Given("badger_config.num_level_zero_tables") {
-		c.derived("badger_config.num_level_zero_tables", func() { c.Badger.NumLevelZeroTables = 10 })
-	}
 	if !c.Given("badger_config.memtable_size") {
-		fit := min(total/32, total/6/Size(c.Badger.NumMemtables)) / MB * MB
+		fit := total / 6 / Size(c.Badger.NumMemtables) / MB * MB
+		if small {
+			fit = min(fit, total/128/MB*MB)
+		}
 		c.derived("badger_config.memtable_size", func() {
 			c.Badger.MemtableSize = max(min(64*MB, max(4*MB, fit)), valuesOfMemtable*c.Badger.ValueThreshold)
 		})

@@ -48,9 +48,6 @@ func TestBudgetIsKept(t *testing.T) {
 		if b := c.Budget(); b.sum() > b.Total {
 			t.Fatalf("%+v adds up to %s", b, b.sum())
 		}
-		if fill := c.Budget().DeltaSeal * 4 / 5; fill > c.Badger.MemtableSize {
-			t.Fatalf("a delta's keys and values take %s, a memtable %s", fill, c.Badger.MemtableSize)
-		}
 		if c.Given("badger_config.block_cache_size") && c.Badger.BlockCacheSize != before {
 			t.Fatalf("an explicit value was changed from %s to %s", before, c.Badger.BlockCacheSize)
 		}
@@ -68,8 +65,8 @@ badger_config: {memtable_size: 64MB, num_memtables: 5, block_cache_size: 256MB, 
 	}
 }
 
-// TestSmallBudgetHasSmallMemtables: what Badger needs to build tables follows the
-// size of memtables, and level 0 keeps its bytes.
+// TestSmallBudgetHasSmallMemtables: what Badger needs to build tables, and the
+// size of a piece that it merges, follow the size of memtables.
 func TestSmallBudgetHasSmallMemtables(t *testing.T) {
 	for _, test := range []struct {
 		budget Size
@@ -77,11 +74,11 @@ func TestSmallBudgetHasSmallMemtables(t *testing.T) {
 		want   Badger
 	}{
 		{2 * GB, "", Badger{MemtableSize: 64 * MB, NumMemtables: 5, NumLevelZeroTables: 5}},
-		{GB, "", Badger{MemtableSize: 32 * MB, NumMemtables: 2, NumLevelZeroTables: 10}},
-		{96 * MB, "", Badger{MemtableSize: 4 * MB, NumMemtables: 2, NumLevelZeroTables: 10}},
+		{GB, "", Badger{MemtableSize: 8 * MB, NumMemtables: 2, NumLevelZeroTables: 5}},
+		{96 * MB, "", Badger{MemtableSize: 4 * MB, NumMemtables: 2, NumLevelZeroTables: 5}},
 		{GB, "badger_config: {memtable_size: 16MB, num_memtables: 3, num_level_zero_tables: 7}",
 			Badger{MemtableSize: 16 * MB, NumMemtables: 3, NumLevelZeroTables: 7}},
-		{128 * MB, "badger_config: {value_threshold: 1MB}", Badger{MemtableSize: 10 * MB, NumMemtables: 2, NumLevelZeroTables: 10}},
+		{128 * MB, "badger_config: {value_threshold: 1MB}", Badger{MemtableSize: 10 * MB, NumMemtables: 2, NumLevelZeroTables: 5}},
 		{2 * GB, "badger_config: {num_memtables: 64}", Badger{MemtableSize: 5 * MB, NumMemtables: 64, NumLevelZeroTables: 5}},
 	} {
 		c, err := Load(Sources{File: mustFile(t, "memory_budget: "+test.budget.String()+"\n"+test.given)})

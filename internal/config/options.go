@@ -79,7 +79,7 @@ var options = []option{
 	{"tls.cipher_suites", []string{"TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"}, "Validated and reported. Go negotiates among all TLS 1.3 suites, which are all AEAD.",
 		func(c *Config) value { return listValue{&c.TLS.CipherSuites, "AEAD suites"} }},
 
-	{"badger_config.memtable_size", 64 * MB, "Size of one memtable; a thirty-second of a memory_budget below 2GB, at least 4MB.",
+	{"badger_config.memtable_size", 64 * MB, "Size of one memtable; a 128th of a memory_budget below 2GB, at least 4MB.",
 		func(c *Config) value { return sizeValue{p: &c.Badger.MemtableSize, min: MB, max: GB} }},
 	{"badger_config.block_cache_size", 256 * MB, "Cache of uncompressed blocks. 0 turns it off and needs compression none.",
 		func(c *Config) value { return sizeValue{p: &c.Badger.BlockCacheSize, max: TB} }},
@@ -87,7 +87,7 @@ var options = []option{
 		func(c *Config) value { return sizeValue{p: &c.Badger.IndexCacheSize, max: TB} }},
 	{"badger_config.num_memtables", 5, "Memtables in memory before writes wait; 2 with a memory_budget below 2GB.",
 		func(c *Config) value { return intValue{&c.Badger.NumMemtables, 1, 64} }},
-	{"badger_config.num_level_zero_tables", 5, "Tables on level zero before compaction starts; 10 with a memory_budget below 2GB. Writes wait at six times as many, and not below 15.",
+	{"badger_config.num_level_zero_tables", 5, "Tables on level zero before compaction starts. Writes wait at six times as many, and not below 15.",
 		func(c *Config) value { return intValue{&c.Badger.NumLevelZeroTables, 1, 256} }},
 	{"badger_config.level_size_multiplier", 10, "How much larger each level is than the one above.",
 		func(c *Config) value { return intValue{&c.Badger.LevelSizeMultiplier, 2, 100} }},

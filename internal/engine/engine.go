@@ -34,8 +34,7 @@ type Engine interface {
 	Write(ctx context.Context, writes []Write) error
 	// Sync makes everything written before it durable.
 	Sync() error
-	// Reader sees at least everything written before it was made. It must be
-	// closed.
+	// Reader must be closed.
 	Reader() Reader
 	// SetFloor lets versions below floor be forgotten unless they are the
 	// newest at or below it, and deletions at or below it with all they hide.
@@ -54,7 +53,8 @@ type Engine interface {
 	Close() error
 }
 
-// Reader reads one moment or later of an Engine. It serves one goroutine.
+// Reader sees with every Get and every Iterate at least everything that was
+// written before. It serves one goroutine.
 type Reader interface {
 	// Get returns the newest version at or below at. ok is false when there is
 	// none or it is a deletion. value is valid until Close and must not be

@@ -23,6 +23,8 @@ import (
 type flushState struct {
 	checkpoints map[uint64][]checkpointOf // by sealed delta
 	running     bool
+	merging     bool        // small runs are merged
+	moving      bool        // large runs are moved to the engine
 	pinned      []*instance // retired during a flush that may still write them
 	lastSeal    time.Duration
 }
@@ -50,6 +52,7 @@ func (h *Host) flushTick(mono time.Duration) {
 		h.seal()
 	}
 	h.flushSoon()
+	h.tidySoon()
 }
 
 // seal ends the active delta between entries and remembers every group's
@@ -80,7 +83,7 @@ func (h *Host) checkpointOf(g *group) checkpointOf {
 
 // flushSoon starts the background flush unless one runs or nothing is sealed.
 func (h *Host) flushSoon() {
-	if h.flush.running || len(h.flush.checkpoints) == 0 || h.closing {
+	if h.flush.running || len(h.flush.checkpoints) == 0 || h.closing || h.opt.Store.FullOfRuns() {
 		return
 	}
 	h.flush.running = true
@@ -107,7 +110,45 @@ func (h *Host) flushOne(ctx context.Context) {
 			h.flushed(id)
 		}
 		h.flushSoon()
+		h.tidySoon()
 	})
+}
+
+// tidySoon starts a merge of small runs and a move of large ones to the engine
+// when there are enough of them and none goes on.
+func (h *Host) tidySoon() {
+	h.tidy(&h.flush.merging, h.opt.Store.NeedMerge(), h.opt.Store.MergeRuns, h.opt.Hooks.Merge)
+	h.tidy(&h.flush.moving, h.opt.Store.NeedMove(), h.opt.Store.MoveRuns, h.opt.Hooks.Move)
+}
+
+// tidy runs a job over runs and tells the loop.
+func (h *Host) tidy(running *bool, needed bool, job func(context.Context) (int64, error), hook func(time.Duration, int64)) {
+	if *running || h.closing || !needed {
+		return
+	}
+	*running = true
+	h.opt.Go(func(ctx context.Context) {
+		start := h.opt.Clock.Mono()
+		bytes, err := job(ctx)
+		if hook != nil && err == nil {
+			hook(h.opt.Clock.Mono()-start, bytes)
+		}
+		h.control(func() { h.tidied(ctx, running, err) })
+	})
+}
+
+func (h *Host) tidied(ctx context.Context, running *bool, err error) {
+	*running = false
+	switch {
+	case fault.CodeOf(err) == fault.Overloaded:
+		h.opt.Logger.Error("runs stay where they are: the disk is full", "error", err)
+		return // the next tick tries again
+	case err != nil && ctx.Err() == nil:
+		h.fail(err)
+		return
+	}
+	h.flushSoon()
+	h.tidySoon()
 }
 
 // flushEnded lets instances be deleted that the flush may have written.

@@ -20,11 +20,11 @@ import (
 	"kvstore/internal/env/simfs"
 	"kvstore/internal/fault"
 	"kvstore/internal/format"
-	"kvstore/internal/history"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/mvcc"
 	"kvstore/internal/raftlog"
 	"kvstore/internal/replica"
+	"kvstore/internal/sstable"
 )
 
 // cluster is a few hosts over simulated disks, a direct network and one clock.
@@ -117,12 +117,16 @@ func (n *node) open() {
 		n.c.t.Fatal(err)
 	}
 	n.log = log
-	past, err := history.Open(n.disk, "history", history.Options{})
+	past, err := sstable.OpenHistory(n.disk, "history", sstable.Options{})
 	if err != nil {
 		n.c.t.Fatal(err)
 	}
 	store := n.c.store
 	store.History = past
+	if store.Runs, err = sstable.OpenRuns(n.disk, "runs", sstable.Options{}); err != nil {
+		n.c.t.Fatal(err)
+	}
+	store.MergeRuns, store.SmallBytes, store.MoveBytes, store.ApartBytes = 3, 3000, 8000, 4000
 	o := Options{Node: n.id, ClusterID: "test", Log: log, Store: mvcc.New(n.engine, store), Engine: n.engine, Out: n, Snapshots: n,
 		Clock: n.c, Rand: rand.New(rand.NewPCG(3, 4)), ChunkBytes: 1000}
 	if n.c.opt != nil {

@@ -48,7 +48,7 @@ func (h *Host) deleteInstance(i *instance) {
 		return // at the latest the next start deletes it
 	}
 	h.opt.Go(func(ctx context.Context) {
-		if err := h.opt.Engine.DeleteInstance(ctx, i.id); err != nil && ctx.Err() == nil {
+		if err := h.opt.Store.DeleteInstance(ctx, i.id); err != nil && ctx.Err() == nil {
 			h.opt.Logger.Error("deleting an instance failed; the next start repeats it", "instance", i.id, "error", err)
 		}
 	})

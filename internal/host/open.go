@@ -163,7 +163,7 @@ func (h *Host) raftConfig(g *group, applied uint64) *raft.Config {
 
 // scanInstances finds the highest instance ever used here.
 func (h *Host) scanInstances() error {
-	ids, err := h.opt.Engine.Instances(context.Background())
+	ids, err := h.opt.Store.Instances(context.Background())
 	if err != nil {
 		return fmt.Errorf("listing instances: %w", err)
 	}
@@ -184,7 +184,7 @@ func (h *Host) scanInstances() error {
 // deleteOrphans removes instances that no replica owns: snapshots that were
 // not finished and replaced lives.
 func (h *Host) deleteOrphans() {
-	ids, err := h.opt.Engine.Instances(context.Background())
+	ids, err := h.opt.Store.Instances(context.Background())
 	if err != nil {
 		h.opt.Logger.Error("orphans stay", "error", err)
 		return

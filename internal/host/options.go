@@ -39,6 +39,8 @@ type Hooks struct {
 	Batch       func(operations int)
 	ReadBatch   func(reads int)
 	Flush       func(d time.Duration, bytes int64)
+	Merge       func(d time.Duration, bytes int64)
+	Move        func(d time.Duration, bytes int64)
 	Snapshot    func(sent bool, bytes int64)
 	Overloaded  func()
 	LoopLatency func(d time.Duration)

@@ -52,7 +52,10 @@ func (f *figures) Collect(out chan<- prometheus.Metric) {
 // Storage is what the disk parts of a node hold, in bytes.
 type Storage struct {
 	LSM, MemtableLogs, ValueLog, RaftLog, Delta, History int64
-	BlockCacheHitRatio, IndexCacheHitRatio               float64
+	// RunsBytes are those of so many Runs.
+	Runs                                   int
+	RunsBytes                              int64
+	BlockCacheHitRatio, IndexCacheHitRatio float64
 }
 
 // Storage registers kvstore_badger_bytes and its neighbours.
@@ -70,6 +73,8 @@ func (r *Registry) Storage(read func() Storage) {
 	})
 	r.Gauge("kvstore_raft_log_bytes", "Bytes of the shared log on disk.", func() float64 { return float64(read().RaftLog) })
 	r.Gauge("kvstore_delta_bytes", "Bytes applied and not yet flushed to Badger.", func() float64 { return float64(read().Delta) })
+	r.Gauge("kvstore_runs", "Sorted runs that wait to be moved to the engine.", func() float64 { return float64(read().Runs) })
+	r.Gauge("kvstore_runs_bytes", "Bytes on disk of sorted runs.", func() float64 { return float64(read().RunsBytes) })
 	r.Gauge("kvstore_history_bytes", "Bytes on disk of replaced versions that can still be read.", func() float64 { return float64(read().History) })
 }
 

@@ -18,8 +18,10 @@ type Hooks struct {
 	Batch func(operations int)
 	// ReadBatch: one read index confirmed so many reads.
 	ReadBatch func(reads int)
-	// Flush: a delta went to the engine.
+	// Flush: a delta went to a run, history, and engine.
 	Flush func(d time.Duration, bytes int64)
+	// Merge: small runs became a larger one; Move: large ones went to the engine.
+	Merge, Move func(d time.Duration, bytes int64)
 	// Snapshot: one was sent or received whole.
 	Snapshot func(sent bool, bytes int64)
 	// Overloaded: a proposal was refused because a queue was full.
@@ -41,6 +43,14 @@ func (r *Registry) Hooks() Hooks {
 		Flush: func(d time.Duration, bytes int64) {
 			r.flush.Observe(d.Seconds())
 			r.flushed.Add(float64(bytes))
+		},
+		Merge: func(d time.Duration, bytes int64) {
+			r.merge.Observe(d.Seconds())
+			r.merged.Add(float64(bytes))
+		},
+		Move: func(d time.Duration, bytes int64) {
+			r.move.Observe(d.Seconds())
+			r.moved.Add(float64(bytes))
 		},
 		Snapshot: func(sent bool, bytes int64) {
 			direction := "received"

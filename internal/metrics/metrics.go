@@ -31,6 +31,10 @@ type Registry struct {
 	readBatch prometheus.Histogram
 	flush     prometheus.Histogram
 	flushed   prometheus.Counter
+	merge     prometheus.Histogram
+	merged    prometheus.Counter
+	move      prometheus.Histogram
+	moved     prometheus.Counter
 	snapshots *prometheus.CounterVec
 	snapBytes *prometheus.CounterVec
 	refused   prometheus.Counter
@@ -59,8 +63,12 @@ func (r *Registry) registerHost() {
 	r.fsync = r.histogram("kvstore_fsync_duration_seconds", "Syncs of the shared log.", latencyBuckets)
 	r.batch = r.histogram("kvstore_batch_operations", "Operations in one log entry.", prometheus.ExponentialBuckets(1, 2, 14))
 	r.readBatch = r.histogram("kvstore_read_batch_operations", "Reads confirmed by one read index.", prometheus.ExponentialBuckets(1, 2, 14))
-	r.flush = r.histogram("kvstore_flush_duration_seconds", "Flushes of a delta to the engine.", prometheus.ExponentialBuckets(.01, 2, 12))
-	r.flushed = r.counter("kvstore_flush_bytes_total", "Bytes flushed from deltas to the engine.")
+	r.flush = r.histogram("kvstore_flush_duration_seconds", "Flushes of a delta to a sorted run.", prometheus.ExponentialBuckets(.01, 2, 12))
+	r.flushed = r.counter("kvstore_flush_bytes_total", "Bytes flushed from deltas to sorted runs.")
+	r.merge = r.histogram("kvstore_merge_duration_seconds", "Merges of small sorted runs into a larger one.", prometheus.ExponentialBuckets(.1, 2, 12))
+	r.merged = r.counter("kvstore_merge_bytes_total", "Bytes of small sorted runs that were merged.")
+	r.move = r.histogram("kvstore_move_duration_seconds", "Moves of sorted runs to the engine.", prometheus.ExponentialBuckets(.1, 2, 12))
+	r.moved = r.counter("kvstore_move_bytes_total", "Bytes of sorted runs moved to the engine.")
 	r.snapshots = r.counterVec("kvstore_snapshots_total", "Snapshots between replicas.", "direction")
 	r.snapBytes = r.counterVec("kvstore_snapshot_bytes_total", "Bytes of snapshots between replicas.", "direction")
 	r.refused = r.counter("kvstore_overloaded_total", "Proposals refused because a queue was full.")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,7 +20,21 @@ import (
 // publishes its revision; seals and flushes go on beside it; a reader at the
 // published revision must find exactly that number everywhere.
 func TestReadersSeeWholeEntriesWhileDeltasMove(t *testing.T) {
-	t.Run("mem", func(t *testing.T) { testWholeEntries(t, mem.Open()) })
+	t.Run("mem", func(t *testing.T) { testWholeEntries(t, mem.Open(), Options{}) })
+	t.Run("moves", func(t *testing.T) {
+		eng := mem.Open()
+		testWholeEntries(t, eng, newRunStore(t, 1).options)
+		if eng.Unsynced() != 0 || len(mustInstances(t, eng)) == 0 {
+			t.Error("no runs were moved")
+		}
+	})
+	t.Run("merges", func(t *testing.T) {
+		s := newRunStore(t, 1<<30)
+		testWholeEntries(t, s.engine, s.options)
+		if got := s.Runs(); got == 0 || len(mustInstances(t, s.engine)) > 0 {
+			t.Errorf("%d runs stay", got)
+		}
+	})
 	t.Run("badger", func(t *testing.T) {
 		o := badger.DefaultOptions()
 		o.MemtableSize, o.BlockCacheSize, o.IndexCacheSize, o.ValueLogFileSize = 1<<20, 4<<20, 4<<20, 1<<20
@@ -27,20 +42,31 @@ func TestReadersSeeWholeEntriesWhileDeltasMove(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		testWholeEntries(t, eng)
+		testWholeEntries(t, eng, Options{})
 		if err := eng.Close(); err != nil {
 			t.Fatal(err)
 		}
 	})
 }
 
-func testWholeEntries(t *testing.T, eng engine.Engine) {
+func mustInstances(t *testing.T, eng engine.Engine) []keyspace.InstanceID {
+	t.Helper()
+	all, err := eng.Instances(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// testWholeEntries takes history and runs from o.
+func testWholeEntries(t *testing.T, eng engine.Engine, o Options) {
 	const keys, entries, readers = 16, 1500, 3
-	s := New(eng, Options{SealBytes: 8 << 10, MaxSealed: 3, FlushBatchBytes: 1 << 10, RecordBytes: 1 << 20})
+	o.SealBytes, o.MaxSealed, o.FlushBatchBytes, o.RecordBytes = 8<<10, 3, 1<<10, 1<<20
+	s := New(eng, o)
 	var published atomic.Uint64
 	var group sync.WaitGroup
 	stop := make(chan struct{})
-	sealed := make(chan struct{}, 1)
+	sealed, flushed := make(chan struct{}, 1), make(chan struct{}, 1)
 	for n := range readers {
 		group.Go(func() {
 			for i := n; ; i++ {
@@ -57,9 +83,21 @@ func testWholeEntries(t *testing.T, eng engine.Engine) {
 		})
 	}
 	group.Go(func() {
+		defer close(flushed)
 		for range sealed {
 			for s.Sealed() > 0 {
 				if _, _, err := s.FlushOldest(context.Background(), nil); err != nil {
+					t.Error(err)
+					return
+				}
+				signal(flushed)
+			}
+		}
+	})
+	group.Go(func() {
+		for range flushed {
+			for _, walk := range []func(context.Context) (int64, error){s.MergeRuns, s.MoveRuns} {
+				if _, err := walk(context.Background()); err != nil {
 					t.Error(err)
 					return
 				}
@@ -73,15 +111,23 @@ func testWholeEntries(t *testing.T, eng engine.Engine) {
 		published.Store(uint64(rev))
 		if s.NeedSeal() {
 			s.Seal()
-			select {
-			case sealed <- struct{}{}:
-			default:
+			signal(sealed)
+			for o.Runs != nil && s.Sealed() > 0 {
+				runtime.Gosched() // what has a successor by then gets into no run
 			}
 		}
 	}
 	close(stop)
 	close(sealed)
 	group.Wait()
+}
+
+// signal wakes whoever waits, without waiting itself.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 func readEntry(s *Store, i, keys int, at keyspace.Revision) error {

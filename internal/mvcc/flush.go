@@ -6,17 +6,17 @@ import (
 	"fmt"
 
 	"kvstore/internal/engine"
-	"kvstore/internal/history"
 	"kvstore/internal/keyspace"
+	"kvstore/internal/sstable"
 )
 
-// FlushOldest writes the oldest sealed delta to the engine and the history,
-// except for instances for which live returns false, makes both durable and
+// FlushOldest writes the oldest sealed delta to a run and the history, or to the
+// engine, except for instances for which live returns false, makes both durable and
 // drops the delta. ok is false when none is sealed. After an error the delta is
 // still there and may be flushed again. live may be nil: all are.
 //
-// The delta stays readable until it is dropped, and then engine and history have
-// all of it: readers never see a hole.
+// The delta stays readable until it is dropped, and then run, engine and history
+// have all of it: readers never see a hole.
 func (s *Store) FlushOldest(ctx context.Context, live func(keyspace.InstanceID) bool) (id DeltaID, ok bool, err error) {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
@@ -40,11 +40,11 @@ func (s *Store) flush(ctx context.Context, d *delta, live func(keyspace.Instance
 	f := flush{store: s, delta: d, progress: FlushProgress{Delta: d.id, Total: d.bytes.Load()}}
 	if h := s.options.History; h != nil {
 		f.older, f.floor = h.Writer(), h.Floor()
-		defer func() {
-			if err != nil {
-				err = errors.Join(err, f.older.Abort())
-			}
-		}()
+		defer func() { err = abort(f.older, err) }()
+	}
+	if r := s.options.Runs; r != nil {
+		f.run = r.Writer()
+		defer func() { err = abort(f.run, err) }()
 	}
 	written := false
 	for _, inst := range d.instances() {
@@ -52,6 +52,7 @@ func (s *Store) flush(ctx context.Context, d *delta, live func(keyspace.Instance
 			continue
 		}
 		written = true
+		s.apart.begin(inst, d.order(inst).newest)
 		if err := f.addAll(ctx, inst, d.order(inst)); err != nil {
 			return err
 		}
@@ -62,12 +63,25 @@ func (s *Store) flush(ctx context.Context, d *delta, live func(keyspace.Instance
 	if err := f.write(ctx); err != nil {
 		return err
 	}
-	if f.older != nil {
-		if err := f.older.Finish(); err != nil {
-			return err
+	for _, w := range []*sstable.Writer{f.older, f.run} {
+		if w != nil {
+			if err := w.Finish(); err != nil {
+				return err
+			}
 		}
 	}
+	if f.progress.Engine == 0 {
+		return nil
+	}
 	return s.engine.Sync()
+}
+
+// abort ends what a failed flush or move was writing.
+func abort(w *sstable.Writer, err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.Join(err, w.Abort())
 }
 
 // flush is one delta on its way. The memory of an engine write is used again for
@@ -76,11 +90,13 @@ func (s *Store) flush(ctx context.Context, d *delta, live func(keyspace.Instance
 // A version that has a successor, in this delta or a later one, goes to the
 // history, to which it costs a fraction of what the engine takes for it; what is
 // replaced as often as it is flushed never gets into the engine. A version whose
-// successor lies at or below the floor goes nowhere.
+// successor lies at or below the floor goes nowhere. Of the others, large values
+// go to the engine and the rest to a run.
 type flush struct {
 	store    *Store
 	delta    *delta
-	older    *history.Writer // nil: the engine gets all
+	older    *sstable.Writer // nil: the engine gets all
+	run      *sstable.Writer // nil: the engine gets what is current
 	floor    keyspace.Revision
 	progress FlushProgress
 
@@ -135,15 +151,21 @@ func (f *flush) add(ctx context.Context, it *item, v *version, until keyspace.Re
 	f.progress.Written += int64(versionBytes + len(v.value))
 	switch {
 	case f.older == nil || until == 0:
-		f.addCurrent(it, v)
-		return nil
+		return f.addCurrent(it, v)
 	case until <= f.floor:
 		return nil
 	}
-	return f.older.Add(it.instance, history.Version{Key: it.key, Revision: v.rev, Until: until, Value: v.value, Delete: v.del})
+	return f.older.Add(it.instance, sstable.Version{Key: it.key, Revision: v.rev, Until: until, Value: v.value, Delete: v.del})
 }
 
-func (f *flush) addCurrent(it *item, v *version) {
+func (f *flush) addCurrent(it *item, v *version) error {
+	if f.run != nil {
+		if most := f.store.options.ApartBytes; most == 0 || len(v.value) < most {
+			return f.run.Add(it.instance, sstable.Version{Key: it.key, Revision: v.rev, Value: v.value, Delete: v.del})
+		}
+		f.store.apart.raise(it.instance, v.rev)
+	}
+	f.progress.Engine += int64(keyspace.InstanceBytes + len(it.key) + len(v.value))
 	need := keyspace.InstanceBytes + len(it.key)
 	if cap(f.keys)-len(f.keys) < need {
 		// Keys already cut keep the old block alive.
@@ -158,6 +180,7 @@ func (f *flush) addCurrent(it *item, v *version) {
 		Value:    v.value,
 		Delete:   v.del,
 	})
+	return nil
 }
 
 // pause hands on what there is and lets others have the machine.

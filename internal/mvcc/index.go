@@ -4,9 +4,8 @@ import (
 	"bytes"
 	"sync/atomic"
 
-	"github.com/zeebo/xxh3"
-
 	"kvstore/internal/keyspace"
+	"kvstore/internal/sstable"
 )
 
 // index finds the item of a key in about two cache misses. One goroutine
@@ -38,7 +37,7 @@ func newHashTable(slots int) *hashTable {
 	return &hashTable{tags: make([]atomic.Uint32, slots), items: make([]atomic.Pointer[item], slots)}
 }
 
-func hashKey(inst keyspace.InstanceID, key []byte) uint64 { return xxh3.HashSeed(key, uint64(inst)) }
+func hashKey(inst keyspace.InstanceID, key []byte) uint64 { return sstable.Hash(inst, key) }
 
 // tagOf is never 0. It shares no bits with the shard.
 func tagOf(hash uint64) uint32 { return uint32(hash) | 1 }

@@ -3,17 +3,19 @@ package mvcc
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
 
 	"kvstore/internal/engine/mem"
 	"kvstore/internal/env/simfs"
-	"kvstore/internal/history"
 	"kvstore/internal/keyspace"
+	"kvstore/internal/sstable"
 )
 
 // entry is one version in the model.
@@ -78,7 +80,8 @@ type machine struct {
 
 	engine  *mem.Mem
 	disk    *simfs.FS // nil without a history
-	history *history.Store
+	history *sstable.History
+	runs    bool
 	log     []logged // what a restart would replay
 }
 
@@ -87,9 +90,9 @@ type logged struct {
 	delta DeltaID
 }
 
-func newMachine(t *rapid.T, withHistory bool) *machine {
-	m := &machine{model: model{}, engine: mem.Open()}
-	if withHistory {
+func newMachine(t *rapid.T, c modelCase) *machine {
+	m := &machine{model: model{}, engine: mem.Open(), runs: c.runs}
+	if c.history {
 		m.disk = simfs.New()
 	}
 	m.open(t)
@@ -100,10 +103,17 @@ func (m *machine) open(t *rapid.T) {
 	o := Options{SealBytes: 1 << 10, MaxSealed: 4, FlushBatchBytes: 200, RecordBytes: recordShards * 2 * (recordBytes + 20)}
 	if m.disk != nil {
 		var err error
-		if m.history, err = history.Open(m.disk, "history", history.Options{}); err != nil {
+		if m.history, err = sstable.OpenHistory(m.disk, "history", sstable.Options{}); err != nil {
 			t.Fatal(err)
 		}
 		o.History = m.history
+	}
+	if m.runs {
+		var err error
+		if o.Runs, err = sstable.OpenRuns(m.disk, "runs", sstable.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		o.MergeRuns, o.SmallBytes, o.ApartBytes = 3, 350, apartBytes
 	}
 	m.store, m.sealed = New(m.engine, o), nil
 }
@@ -171,6 +181,9 @@ func (m *machine) Insert(t *rapid.T) {
 		e := entry{inst: genInstance.Draw(t, "instance"), key: genKey.Draw(t, "key"), rev: m.last, del: rapid.IntRange(0, 4).Draw(t, "delete") == 0}
 		if !e.del {
 			e.value = fmt.Sprintf("value of %d", e.rev)
+			if rapid.IntRange(0, 4).Draw(t, "large") == 0 {
+				e.value += strings.Repeat("l", apartBytes)
+			}
 		}
 		m.insert(e)
 	}
@@ -228,6 +241,45 @@ func (m *machine) Flush(t *rapid.T) {
 	}
 	m.sealed = m.sealed[1:]
 	m.log = slices.DeleteFunc(m.log, func(e logged) bool { return e.delta == id })
+}
+
+// Move takes large runs to the engine, now and then not to the end.
+func (m *machine) Move(t *rapid.T) {
+	_, large := m.store.RunsBytes()
+	m.walk(t, m.store.MoveRuns, large)
+	if _, after := m.store.RunsBytes(); after != 0 && after != large {
+		t.Fatalf("%d bytes of %d in large runs stay", after, large)
+	}
+}
+
+// Merge merges small runs, now and then not to the end.
+func (m *machine) Merge(t *rapid.T) {
+	small, large := m.store.RunsBytes()
+	m.walk(t, m.store.MergeRuns, small)
+	if s, l := m.store.RunsBytes(); s != small && s+l-large > small {
+		t.Fatalf("%d bytes in small and %d in large runs become %d and %d", small, large, s, l)
+	}
+}
+
+func (m *machine) walk(t *rapid.T, walk func(context.Context) (int64, error), bytes int64) {
+	batches, stop := 0, -1
+	if rapid.IntRange(0, 3).Draw(t, "stop") == 0 {
+		stop = rapid.IntRange(0, 2).Draw(t, "batches")
+	}
+	m.store.options.BetweenMoved = func(context.Context, MoveProgress) error {
+		if batches++; batches > stop && stop >= 0 {
+			return context.Canceled
+		}
+		return nil
+	}
+	before := m.store.Runs()
+	done, err := walk(context.Background())
+	switch {
+	case err == nil && done < bytes: // a move takes what is older, too
+		t.Fatalf("walked over %d of %d bytes", done, bytes)
+	case err != nil && (!errors.Is(err, context.Canceled) || stop < 0 || m.store.Runs() != before):
+		t.Fatalf("walked over %d bytes of %d, %d runs of %d stay: %v", done, bytes, m.store.Runs(), before, err)
+	}
 }
 
 func (m *machine) Open(t *rapid.T) {
@@ -345,16 +397,25 @@ func (m *machine) close() {
 	}
 }
 
+type modelCase struct{ history, runs bool }
+
+// apartBytes is the size of large values.
+const apartBytes = 300
+
 func TestStoreAgainstModel(t *testing.T) {
-	for _, withHistory := range []bool{false, true} {
-		t.Run(fmt.Sprintf("history=%t", withHistory), func(t *testing.T) {
+	for _, c := range []modelCase{{}, {history: true}, {history: true, runs: true}} {
+		t.Run(fmt.Sprintf("history=%t,runs=%t", c.history, c.runs), func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
-				m := newMachine(t, withHistory)
+				m := newMachine(t, c)
 				defer func() { m.close() }()
-				t.Repeat(map[string]func(*rapid.T){
+				actions := map[string]func(*rapid.T){
 					"insert": m.Insert, "again": m.Again, "seal": m.Seal, "flush": m.Flush, "crash": m.Crash, "floor": m.Floor,
 					"open": m.Open, "close": m.CloseOne, "read": m.Read, "latest": m.Latest,
-				})
+				}
+				if c.runs {
+					actions["move"], actions["merge"] = m.Move, m.Merge
+				}
+				t.Repeat(actions)
 			})
 		})
 	}

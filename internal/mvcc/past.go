@@ -1,28 +1,43 @@
 package mvcc
 
 import (
-	"kvstore/internal/history"
+	"kvstore/internal/sstable"
 )
 
-// past is one file of the history in a scan. Of a scan of newest versions it has
-// only those that stood at its revision: nothing else has a newer one.
+// past is a source of a scan behind the deltas: the runs together, or one file of
+// the history. Of a scan of newest versions a file of the history has only those
+// that stood at its revision.
 type past struct {
-	it      *history.Iterator
+	it interface {
+		Version() *sstable.Version
+		Err() error
+		Next()
+		SeekForward(key []byte)
+		SeekBackward(key []byte, inclusive bool)
+	}
+	release func()  // nil: another one's ends it
 	version version // the current one
 }
 
-// openPast opens what the history may add: nothing to a scan of the present.
-func (s *Scanner) openPast(h *history.Store) {
-	o := &s.options
-	if h == nil || !o.AllVersions && !h.Covers(o.Instance, o.At) {
-		return
+// openFiles opens the runs, from which versions go to the others, and what the
+// history may add: nothing to a scan of the present.
+func (s *Scanner) openFiles(o *Options) {
+	wanted := sstable.Range{Instance: s.options.Instance, Lower: s.options.Lower, Upper: s.options.Upper,
+		At: s.options.At, Reverse: s.options.Reverse, AllVersions: s.options.AllVersions}
+	if o.Runs != nil {
+		if walk, release := o.Runs.Merge(wanted); walk != nil {
+			s.past = append(s.past, past{it: walk, release: release})
+		}
 	}
-	var its []*history.Iterator
-	its, s.release = h.Iterators(history.Range{Instance: o.Instance, Lower: o.Lower, Upper: o.Upper,
-		At: o.At, Reverse: o.Reverse, AllVersions: o.AllVersions})
-	s.past = make([]past, len(its))
-	for i, it := range its {
-		s.past[i].it = it
+	if h := o.History; h != nil && (wanted.AllVersions || h.Covers(wanted.Instance, wanted.At)) {
+		its, release := h.Iterators(wanted)
+		for _, it := range its {
+			s.past = append(s.past, past{it: it, release: release})
+			release = nil
+		}
+		if release != nil {
+			release()
+		}
 	}
 }
 

@@ -27,8 +27,8 @@ type ScanOptions struct {
 	Prefetch int
 }
 
-// Scanner walks the merge of a view's deltas, the history and the engine. Key and Value are
-// valid until Next, Seek or Close; keys have no instance prefix.
+// Scanner walks the merge of a view's deltas, the runs, the history and the
+// engine. Key and Value are valid until Next, Seek or Close; keys have no instance prefix.
 //
 // Every step looks at all sources at once: with a handful of deltas that is
 // cheaper than a heap. The newest version wins; between equal revisions the
@@ -37,8 +37,7 @@ type Scanner struct {
 	options ScanOptions
 	span    span
 	cursors []cursor // newest delta first
-	past    []past   // where the history may have something
-	release func()   // of past
+	past    []past   // runs, and where the history may have something
 	engine  engine.Iterator
 	err     error
 
@@ -65,7 +64,7 @@ func (v *View) Scan(o ScanOptions) *Scanner {
 	for i, d := range v.layers {
 		s.cursors[i] = cursor{order: d.order(o.Instance), span: &s.span}
 	}
-	s.openPast(v.store.options.History)
+	s.openFiles(&v.store.options)
 	s.engine = v.open().Iterate(s.engineOptions())
 	s.seekCursors(o.start(), false)
 	s.settle()
@@ -274,9 +273,11 @@ func (s *Scanner) Close() {
 		s.engine.Close()
 		s.engine = nil
 	}
-	if s.release != nil {
-		s.release()
-		s.release, s.past = nil, nil
+	for _, p := range s.past {
+		if p.release != nil {
+			p.release()
+		}
 	}
+	s.past = nil
 	s.valid = false
 }

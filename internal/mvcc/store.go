@@ -2,23 +2,27 @@
 // delta over an engine (DESIGN 4).
 //
 // New versions go into the active delta, which is sealed from time to time;
-// sealed deltas are flushed in order, the newest versions to the engine and
-// those that were replaced meanwhile to the history, made durable there, and
-// only then dropped. Readers take a View, which holds the deltas of its moment
-// and opens the engine after them: whatever a flush moves meanwhile is in one
-// of both, mostly in both. Atomicity comes from above: readers ask at or below
+// sealed deltas are flushed in order, the newest versions to a run and those
+// that were replaced meanwhile to the history, made durable there, and only then
+// dropped. When there are enough runs, they move to the engine together and what
+// was replaced since goes to the history. Readers take a View, which looks at
+// what it moves between in the direction of the move: first the deltas of its
+// moment, then the runs, then history and engine. Whatever moves meanwhile is in
+// one of two, mostly in both. Atomicity comes from above: readers ask at or below
 // the revision their group has published, so they meet whole entries only.
 package mvcc
 
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"kvstore/internal/engine"
-	"kvstore/internal/history"
 	"kvstore/internal/keyspace"
+	"kvstore/internal/sstable"
 )
 
 // DeltaID numbers deltas from 1 in the order they were begun.
@@ -30,6 +34,11 @@ const (
 	DefaultMaxSealed = 3
 	// DefaultFlushBatchBytes is the size of one engine write of a flush.
 	DefaultFlushBatchBytes = 4 << 20
+	DefaultMergeRuns       = 12
+	// DefaultSmallSeals and DefaultMoveSeals are SmallBytes and MoveBytes in
+	// deltas.
+	DefaultSmallSeals = 4
+	DefaultMoveSeals  = 4 * DefaultMergeRuns
 )
 
 // Options bound a Store's memory: about (MaxSealed+1) * SealBytes, and one
@@ -43,7 +52,17 @@ type Options struct {
 	FlushBatchBytes int
 	// History takes the versions that newer ones replaced before they were
 	// flushed. nil: all versions go to the engine. Its owner closes it.
-	History *history.Store
+	History *sstable.History
+	// Runs take the newest versions; nil: flushes write to the engine. Not
+	// without a History. Their owner closes them.
+	Runs *sstable.Runs
+	// MergeRuns small ones, of less than SmallBytes, are merged into one;
+	// MoveBytes in larger ones are moved to the engine.
+	MergeRuns             int
+	SmallBytes, MoveBytes int64
+	// ApartBytes is the size from which the engine keeps a value apart from its
+	// keys, so that collecting it in a run first would only cost a write; 0: none.
+	ApartBytes int
 	// RecordBytes bounds the newest versions of keys that are remembered from
 	// the engine; 0 for none.
 	RecordBytes int64
@@ -51,12 +70,25 @@ type Options struct {
 	// that a flush leaves room for what is urgent. Its error ends the flush. nil:
 	// flushes run as fast as they can, as they do after Hurry.
 	Between func(ctx context.Context, p FlushProgress) error
+	// BetweenMoved is the same for a merge or a move of runs.
+	BetweenMoved func(ctx context.Context, p MoveProgress) error
 }
 
 // FlushProgress is how far a flush has come, in bytes as a delta counts them.
 type FlushProgress struct {
 	Delta          DeltaID
 	Written, Total int64
+	// Engine is the part that the engine got, in bytes of keys and values.
+	Engine int64
+}
+
+// MoveProgress is how far a walk over runs has come, in bytes.
+type MoveProgress struct {
+	// Merge: to a larger run; else to the engine.
+	Merge        bool
+	Moved, Total int64
+	// Engine is the part that the engine got.
+	Engine int64
 }
 
 func (o Options) withDefaults() Options {
@@ -68,6 +100,15 @@ func (o Options) withDefaults() Options {
 	}
 	if o.FlushBatchBytes <= 0 {
 		o.FlushBatchBytes = DefaultFlushBatchBytes
+	}
+	if o.MergeRuns <= 0 {
+		o.MergeRuns = DefaultMergeRuns
+	}
+	if o.SmallBytes <= 0 {
+		o.SmallBytes = DefaultSmallSeals * o.SealBytes
+	}
+	if o.MoveBytes <= 0 {
+		o.MoveBytes = DefaultMoveSeals * o.SealBytes
 	}
 	return o
 }
@@ -93,6 +134,12 @@ type Store struct {
 	records  *records
 	flushing sync.Mutex // held during a flush
 	hurry    atomic.Bool
+
+	apart           apart
+	merging, moving sync.Mutex // held during a merge and a move of runs
+	// handing is held while a move hands the engine versions of an instance that
+	// is not deleted.
+	handing sync.Mutex
 }
 
 // Hurry ends the waiting between engine writes for good.
@@ -100,6 +147,9 @@ func (s *Store) Hurry() { s.hurry.Store(true) }
 
 // New returns a Store over eng with an empty active delta. It starts nothing.
 func New(eng engine.Engine, o Options) *Store {
+	if o.Runs != nil && o.History == nil {
+		panic("mvcc: runs without a history")
+	}
 	s := &Store{engine: eng, options: o.withDefaults(), records: newRecords(o.RecordBytes)}
 	s.current.Store(&layers{newDelta(1)})
 	return s
@@ -135,12 +185,35 @@ func (s *Store) SetFloor(rev keyspace.Revision) {
 	}
 }
 
+// Instances returns the instances of which there is something in the engine or
+// in runs, in order.
+func (s *Store) Instances(ctx context.Context) ([]keyspace.InstanceID, error) {
+	all, err := s.engine.Instances(ctx)
+	if err != nil || s.options.Runs == nil {
+		return all, err
+	}
+	all = slices.AppendSeq(all, maps.Keys(s.options.Runs.Instances()))
+	slices.Sort(all)
+	return slices.Compact(all), nil
+}
+
 // HistoryInstances returns the instances that the history has something of.
 func (s *Store) HistoryInstances() []keyspace.InstanceID {
 	if s.options.History == nil {
 		return nil
 	}
 	return s.options.History.Instances()
+}
+
+// DeleteInstance removes an instance from the runs and the engine
+// (engine.Engine.DeleteInstance). Nothing may write under it any more.
+func (s *Store) DeleteInstance(ctx context.Context, inst keyspace.InstanceID) error {
+	if r := s.options.Runs; r != nil {
+		s.handing.Lock()
+		r.Delete(inst)
+		s.handing.Unlock()
+	}
+	return s.engine.DeleteInstance(ctx, inst)
 }
 
 // HistoryBytes is what the history takes on disk.

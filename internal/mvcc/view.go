@@ -3,6 +3,7 @@ package mvcc
 import (
 	"kvstore/internal/engine"
 	"kvstore/internal/keyspace"
+	"kvstore/internal/sstable"
 )
 
 // View reads a Store from one moment on. It serves one goroutine and must be
@@ -36,22 +37,47 @@ func (v *View) Get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) (
 	if value, rev, ok := records.get(hash, inst, key, at); ok {
 		return value, rev, true, nil
 	}
-	value, rev, ok, err = v.flushed(inst, key, at)
+	value, rev, ok, err = v.flushed(hash, inst, key, at)
 	if ok {
 		records.add(hash, inst, key, value, rev, at, v.layers.oldest().id)
 	}
 	return value, rev, ok, err
 }
 
-// flushed looks in what deltas have left behind.
-func (v *View) flushed(inst keyspace.InstanceID, key []byte, at keyspace.Revision) (value []byte, rev keyspace.Revision, ok bool, err error) {
-	if h := v.store.options.History; h != nil && h.Covers(inst, at) {
-		if found, here, err := h.Get(inst, key, at); here || err != nil {
-			return found.Value, found.Revision, here && !found.Delete, err
-		}
+// flushed looks in what deltas have left behind: first in the runs, from which
+// versions go to the others.
+func (v *View) flushed(hash uint64, inst keyspace.InstanceID, key []byte, at keyspace.Revision) (value []byte, rev keyspace.Revision, ok bool, err error) {
+	found, here, err := v.inFiles(hash, inst, key, at)
+	if err != nil || here && found.Revision > v.store.apart.top(inst) {
+		return found.Value, found.Revision, here && !found.Delete, err
 	}
 	v.buf = append(keyspace.AppendInstance(v.buf[:0], inst), key...)
-	return v.open().Get(v.buf, at)
+	value, rev, ok, err = v.open().Get(v.buf, at)
+	if here && err == nil && (!ok || rev < found.Revision) {
+		return found.Value, found.Revision, !found.Delete, nil
+	}
+	return value, rev, ok, err
+}
+
+// inFiles returns the newest version at or below at in runs and history.
+func (v *View) inFiles(hash uint64, inst keyspace.InstanceID, key []byte, at keyspace.Revision) (found sstable.Version, here bool, err error) {
+	if r := v.store.options.Runs; r != nil {
+		for stale := true; stale; {
+			if found, here, stale, err = r.Get(hash, inst, key, at); err != nil {
+				return sstable.Version{}, false, err
+			}
+		}
+	}
+	if h := v.store.options.History; h != nil && h.Covers(inst, at) {
+		old, replaced, err := h.Get(inst, key, at)
+		if err != nil {
+			return sstable.Version{}, false, err
+		}
+		if replaced && (!here || old.Revision > found.Revision) {
+			found, here = old, true
+		}
+	}
+	return found, here, nil
 }
 
 func (v *View) open() engine.Reader {

@@ -48,8 +48,8 @@ func (p *flushPace) between(ctx context.Context, at mvcc.FlushProgress) error {
 		p.delta, p.began, p.behind, p.synced = at.Delta, time.Now(), p.later(at), 0
 		p.worked = p.began
 	}
-	if at.Written-p.synced >= flushSyncBytes {
-		p.synced = at.Written
+	if at.Engine-p.synced >= flushSyncBytes {
+		p.synced = at.Engine
 		if err := p.engine.Sync(); err != nil {
 			return err
 		}

@@ -24,7 +24,7 @@ func (n *Node) report() router.NodeReport {
 		Version: version.String(), UptimeMS: time.Since(n.started).Milliseconds(),
 		EffectiveConfig: n.effective(), Ready: ready, NotReadyReason: reason,
 		Storage: &api.StorageStatus{
-			LsmBytes: uint64(e.LSMBytes), ValueLogBytes: uint64(e.ValueLogBytes), RaftLogBytes: uint64(l.Bytes),
+			LsmBytes: uint64(e.LSMBytes + n.storage.runs.Bytes()), ValueLogBytes: uint64(e.ValueLogBytes), RaftLogBytes: uint64(l.Bytes),
 			DeltaBytes: uint64(n.storage.store.Bytes()), MemoryBudgetBytes: uint64(n.config.Budget().Total),
 		},
 	}
@@ -49,6 +49,8 @@ func hostHooks(h metrics.Hooks) host.Hooks {
 		Batch:       h.Batch,
 		ReadBatch:   h.ReadBatch,
 		Flush:       h.Flush,
+		Merge:       h.Merge,
+		Move:        h.Move,
 		Snapshot:    h.Snapshot,
 		Overloaded:  h.Overloaded,
 		LoopLatency: h.LoopLatency,
@@ -73,6 +75,7 @@ func (n *Node) feedMetrics() {
 		return metrics.Storage{
 			LSM: e.LSMBytes, MemtableLogs: e.MemtableLogBytes, ValueLog: e.ValueLogBytes,
 			RaftLog: n.storage.log.Stats().Bytes, Delta: n.storage.store.Bytes(), History: n.storage.store.HistoryBytes(),
+			Runs: n.storage.store.Runs(), RunsBytes: n.storage.runs.Bytes(),
 			BlockCacheHitRatio: e.BlockCacheHitRatio, IndexCacheHitRatio: e.IndexCacheHitRatio,
 		}
 	})

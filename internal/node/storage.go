@@ -14,9 +14,9 @@ import (
 	"kvstore/internal/engine"
 	"kvstore/internal/engine/badger"
 	"kvstore/internal/env/osfs"
-	"kvstore/internal/history"
 	"kvstore/internal/mvcc"
 	"kvstore/internal/raftlog"
+	"kvstore/internal/sstable"
 )
 
 // storage is everything this node keeps on disk: the lock, the raft log, the
@@ -25,7 +25,8 @@ type storage struct {
 	lock    *dirlock.Lock
 	log     *raftlog.Log
 	engine  engine.Engine
-	history *history.Store
+	history *sstable.History
+	runs    *sstable.Runs
 	store   *mvcc.Store
 }
 
@@ -68,7 +69,7 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 	if err != nil {
 		return nil, fmt.Errorf("badger: %w", err)
 	}
-	s.history, err = history.Open(osfs.New(dir), "history", history.Options{ReserveBytes: 2 * reserveBytes,
+	s.history, err = sstable.OpenHistory(osfs.New(dir), "history", sstable.Options{ReserveBytes: 2 * reserveBytes,
 		Logger: logger.With("part", "history")})
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
@@ -76,12 +77,22 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 	if err := syncDirs(dir); err != nil {
 		return nil, err
 	}
-	pace := &flushPace{engine: s.engine, seal: int64(budget.DeltaSeal)}
+	s.runs, err = sstable.OpenRuns(osfs.New(dir), "runs", sstable.Options{ReserveBytes: 2 * reserveBytes,
+		Logger: logger.With("part", "runs")})
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+	}
+	flushes := &flushPace{engine: s.engine, seal: int64(budget.DeltaSeal)}
+	walks := &walkPace{engine: s.engine}
 	s.store = mvcc.New(s.engine, mvcc.Options{SealBytes: int64(budget.DeltaSeal), MaxSealed: budget.DeltaSealed,
-		History: s.history, RecordBytes: int64(budget.Records), FlushBatchBytes: flushBatchBytes, Between: pace.between})
-	pace.store = s.store
+		History: s.history, Runs: s.runs, MoveBytes: moveBytes(budget), ApartBytes: int(c.Badger.ValueThreshold),
+		RecordBytes: int64(budget.Records), FlushBatchBytes: flushBatchBytes, Between: flushes.between, BetweenMoved: walks.between})
+	flushes.store, walks.store = s.store, s.store
 	return s, nil
 }
+
+// moveBytes is the size of runs that are moved to Badger together.
+func moveBytes(b config.Budget) int64 { return mvcc.DefaultMoveSeals * int64(b.DeltaSeal) }
 
 // segmentBytes: small machines get small segments, since two are preallocated.
 func segmentBytes(c *config.Config) int64 {
@@ -137,6 +148,7 @@ func badgerOptions(c *config.Config, logger *slog.Logger) badger.Options {
 		SyncWrites:          b.SyncWrites,
 		NumCompactors:       compactors(c),
 		Compression:         b.Compression,
+		BaseLevelSize:       2 * moveBytes(c.Budget()),
 		Logger:              logger,
 	}
 }
@@ -157,6 +169,9 @@ func (s *storage) close() error {
 	var errs []error
 	if s.history != nil {
 		errs = append(errs, s.history.Close())
+	}
+	if s.runs != nil {
+		errs = append(errs, s.runs.Close())
 	}
 	if s.engine != nil {
 		errs = append(errs, s.engine.Close())

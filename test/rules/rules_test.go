@@ -36,7 +36,7 @@ var layers = [][]string{
 	{"internal/replica"},
 	{"internal/transport", "internal/raftlog"},
 	{"internal/mvcc"},
-	{"internal/engine", "internal/history"},
+	{"internal/engine", "internal/sstable"},
 	{"internal/config"},
 	{"internal/membership", "internal/placement", "internal/version"},
 	{"internal/format"},

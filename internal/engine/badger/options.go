@@ -22,6 +22,9 @@ type Options struct {
 	SyncWrites          bool
 	NumCompactors       int
 	Compression         string // none, snappy or zstd
+	// BaseLevelSize is that of the first level below level 0; 0 takes what fits
+	// level 0.
+	BaseLevelSize int64
 
 	// Logger receives Badger's own messages; nil discards them.
 	Logger *slog.Logger

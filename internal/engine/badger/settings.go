@@ -30,6 +30,9 @@ const (
 )
 
 func (o *Options) baseLevelSize() int64 {
+	if o.BaseLevelSize > 0 {
+		return o.BaseLevelSize
+	}
 	return baseLevelFactor * int64(o.NumLevelZeroTables) * o.MemtableSize
 }
 
@@ -43,6 +46,7 @@ func badgerOptions(dir string, o Options) badgerdb.Options {
 	b.NumLevelZeroTables = o.NumLevelZeroTables
 	b.NumLevelZeroTablesStall = max(b.NumLevelZeroTablesStall, stallFactor*o.NumLevelZeroTables)
 	b.BaseLevelSize = o.baseLevelSize()
+	b.BaseTableSize = max(b.BaseTableSize, o.MemtableSize/2)
 	b.LevelSizeMultiplier = o.LevelSizeMultiplier
 	b.ValueThreshold = o.ValueThreshold
 	b.ValueLogFileSize = o.ValueLogFileSize

@@ -28,6 +28,7 @@ func Run(t *testing.T, h Harness) {
 		test func(*testing.T, Harness)
 	}{
 		{"Versions", testVersions},
+		{"ReadersSeeWhatFollows", testReadersSeeWhatFollows},
 		{"EmptyValue", testEmptyValue},
 		{"Model", testModel},
 		{"ReopenKeepsSynced", testReopen},
@@ -104,6 +105,25 @@ func testVersions(t *testing.T, h Harness) {
 		wantGet(t, r, m, key(1, "kk"), at)
 		wantGet(t, r, m, key(2, "k"), at)
 		wantGet(t, r, m, key(1, "absent"), at)
+	}
+}
+
+// A reader sees with each call what was written before that call.
+func testReadersSeeWhatFollows(t *testing.T, h Harness) {
+	e := h.open(t)
+	r := e.Reader()
+	defer r.Close()
+	k := key(1, "k")
+	for rev := keyspace.Revision(1); rev <= 3; rev++ {
+		mustWrite(t, e, engine.Write{Key: k, Revision: rev, Value: []byte("v")})
+		if _, got, ok, err := r.Get(k, keyspace.MaxRevision); err != nil || !ok || got != rev {
+			t.Fatalf("get after version %d: %d, %t, %v", uint64(rev), uint64(got), ok, err)
+		}
+		it := r.Iterate(engine.IterOptions{At: keyspace.MaxRevision})
+		if !it.Valid() || it.Revision() != rev {
+			t.Fatalf("iterate after version %d: %v", uint64(rev), it.Err())
+		}
+		it.Close()
 	}
 }
 

@@ -169,9 +169,11 @@ func (m *Mem) Stats() engine.Stats {
 // Close does nothing: the memory may be used again by Crash.
 func (m *Mem) Close() error { return nil }
 
-// Reader returns a snapshot.
-func (m *Mem) Reader() engine.Reader {
+// Reader returns a reader; each of its calls reads one moment.
+func (m *Mem) Reader() engine.Reader { return &reader{m: m} }
+
+func (m *Mem) root() *tree {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return &reader{root: m.now}
+	return m.now
 }

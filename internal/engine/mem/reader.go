@@ -7,11 +7,11 @@ import (
 	"kvstore/internal/keyspace"
 )
 
-type reader struct{ root *tree }
+type reader struct{ m *Mem }
 
 // Get returns the newest version at or below at.
 func (r *reader) Get(key []byte, at keyspace.Revision) ([]byte, keyspace.Revision, bool, error) {
-	v := r.root.seek(key, at)
+	v := r.m.root().seek(key, at)
 	if v == nil || v.delete || !bytes.Equal(v.key, key) {
 		return nil, 0, false, nil
 	}
@@ -23,19 +23,20 @@ func (r *reader) Iterate(o engine.IterOptions) engine.Iterator {
 	if o.Reverse && o.AllVersions {
 		panic("mem: an iterator over all versions cannot be reversed")
 	}
-	i := &iterator{root: r.root, o: o}
+	root := r.m.root()
+	i := &iterator{root: root, o: o}
 	switch {
 	case !o.Reverse:
 		i.forward(o.Lower)
 	case o.Upper == nil:
-		i.backward(r.root.last())
+		i.backward(root.last())
 	default:
-		i.backward(r.root.seekBefore(o.Upper, keyspace.MaxRevision))
+		i.backward(root.seekBefore(o.Upper, keyspace.MaxRevision))
 	}
 	return i
 }
 
-func (r *reader) Close() { r.root = nil }
+func (r *reader) Close() { r.m = nil }
 
 type iterator struct {
 	root *tree

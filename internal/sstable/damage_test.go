@@ -1,4 +1,4 @@
-package history
+package sstable
 
 import (
 	"bytes"
@@ -20,18 +20,18 @@ func small() []placed {
 
 func smallFile(t *testing.T) []byte {
 	fs := diskWith(t, nil)
-	if err := fs.Remove(testDir + "/" + nameOf(1)); err != nil {
+	if err := fs.Remove(testDir + "/" + historyKind.nameOf(1)); err != nil {
 		t.Fatal(err)
 	}
 	mustWrite(t, mustOpen(t, fs), small()...)
-	return contents(t, fs)
+	return contents(t, fs, historyKind.nameOf(1))
 }
 
 // damaged reports whether b as a file is reported as corrupt by Open or by a
 // read. Whatever is not reported is right.
 func damaged(t *testing.T, b []byte) (reported bool) {
 	t.Helper()
-	s, err := Open(diskWith(t, b), testDir, Options{})
+	s, err := OpenHistory(diskWith(t, b), testDir, Options{})
 	if err != nil {
 		wantCode(t, err, fault.Corruption)
 		return true
@@ -40,7 +40,7 @@ func damaged(t *testing.T, b []byte) (reported bool) {
 }
 
 // readsDamaged reads everything in every way.
-func readsDamaged(t *testing.T, s *Store) (reported bool) {
+func readsDamaged(t *testing.T, s *History) (reported bool) {
 	t.Helper()
 	failed := func(err error) bool {
 		if err != nil {
@@ -122,11 +122,11 @@ func TestEveryDamagedByteIsFound(t *testing.T) {
 func TestEveryTruncatedFileIsFoundAtOpen(t *testing.T) {
 	whole := smallFile(t)
 	for n := range whole {
-		_, err := Open(diskWith(t, whole[:n]), testDir, Options{})
+		_, err := OpenHistory(diskWith(t, whole[:n]), testDir, Options{})
 		wantCode(t, err, fault.Corruption)
 	}
 	for _, more := range []string{"x", magic, string(whole[len(whole)-trailerBytes:])} {
-		_, err := Open(diskWith(t, append(bytes.Clone(whole), more...)), testDir, Options{})
+		_, err := OpenHistory(diskWith(t, append(bytes.Clone(whole), more...)), testDir, Options{})
 		wantCode(t, err, fault.Corruption)
 	}
 }
@@ -137,7 +137,7 @@ func TestAFileTruncatedWhileOpenIsFoundByReads(t *testing.T) {
 	for n := range whole {
 		fs := diskWith(t, whole)
 		s := mustOpen(t, fs)
-		f, err := fs.Open(testDir + "/" + nameOf(1))
+		f, err := fs.Open(testDir + "/" + historyKind.nameOf(1))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,7 +157,7 @@ func TestDamageOfABlockLeavesTheOthersReadable(t *testing.T) {
 	fs := diskWith(t, smallFile(t))
 	s := mustOpen(t, fs)
 	first := s.files.Load().files[0].blocks[0]
-	if err := fs.FlipBit(testDir+"/"+nameOf(1), first.offset+3, 1); err != nil {
+	if err := fs.FlipBit(testDir+"/"+historyKind.nameOf(1), first.offset+3, 1); err != nil {
 		t.Fatal(err)
 	}
 	_, _, err := s.Get(1, []byte("a"), 9)

@@ -1,5 +1,5 @@
 //go:build !race
 
-package history
+package sstable
 
 const raceEnabled = false

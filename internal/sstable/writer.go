@@ -1,4 +1,4 @@
-package history
+package sstable
 
 import (
 	"bytes"
@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"kvstore/internal/env"
@@ -25,7 +26,7 @@ const (
 
 // Writer makes one file. Nothing of it can be read before Finish.
 type Writer struct {
-	store  *Store
+	store  *dir
 	number uint64
 	path   string // of the file, which has its final name after the rename
 	made   bool   // the file is there and belongs to the Writer
@@ -39,26 +40,33 @@ type Writer struct {
 	instance keyspace.InstanceID
 	key      []byte // the last one of the open block
 	any      bool
+	hashes   []uint64 // of a run's keys
 }
 
 // Writer begins a file; it is made with the first version.
-func (s *Store) Writer() *Writer {
+func (s *dir) Writer() *Writer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w := &Writer{store: s, number: s.next, spans: make(map[keyspace.InstanceID]Span)}
-	w.path = s.dir + "/" + nameOf(w.number) + temporary
+	w.path = s.dir + "/" + s.kind.nameOf(w.number) + temporary
 	s.next++
 	return w
 }
 
 // Add appends a version of an instance; it keeps nothing of v. Versions come in
-// order of instance, key, and descending revision. fault.Overloaded means that
-// the disk is full.
+// order of instance, key, and descending revision; those of a run have no
+// successor, and one per key. fault.Overloaded means that the disk is full.
 func (w *Writer) Add(inst keyspace.InstanceID, v Version) error {
-	if v.Until <= v.Revision {
-		panic(fmt.Sprintf("history: version %d of key %x is replaced at %d", uint64(v.Revision), v.Key, uint64(v.Until)))
+	end := v.Until
+	if w.store.kind.current {
+		end = v.Revision + 1
+		w.hashes = append(w.hashes, Hash(inst, v.Key))
 	}
-	if len(w.buf) >= blockBytes || w.any && inst != w.instance {
+	if end <= v.Revision || w.store.kind.current && v.Until != 0 {
+		panic(fmt.Sprintf("sstable: version %d of key %x in a %s is replaced at %d",
+			uint64(v.Revision), v.Key, w.store.kind.name, uint64(v.Until)))
+	}
+	if len(w.buf) >= w.store.kind.blockBytes || w.any && inst != w.instance {
 		if err := w.endBlock(); err != nil {
 			return err
 		}
@@ -74,7 +82,7 @@ func (w *Writer) Add(inst keyspace.InstanceID, v Version) error {
 	if !known || v.Revision < span.Low {
 		span.Low = v.Revision
 	}
-	span.Until = max(span.Until, v.Until)
+	span.Until = max(span.Until, end)
 	w.spans[inst] = span
 	return nil
 }
@@ -108,7 +116,7 @@ func (w *Writer) endBlock() error {
 func (w *Writer) admit() error {
 	free, err := w.store.fs.Free(w.store.dir)
 	if err != nil {
-		return fmt.Errorf("free space of history directory: %w", err)
+		return fmt.Errorf("free space of %s directory: %w", w.store.kind.name, err)
 	}
 	if need := uint64(w.store.reserve + syncBytes); free < need {
 		return fault.New(fault.Overloaded, "disk is nearly full",
@@ -126,15 +134,15 @@ func (w *Writer) create() error {
 	}
 	f, err := w.store.fs.Create(w.path)
 	if err != nil {
-		return failed("make history file", err)
+		return w.failed("make", "file", err)
 	}
 	w.f, w.made = f, true
-	return w.write([]byte(magic))
+	return w.write([]byte(w.store.kind.magic))
 }
 
 func (w *Writer) write(b []byte) error {
 	if _, err := w.f.WriteAt(b, w.at); err != nil {
-		return failed("write history", err)
+		return w.failed("write", "", err)
 	}
 	w.at += int64(len(b))
 	return nil
@@ -142,13 +150,14 @@ func (w *Writer) write(b []byte) error {
 
 func (w *Writer) sync() error {
 	if err := w.f.Sync(); err != nil {
-		return failed("sync history", err)
+		return w.failed("sync", "", err)
 	}
 	return nil
 }
 
 // failed tells a full disk, where one may try again, from other errors.
-func failed(what string, err error) error {
+func (w *Writer) failed(verb, part string, err error) error {
+	what := strings.TrimSpace(verb + " " + w.store.kind.name + " " + part)
 	if errors.Is(err, env.ErrNoSpace) {
 		return fault.Wrap(fault.Overloaded, err, what+": the disk is full").WithRetry(fullRetry)
 	}
@@ -170,20 +179,20 @@ func (w *Writer) Finish() error {
 	err := w.f.Close()
 	w.f = nil
 	if err != nil {
-		return failed("close history", err)
+		return w.failed("close", "", err)
 	}
 	s := w.store
-	path := s.dir + "/" + nameOf(w.number)
+	path := s.dir + "/" + s.kind.nameOf(w.number)
 	if err := s.fs.Rename(w.path, path); err != nil {
-		return failed("finish history", err)
+		return w.failed("finish", "", err)
 	}
 	w.path = path
 	if err := s.fs.SyncDir(s.dir); err != nil {
-		return failed("sync history directory", err)
+		return w.failed("sync", "directory", err)
 	}
-	f, err := openFile(s.fs, path, w.number)
+	f, err := openFile(s.fs, path, w.number, s.kind)
 	if err != nil {
-		return fmt.Errorf("open finished history %s: %w", path, err)
+		return fmt.Errorf("open finished %s %s: %w", s.kind.name, path, err)
 	}
 	w.made = false
 	s.publish(f)
@@ -196,11 +205,15 @@ func (w *Writer) writeIndex() error {
 		spans = append(spans, instanceSpan{inst, w.spans[inst]})
 	}
 	index := encodeIndex(spans, w.blocks)
+	if w.store.kind.current {
+		keys := newFilter(w.hashes)
+		index = append(binary.AppendUvarint(index, uint64(len(keys))), keys...)
+	}
 	sum := crc32.Checksum(index, castagnoli)
 	end := binary.LittleEndian.AppendUint64(index, uint64(w.at))
 	end = binary.LittleEndian.AppendUint32(end, uint32(len(index)))
 	end = binary.LittleEndian.AppendUint32(end, sum)
-	if err := w.write(append(end, magic...)); err != nil {
+	if err := w.write(append(end, w.store.kind.magic...)); err != nil {
 		return err
 	}
 	return w.sync()

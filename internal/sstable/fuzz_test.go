@@ -1,4 +1,4 @@
-package history
+package sstable
 
 import (
 	"bytes"
@@ -72,7 +72,7 @@ func fuzzBlock(t *testing.T, body []byte) {
 }
 
 func fuzzIndex(t *testing.T, b []byte, end int64) {
-	spans, blocks, err := decodeIndex(b, end)
+	spans, blocks, _, err := decodeIndex(b, end, false)
 	const leastSpan, leastBlock = 3, 5
 	if len(spans) > len(b)/leastSpan || len(blocks) > len(b)/leastBlock || cap(blocks) > 2*len(b)/leastBlock+16 {
 		t.Fatalf("%d spans, %d blocks, room for %d, in %d bytes", len(spans), len(blocks), cap(blocks), len(b))
@@ -94,7 +94,7 @@ func fuzzIndex(t *testing.T, b []byte, end int64) {
 	for _, inst := range slices.Sorted(maps.Keys(spans)) {
 		list = append(list, instanceSpan{inst, spans[inst]})
 	}
-	gotSpans, gotBlocks, err := decodeIndex(encodeIndex(list, blocks), end)
+	gotSpans, gotBlocks, _, err := decodeIndex(encodeIndex(list, blocks), end, false)
 	same := func(d, e block) bool {
 		return d.offset == e.offset && d.length == e.length && d.instance == e.instance && bytes.Equal(d.key, e.key) && d.rev == e.rev
 	}
@@ -110,7 +110,7 @@ func TestSamplesAreDecoded(t *testing.T) {
 		t.Errorf("%v, %v", versions, err)
 	}
 	index, end := sampleIndex()
-	spans, blocks, err := decodeIndex(index, end)
+	spans, blocks, _, err := decodeIndex(index, end, false)
 	if err != nil || len(blocks) != 3 || spans[1<<40] != (Span{1, 2}) || blocks[1].rev != keyspace.Revision(1<<60) {
 		t.Errorf("%v, %v, %v", spans, blocks, err)
 	}
@@ -133,7 +133,7 @@ func TestIndexNamesBlocksThatAreThereOneAfterTheOther(t *testing.T) {
 		"a huge length":      {[]block{one(8, 1<<62)}, 1 << 20},
 		"a wrong order":      {[]block{one(18, 10), one(8, 10)}, 28},
 	} {
-		_, _, err := decodeIndex(encodeIndex(nil, c.blocks), c.end)
+		_, _, _, err := decodeIndex(encodeIndex(nil, c.blocks), c.end, false)
 		if fault.CodeOf(err) != fault.Corruption {
 			t.Errorf("%s: error %v, want corruption", name, err)
 		}

@@ -1,6 +1,6 @@
 //go:build race
 
-package history
+package sstable
 
 // raceEnabled: allocation counts mean nothing under the race detector.
 const raceEnabled = true

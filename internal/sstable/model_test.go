@@ -1,4 +1,4 @@
-package history
+package sstable
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 // actions.
 type machine struct {
 	fs      *simfs.FS
-	store   *Store
+	store   *History
 	last    keyspace.Revision
 	current map[string]placed // newest version of each key: not yet in the history
 	waiting []placed          // replaced since the last file

@@ -1,29 +1,10 @@
-package history
+package sstable
 
 import (
 	"bytes"
 
 	"kvstore/internal/keyspace"
 )
-
-// Get returns the version of key that stood at revision at, if it is here: then
-// nothing else is asked. Key and Value are the caller's; ok is false when the
-// answer is elsewhere, or there is none.
-func (s *Store) Get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) (v Version, ok bool, err error) {
-	files := s.acquire(inst, at, false)
-	defer releaseAll(s.log, files)
-	for _, f := range files {
-		c := cursor{file: f, instance: inst}
-		c.seek(key, at)
-		if c.err != nil {
-			return Version{}, false, c.err
-		}
-		if found := c.version(); found != nil && bytes.Equal(found.Key, key) && at < found.Until {
-			return *found, true, nil
-		}
-	}
-	return Version{}, false, nil
-}
 
 // Range is what an Iterator returns.
 type Range struct {
@@ -47,14 +28,12 @@ type Iterator struct {
 	v *Version // nil at the end
 }
 
-// Iterators returns an iterator for every file that a scan has to look at, not
-// yet at a position, and a function that ends them.
-func (s *Store) Iterators(r Range) (its []*Iterator, release func()) {
-	files := s.acquire(r.Instance, r.At, r.AllVersions)
+// iterators returns one for each file, not yet at a position.
+func iterators(files []*file, r Range) (its []*Iterator) {
 	for _, f := range files {
 		its = append(its, &Iterator{o: r, c: cursor{file: f, instance: r.Instance}})
 	}
-	return its, func() { releaseAll(s.log, files) }
+	return its
 }
 
 // Version returns the current version, nil at the end and after an error. It
@@ -66,7 +45,7 @@ func (i *Iterator) Err() error { return i.c.err }
 
 // SeekForward goes to the first key at or above key.
 func (i *Iterator) SeekForward(key []byte) {
-	i.c.seek(key, keyspace.MaxRevision)
+	i.c.seek(key)
 	i.settle()
 }
 
@@ -77,9 +56,9 @@ func (i *Iterator) SeekBackward(key []byte, inclusive bool) {
 	case key == nil:
 		i.c.seekEnd()
 	case inclusive:
-		i.c.seek(append(bytes.Clone(key), 0), keyspace.MaxRevision)
+		i.c.seek(append(bytes.Clone(key), 0))
 	default:
-		i.c.seek(key, keyspace.MaxRevision)
+		i.c.seek(key)
 	}
 	i.settleBack()
 }
@@ -88,7 +67,7 @@ func (i *Iterator) SeekBackward(key []byte, inclusive bool) {
 func (i *Iterator) Next() {
 	switch {
 	case i.o.Reverse:
-		i.c.seek(i.v.Key, keyspace.MaxRevision)
+		i.c.seek(i.v.Key)
 		i.settleBack()
 		return
 	case i.o.AllVersions:
@@ -108,7 +87,7 @@ func (i *Iterator) settle() {
 			return
 		case i.v.Revision > i.o.At:
 			i.c.next()
-		case i.o.AllVersions || i.o.At < i.v.Until:
+		case i.o.AllVersions || i.v.stands(i.o.At):
 			return
 		default:
 			i.c.leave(i.v.Key) // its successor is elsewhere
@@ -125,7 +104,7 @@ func (i *Iterator) settleBack() {
 		if bytes.Compare(v.Key, i.o.Lower) < 0 {
 			return
 		}
-		if v.Revision <= i.o.At && i.o.At < v.Until {
+		if v.Revision <= i.o.At && v.stands(i.o.At) {
 			i.v = v
 			return
 		}
@@ -162,8 +141,9 @@ func (c *cursor) load(n int) bool {
 	return c.err == nil
 }
 
-// seek goes to the first version at or after a position.
-func (c *cursor) seek(key []byte, rev keyspace.Revision) {
+// seek goes to the newest version of the first key at or above key.
+func (c *cursor) seek(key []byte) {
+	const rev = keyspace.MaxRevision // the first of its key
 	n := c.file.find(c.instance, key, rev)
 	if !c.load(n) {
 		if c.at = 0; !c.load(n + 1) {

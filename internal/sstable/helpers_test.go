@@ -1,4 +1,4 @@
-package history
+package sstable
 
 import (
 	"bytes"
@@ -24,16 +24,16 @@ type failer interface {
 	Fatalf(format string, args ...any)
 }
 
-func mustOpen(t failer, fs env.FS) *Store {
+func mustOpen(t failer, fs env.FS) *History {
 	t.Helper()
-	s, err := Open(fs, testDir, Options{})
+	s, err := OpenHistory(fs, testDir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-func mustClose(t failer, s *Store) {
+func mustClose(t failer, s *History) {
 	t.Helper()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -78,8 +78,11 @@ func ver(inst keyspace.InstanceID, key string, rev, until keyspace.Revision) pla
 	return placed{inst, Version{Key: []byte(key), Revision: rev, Until: until, Value: fmt.Appendf(nil, "%d %s %d", inst, key, rev)}}
 }
 
+// writable is a History or Runs.
+type writable interface{ Writer() *Writer }
+
 // tryWrite makes a file of versions that are in order, or none.
-func tryWrite(s *Store, versions []placed) error {
+func tryWrite(s writable, versions []placed) error {
 	w := s.Writer()
 	for _, v := range versions {
 		if err := w.Add(v.inst, v.Version); err != nil {
@@ -92,7 +95,7 @@ func tryWrite(s *Store, versions []placed) error {
 	return nil
 }
 
-func mustWrite(t failer, s *Store, versions ...placed) {
+func mustWrite(t failer, s writable, versions ...placed) {
 	t.Helper()
 	if err := tryWrite(s, versions); err != nil {
 		t.Fatal(err)
@@ -129,19 +132,24 @@ func names(t failer, fs env.FS) []string {
 
 func wantNames(t failer, fs env.FS, numbers ...uint64) {
 	t.Helper()
+	wantFiles(t, fs, &historyKind, numbers...)
+}
+
+func wantFiles(t failer, fs env.FS, k *kind, numbers ...uint64) {
+	t.Helper()
 	want := make([]string, 0, len(numbers))
 	for _, n := range numbers {
-		want = append(want, nameOf(n))
+		want = append(want, k.nameOf(n))
 	}
 	if got := names(t, fs); !slices.Equal(got, want) {
 		t.Fatalf("files %q, want %q", got, want)
 	}
 }
 
-// contents returns the bytes of file 1.
-func contents(t failer, fs *simfs.FS) []byte {
+// contents returns the bytes of a file.
+func contents(t failer, fs *simfs.FS, name string) []byte {
 	t.Helper()
-	f, err := fs.Open(testDir + "/" + nameOf(1))
+	f, err := fs.Open(testDir + "/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,14 +165,19 @@ func contents(t failer, fs *simfs.FS) []byte {
 	return b
 }
 
-// diskWith has b as file 1.
+// diskWith has b as file 1 of the history.
 func diskWith(t failer, b []byte) *simfs.FS {
+	t.Helper()
+	return diskWithFile(t, historyKind.nameOf(1), b)
+}
+
+func diskWithFile(t failer, name string, b []byte) *simfs.FS {
 	t.Helper()
 	fs := simfs.New()
 	if err := fs.MkdirAll(testDir); err != nil {
 		t.Fatal(err)
 	}
-	f, err := fs.Create(testDir + "/" + nameOf(1))
+	f, err := fs.Create(testDir + "/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package history
+package sstable
 
 import (
 	"fmt"
@@ -126,7 +126,7 @@ func TestAnExpiredFileGoesWithItsLastReader(t *testing.T) {
 func TestAFileThatCannotBeRemovedHoldsNoOther(t *testing.T) {
 	fs := simfs.New()
 	var log strings.Builder
-	s, err := Open(fs, testDir, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	s, err := OpenHistory(fs, testDir, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func TestAFileThatCannotBeRemovedHoldsNoOther(t *testing.T) {
 		mustWrite(t, s, ver(1, "a", n+1, n+2))
 	}
 	fs.Before(func(o simfs.Op) error {
-		if o.Kind == simfs.OpRemove && strings.HasSuffix(o.Name, nameOf(1)) {
+		if o.Kind == simfs.OpRemove && strings.HasSuffix(o.Name, historyKind.nameOf(1)) {
 			return errDisk
 		}
 		return nil
@@ -142,7 +142,7 @@ func TestAFileThatCannotBeRemovedHoldsNoOther(t *testing.T) {
 	s.SetFloor(10)
 	s.Expire(nil)
 	wantNames(t, fs, 1)
-	if s.Files() != 0 || !strings.Contains(log.String(), nameOf(1)) || !strings.Contains(log.String(), errDisk.Error()) {
+	if s.Files() != 0 || !strings.Contains(log.String(), historyKind.nameOf(1)) || !strings.Contains(log.String(), errDisk.Error()) {
 		t.Errorf("%d files, log %q", s.Files(), log.String())
 	}
 	fs.Before(nil)
@@ -208,7 +208,7 @@ func TestReadersMissNothingWhileOlderFilesExpire(t *testing.T) {
 // keysPerFile later.
 type hammer struct {
 	t       *testing.T
-	store   *Store
+	store   *History
 	written atomic.Uint64 // revisions up to here are in files
 	stop    chan struct{}
 }

@@ -1,4 +1,4 @@
-package history
+package sstable
 
 import (
 	"errors"
@@ -13,9 +13,9 @@ import (
 
 const testReserve = 1 << 20
 
-func openReserved(t *testing.T, fs env.FS) *Store {
+func openReserved(t *testing.T, fs env.FS) *History {
 	t.Helper()
-	s, err := Open(fs, testDir, Options{ReserveBytes: testReserve})
+	s, err := OpenHistory(fs, testDir, Options{ReserveBytes: testReserve})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
-package history
+package sstable
 
 import (
+	"bytes"
 	"encoding/binary"
 	"hash/crc32"
 
@@ -9,25 +10,30 @@ import (
 
 // The file format, all integers little-endian:
 //
-//	file     "kvhist01" block* index trailer
+//	file     magic block* index trailer
 //	block    version* crc32c(of the versions)
 //	version  uvarint: 0 for the key of the version before, else its length + 1
-//	         key, revision (8 bytes), uvarint: successor's revision - revision
+//	         key, revision (8 bytes), uvarint: successor's revision - revision,
+//	         0 when no successor is known
 //	         uvarint: value length x 2 + 1 if deleted, value
 //	index    uvarint number of spans; each: uvarint instance, low, until
 //	         uvarint number of blocks; each: uvarint offset, length with crc,
 //	         instance; uvarint key length, key, revision of its first version
+//	         of a run: uvarint length of the filter, filter
 //	trailer  index offset (8), index length (4), crc32c of the index (4),
-//	         "kvhist01"
+//	         magic: "kvhist01" of history, "kvruns01" of runs
 //
 // Versions are in order of instance, key, and descending revision; a block is of
 // one instance.
 const (
 	magic        = "kvhist01"
+	runMagic     = "kvruns01"
 	trailerBytes = 8 + 4 + 4 + len(magic)
 	crcBytes     = 4
-	// blockBytes is the size from which a block ends.
-	blockBytes = 64 << 10
+	// blockBytes is the size from which a block of history ends. Blocks of runs
+	// are smaller: they are read for one key.
+	blockBytes    = 64 << 10
+	runBlockBytes = 8 << 10
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -42,13 +48,16 @@ type block struct {
 }
 
 // Version is what a key had from Revision on, up to but not including Until,
-// where its successor is. Delete: nothing.
+// where a successor is; 0 when none is known. Delete: nothing.
 type Version struct {
 	Key             []byte // without instance
 	Revision, Until keyspace.Revision
 	Value           []byte
 	Delete          bool
 }
+
+// stands reports whether nothing that the version knows of had replaced it at at.
+func (v *Version) stands(at keyspace.Revision) bool { return v.Until == 0 || at < v.Until }
 
 func appendVersion(b []byte, v *Version, same bool) []byte {
 	if same {
@@ -58,7 +67,11 @@ func appendVersion(b []byte, v *Version, same bool) []byte {
 		b = append(b, v.Key...)
 	}
 	b = binary.LittleEndian.AppendUint64(b, uint64(v.Revision))
-	b = binary.AppendUvarint(b, uint64(v.Until-v.Revision))
+	after := uint64(0)
+	if v.Until != 0 {
+		after = uint64(v.Until - v.Revision)
+	}
+	b = binary.AppendUvarint(b, after)
 	size := uint64(len(v.Value)) << 1
 	if v.Delete {
 		size |= 1
@@ -66,15 +79,53 @@ func appendVersion(b []byte, v *Version, same bool) []byte {
 	return append(binary.AppendUvarint(b, size), v.Value...)
 }
 
-// decodeBlock appends the versions of a block, whose checksum it checks, to out.
-// They are parts of b.
-func decodeBlock(out []Version, b []byte) ([]Version, error) {
+// bodyOf returns the versions of a block whose checksum is right.
+func bodyOf(b []byte) ([]byte, error) {
 	if len(b) < crcBytes {
-		return nil, corrupt("history block is too short", "limit_bytes", crcBytes, "actual_bytes", len(b))
+		return nil, corrupt("block is too short", "limit_bytes", crcBytes, "actual_bytes", len(b))
 	}
 	body := b[:len(b)-crcBytes]
 	if want, got := binary.LittleEndian.Uint32(b[len(body):]), crc32.Checksum(body, castagnoli); want != got {
-		return nil, corrupt("history block has a wrong checksum", "limit", want, "actual", got)
+		return nil, corrupt("block has a wrong checksum", "limit", want, "actual", got)
+	}
+	return body, nil
+}
+
+// searchBlock returns the first version at or after a position, whose key must be
+// equal, out of a block; ok is false when there is none. Key and Value are parts
+// of b.
+func searchBlock(b, key []byte, at keyspace.Revision) (v Version, ok bool, err error) {
+	body, err := bodyOf(b)
+	if err != nil {
+		return Version{}, false, err
+	}
+	r := decoder{b: body}
+	var last []byte
+	for len(r.b) > 0 && !r.bad {
+		if n := r.uvarint(); n > 0 {
+			last = r.take(n - 1)
+		}
+		v := r.version(last)
+		switch c := bytes.Compare(last, key); {
+		case r.bad || c < 0 || c == 0 && v.Revision > at:
+		case c == 0:
+			return v, true, nil
+		default:
+			return Version{}, false, nil
+		}
+	}
+	if r.bad {
+		return Version{}, false, corrupt("block is malformed")
+	}
+	return Version{}, false, nil
+}
+
+// decodeBlock appends the versions of a block, whose checksum it checks, to out.
+// They are parts of b.
+func decodeBlock(out []Version, b []byte) ([]Version, error) {
+	body, err := bodyOf(b)
+	if err != nil {
+		return nil, err
 	}
 	r := decoder{b: body}
 	var key []byte
@@ -82,16 +133,23 @@ func decodeBlock(out []Version, b []byte) ([]Version, error) {
 		if n := r.uvarint(); n > 0 {
 			key = r.take(n - 1)
 		}
-		v := Version{Key: key, Revision: keyspace.Revision(r.uint64())}
-		v.Until = v.Revision + keyspace.Revision(r.uvarint())
-		size := r.uvarint()
-		v.Value, v.Delete = r.take(size>>1), size&1 == 1
-		out = append(out, v)
+		out = append(out, r.version(key))
 	}
 	if r.bad {
-		return nil, corrupt("history block is malformed")
+		return nil, corrupt("block is malformed")
 	}
 	return out, nil
+}
+
+// version reads what follows the key of one.
+func (d *decoder) version(key []byte) Version {
+	v := Version{Key: key, Revision: keyspace.Revision(d.uint64())}
+	if after := d.uvarint(); after > 0 {
+		v.Until = v.Revision + keyspace.Revision(after)
+	}
+	size := d.uvarint()
+	v.Value, v.Delete = d.take(size>>1), size&1 == 1
+	return v
 }
 
 func encodeIndex(spans []instanceSpan, blocks []block) []byte {
@@ -118,8 +176,9 @@ type instanceSpan struct {
 	Span
 }
 
-// decodeIndex is the inverse of encodeIndex. end is where the blocks end.
-func decodeIndex(b []byte, end int64) (map[keyspace.InstanceID]Span, []block, error) {
+// decodeIndex is the inverse of encodeIndex. end is where the blocks end; filtered
+// says that a filter follows.
+func decodeIndex(b []byte, end int64, filtered bool) (map[keyspace.InstanceID]Span, []block, filter, error) {
 	r := decoder{b: b}
 	spans := make(map[keyspace.InstanceID]Span)
 	for n := r.uvarint(); n > 0 && !r.bad; n-- {
@@ -133,15 +192,19 @@ func decodeIndex(b []byte, end int64) (map[keyspace.InstanceID]Span, []block, er
 		d.key = r.take(r.uvarint())
 		d.rev = keyspace.Revision(r.uvarint())
 		if d.offset != at || d.length < crcBytes || int64(d.length) > end-at {
-			return nil, nil, corrupt("history index names a block out of place", "limit", end, "actual", d.offset)
+			return nil, nil, nil, corrupt("index names a block out of place", "limit", end, "actual", d.offset)
 		}
 		at += int64(d.length)
 		blocks = append(blocks, d)
 	}
-	if r.bad || len(r.b) > 0 || at != end {
-		return nil, nil, corrupt("history index is malformed")
+	var keys filter
+	if filtered {
+		keys = filter(r.take(r.uvarint()))
 	}
-	return spans, blocks, nil
+	if r.bad || len(r.b) > 0 || at != end || len(keys)%filterLine != 0 {
+		return nil, nil, nil, corrupt("index is malformed")
+	}
+	return spans, blocks, keys, nil
 }
 
 // decoder reads fields; after one that is not there it is bad and yields zeros.

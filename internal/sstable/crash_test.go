@@ -1,4 +1,4 @@
-package history
+package sstable
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"kvstore/internal/env"
 	"kvstore/internal/env/simfs"
 	"kvstore/internal/keyspace"
 )
@@ -16,6 +17,8 @@ import (
 // disk.
 type crashTest struct {
 	t     *testing.T
+	kind  *kind
+	open  func(env.FS) (*dir, error)
 	fs    *simfs.FS
 	r     *rand.Rand
 	files map[uint64][]placed // what was or is being written, by number
@@ -25,9 +28,17 @@ type crashTest struct {
 	partial    int // images without the file that is being written
 }
 
-func newCrashTest(t *testing.T) *crashTest {
-	return &crashTest{t: t, fs: simfs.New(), r: rand.New(rand.NewPCG(5, 6)),
+func newCrashTest(t *testing.T, k *kind, open func(env.FS) (*dir, error)) *crashTest {
+	return &crashTest{t: t, kind: k, open: open, fs: simfs.New(), r: rand.New(rand.NewPCG(5, 6)),
 		files: map[uint64][]placed{}, done: map[uint64]bool{}, gone: map[uint64]bool{}}
+}
+
+func openHistoryDir(fs env.FS) (*dir, error) {
+	s, err := OpenHistory(fs, testDir, Options{})
+	if err != nil {
+		return nil, err
+	}
+	return &s.dir, nil
 }
 
 // versions of file n: three instances, and so three blocks, of a few sectors.
@@ -36,6 +47,9 @@ func (c *crashTest) versions(n uint64) (all []placed) {
 		for key := range 3 {
 			v := ver(inst+1, fmt.Sprintf("key %d", key), keyspace.Revision(n*10), keyspace.Revision(n*10+5))
 			v.Value = []byte(strings.Repeat(string(v.Value), 30+c.r.IntN(20)))
+			if c.kind.current {
+				v.Until = 0
+			}
 			all = append(all, v)
 		}
 	}
@@ -45,17 +59,11 @@ func (c *crashTest) versions(n uint64) (all []placed) {
 // A power cut at any moment leaves a file whole or not at all, and a finished
 // one whole; of what was expired, too, nothing in between remains.
 func TestFileIsWholeOrAbsentAfterACrash(t *testing.T) {
-	c := newCrashTest(t)
+	c := newCrashTest(t, &historyKind, openHistoryDir)
 	s := mustOpen(t, c.fs)
-	c.fs.After(func(o simfs.Op, _ error) {
-		if !slices.Contains([]simfs.Kind{simfs.OpRead, simfs.OpList, simfs.OpOpen, simfs.OpMkdir}, o.Kind) {
-			c.cut(o)
-		}
-	})
+	c.cutAlways()
 	for n := uint64(1); n <= 4; n++ {
-		c.files[n] = c.versions(n)
-		mustWrite(t, s, c.files[n]...)
-		c.done[n] = true
+		c.write(s, n)
 		if n >= 3 {
 			c.gone[n-2] = true
 			s.SetFloor(keyspace.Revision((n-2)*10 + 5))
@@ -63,10 +71,32 @@ func TestFileIsWholeOrAbsentAfterACrash(t *testing.T) {
 		}
 		c.cut(simfs.Op{Kind: "none", Name: fmt.Sprintf("file %d is finished", n)})
 	}
+	c.reached()
+}
+
+// write makes file n.
+func (c *crashTest) write(s writable, n uint64) {
+	c.t.Helper()
+	c.files[n] = c.versions(n)
+	mustWrite(c.t, s, c.files[n]...)
+	c.done[n] = true
+}
+
+func (c *crashTest) reached() {
+	c.t.Helper()
 	if c.images < 1000 || c.partial < 100 {
-		t.Errorf("%d images, %d without the unfinished file: the test reaches too little", c.images, c.partial)
+		c.t.Errorf("%d images, %d without the unfinished file: the test reaches too little", c.images, c.partial)
 	}
-	t.Logf("%d images", c.images)
+	c.t.Logf("%d images", c.images)
+}
+
+// cutAlways cuts after each operation that changes the disk.
+func (c *crashTest) cutAlways() {
+	c.fs.After(func(o simfs.Op, _ error) {
+		if !slices.Contains([]simfs.Kind{simfs.OpRead, simfs.OpList, simfs.OpOpen, simfs.OpMkdir}, o.Kind) {
+			c.cut(o)
+		}
+	})
 }
 
 // cut looks at images of this moment: nothing, everything, each unit missing
@@ -98,7 +128,7 @@ func (c *crashTest) cut(o simfs.Op) {
 func (c *crashTest) check(o simfs.Op, image *simfs.FS) {
 	c.t.Helper()
 	c.images++
-	found := c.shown(o, image, mustOpenAfter(c.t, o, image))
+	found := c.shown(o, image, c.mustOpen(o, image))
 	for n := range c.done {
 		if _, ok := found[n]; !ok && !c.gone[n] {
 			c.t.Fatalf("after %v: finished file %d is not there", o, n)
@@ -112,13 +142,16 @@ func (c *crashTest) check(o simfs.Op, image *simfs.FS) {
 	if c.r.IntN(8) > 0 {
 		return
 	}
-	s := mustOpenAfter(c.t, o, image)
-	more := ver(9, "more", 1, 1<<40)
-	mustWrite(c.t, s, more)
+	s := c.mustOpen(o, image)
+	more := c.versions(1 << 20)
+	number := s.next
+	mustWrite(c.t, s, more...)
 	again := image.Image(func(int, simfs.Unit) simfs.Choice { return simfs.Choice{} })
-	s = mustOpenAfter(c.t, o, again)
-	if got, ok, err := s.Get(9, more.Key, 1); !ok || err != nil || !equal(placed{9, got}, more) {
-		c.t.Fatalf("after %v and a start: %v, %t, %v, want %v", o, got, ok, err, more)
+	s = c.mustOpen(o, again)
+	if f := find(s, number); f == nil {
+		c.t.Fatalf("after %v and a start: file %d, which was written then, is not there", o, number)
+	} else if got, err := readFile(f); err != nil || !slices.EqualFunc(got, more, equal) {
+		c.t.Fatalf("after %v and a start:%s\nwant%s\nerror %v", o, list(got), list(more), err)
 	}
 	for n := range found {
 		if f := find(s, n); f == nil {
@@ -127,7 +160,7 @@ func (c *crashTest) check(o simfs.Op, image *simfs.FS) {
 	}
 }
 
-func find(s *Store, number uint64) *file {
+func find(s *dir, number uint64) *file {
 	for _, f := range s.files.Load().files {
 		if f.number == number {
 			return f
@@ -136,17 +169,17 @@ func find(s *Store, number uint64) *file {
 	return nil
 }
 
-func mustOpenAfter(t *testing.T, o simfs.Op, image *simfs.FS) *Store {
-	t.Helper()
-	s, err := Open(image, testDir, Options{})
+func (c *crashTest) mustOpen(o simfs.Op, image *simfs.FS) *dir {
+	c.t.Helper()
+	s, err := c.open(image)
 	if err != nil {
-		t.Fatalf("after %v: %v", o, err)
+		c.t.Fatalf("after %v: %v", o, err)
 	}
 	return s
 }
 
 // shown returns the files of an image; they are whole, and nothing else is there.
-func (c *crashTest) shown(o simfs.Op, image *simfs.FS, s *Store) map[uint64]*file {
+func (c *crashTest) shown(o simfs.Op, image *simfs.FS, s *dir) map[uint64]*file {
 	c.t.Helper()
 	found := map[uint64]*file{}
 	for _, f := range s.files.Load().files {
@@ -172,7 +205,7 @@ func TestUnfinishedFilesAreRemovedAtOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, want := names(t, fs), []string{nameOf(1), nameOf(2) + temporary}; !slices.Equal(got, want) {
+	if got, want := names(t, fs), []string{historyKind.nameOf(1), historyKind.nameOf(2) + temporary}; !slices.Equal(got, want) {
 		t.Fatalf("files %q, want %q", got, want)
 	}
 	s = mustOpen(t, fs)

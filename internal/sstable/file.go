@@ -1,0 +1,208 @@
+package sstable
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+
+	"kvstore/internal/env"
+	"kvstore/internal/fault"
+	"kvstore/internal/keyspace"
+)
+
+// file is one finished file. Its index is in memory, its blocks are read when
+// they are asked for.
+type file struct {
+	fs     env.FS
+	path   string
+	kind   *kind
+	number uint64
+	f      env.File
+	size   int64
+	spans  map[keyspace.InstanceID]Span
+	blocks []block
+	filter filter // of a run
+
+	// refs counts the set it is in and its readers. The last one closes it and,
+	// if it is doomed, removes it.
+	refs   atomic.Int64
+	doomed atomic.Bool
+}
+
+func openFile(fs env.FS, path string, number uint64, k *kind) (*file, error) {
+	opened, err := fs.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	f := &file{fs: fs, path: path, kind: k, number: number, f: opened}
+	if err := f.load(); err != nil {
+		return nil, errors.Join(err, opened.Close())
+	}
+	f.refs.Store(1)
+	return f, nil
+}
+
+// load reads the index.
+func (f *file) load() error {
+	size, err := f.f.Size()
+	if err != nil {
+		return err
+	}
+	if size < int64(len(magic)+trailerBytes) {
+		return corrupt("file is too short", "limit_bytes", len(magic)+trailerBytes, "actual_bytes", size)
+	}
+	trailer := make([]byte, trailerBytes)
+	if _, err := f.f.ReadAt(trailer, size-int64(trailerBytes)); err != nil {
+		return err
+	}
+	offset := binary.LittleEndian.Uint64(trailer)
+	length, sum := binary.LittleEndian.Uint32(trailer[8:]), binary.LittleEndian.Uint32(trailer[12:])
+	end := uint64(size) - uint64(trailerBytes)
+	if string(trailer[16:]) != f.kind.magic || offset > end || uint64(length) != end-offset {
+		return corrupt("file has no valid end", "actual_bytes", size)
+	}
+	index := make([]byte, length)
+	if _, err := f.f.ReadAt(index, int64(offset)); err != nil {
+		return err
+	}
+	if got := crc32.Checksum(index, castagnoli); got != sum {
+		return corrupt("index has a wrong checksum", "limit", sum, "actual", got)
+	}
+	f.size = size
+	f.spans, f.blocks, f.filter, err = decodeIndex(index, int64(offset), f.kind.current)
+	return err
+}
+
+// hold keeps the file open; false when it was closed before.
+func (f *file) hold() bool {
+	for {
+		n := f.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if f.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (f *file) release() error {
+	switch n := f.refs.Add(-1); {
+	case n > 0:
+		return nil
+	case n < 0:
+		panic(fmt.Sprintf("sstable: file %s was released %d times too often", f.path, -n))
+	}
+	err := f.f.Close()
+	if f.doomed.Load() {
+		err = errors.Join(err, f.fs.Remove(f.path))
+	}
+	return err
+}
+
+// loadBlock reads block n into b, which is of its length.
+func (f *file) loadBlock(n int, b []byte) error {
+	_, err := f.f.ReadAt(b, f.blocks[n].offset)
+	if errors.Is(err, io.EOF) {
+		err = corrupt("file has lost its end", "limit_bytes", f.size)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s %s: %w", f.kind.name, f.path, err)
+	}
+	return nil
+}
+
+// read decodes block n.
+func (f *file) read(n int) ([]Version, error) {
+	at := f.blocks[n]
+	b := make([]byte, at.length)
+	if err := f.loadBlock(n, b); err != nil {
+		return nil, err
+	}
+	versions, err := decodeBlock(make([]Version, 0, at.length/128+1), b)
+	if err != nil {
+		return nil, f.damaged(n, err)
+	}
+	return versions, nil
+}
+
+func (f *file) damaged(n int, err error) error {
+	return fmt.Errorf("read %s %s at %d: %w", f.kind.name, f.path, f.blocks[n].offset, err)
+}
+
+// get returns the newest version of a key at or below at. Key and Value are the
+// caller's.
+func (f *file) get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) (Version, bool, error) {
+	// The version looked for may be the first of the block behind the position.
+	n := f.find(inst, key, at)
+	for _, n := range []int{n, n + 1} {
+		if n < 0 || n >= len(f.blocks) || f.blocks[n].instance != inst {
+			continue
+		}
+		if b := &f.blocks[n]; before(key, 0, b.key, b.rev) {
+			break
+		}
+		v, ok, err := f.search(n, key, at)
+		if ok || err != nil {
+			return v, ok, err
+		}
+	}
+	return Version{}, false, nil
+}
+
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+func (f *file) search(n int, key []byte, at keyspace.Revision) (Version, bool, error) {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	*buf = slices.Grow((*buf)[:0], f.blocks[n].length)[:f.blocks[n].length]
+	if err := f.loadBlock(n, *buf); err != nil {
+		return Version{}, false, err
+	}
+	v, ok, err := searchBlock(*buf, key, at)
+	if err != nil {
+		return Version{}, false, f.damaged(n, err)
+	}
+	v.Key, v.Value = bytes.Clone(v.Key), bytes.Clone(v.Value)
+	return v, ok, nil
+}
+
+// find returns the block in which the first version at or after a position is,
+// unless that is the first of the next one.
+func (f *file) find(inst keyspace.InstanceID, key []byte, rev keyspace.Revision) int {
+	after := sort.Search(len(f.blocks), func(i int) bool {
+		b := &f.blocks[i]
+		if b.instance != inst {
+			return b.instance > inst
+		}
+		return before(key, rev, b.key, b.rev)
+	})
+	return after - 1
+}
+
+// before reports whether the first position comes before the second one:
+// keys ascend, revisions of a key descend.
+func before(key []byte, rev keyspace.Revision, than []byte, thanRev keyspace.Revision) bool {
+	if c := bytes.Compare(key, than); c != 0 {
+		return c < 0
+	}
+	return rev > thanRev
+}
+
+// Span is the revisions for which a file may have the answer: from Low on,
+// below Until. In a run that is its newest version's and one more.
+type Span struct {
+	Low, Until keyspace.Revision
+}
+
+func (s Span) covers(at keyspace.Revision) bool { return s.Low <= at && at < s.Until }
+
+// corrupt is an error about a file's contents.
+func corrupt(what string, args ...any) error { return fault.New(fault.Corruption, what, args...) }

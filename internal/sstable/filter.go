@@ -1,0 +1,63 @@
+package sstable
+
+import (
+	"math/bits"
+
+	"github.com/zeebo/xxh3"
+
+	"kvstore/internal/keyspace"
+)
+
+// filter is a Bloom filter of keys of which each sets all of its bits in one
+// cache line: a key that is not there costs one load of memory. With ten bits a
+// key one absent key in a hundred is not told apart.
+type filter []byte
+
+const (
+	filterLine   = 64
+	filterBits   = 10 // per key
+	filterProbes = 6
+	probeBits    = 9 // name a bit of a line
+)
+
+// Hash is the hash of a key that filters take.
+func Hash(inst keyspace.InstanceID, key []byte) uint64 { return xxh3.HashSeed(key, uint64(inst)) }
+
+func newFilter(hashes []uint64) filter {
+	lines := (len(hashes)*filterBits + 8*filterLine - 1) / (8 * filterLine)
+	f := make(filter, lines*filterLine)
+	for _, h := range hashes {
+		line := f.line(h)
+		for n := range filterProbes {
+			at := probe(h, n)
+			line[at>>3] |= 1 << (at & 7)
+		}
+	}
+	return f
+}
+
+// line is chosen by the upper part of a hash.
+func (f filter) line(hash uint64) []byte {
+	n, _ := bits.Mul64(hash, uint64(len(f)/filterLine))
+	return f[n*filterLine : (n+1)*filterLine]
+}
+
+// probe is the n-th bit in a line, by the lower part of a hash.
+func probe(hash uint64, n int) uint64 {
+	return hash * 0x9e3779b97f4a7c15 >> (uint(n) * probeBits) & (1<<probeBits - 1)
+}
+
+// has is false when the key with a hash is not there.
+func (f filter) has(hash uint64) bool {
+	if len(f) == 0 {
+		return false
+	}
+	line := f.line(hash)
+	for n := range filterProbes {
+		at := probe(hash, n)
+		if line[at>>3]&(1<<(at&7)) == 0 {
+			return false
+		}
+	}
+	return true
+}

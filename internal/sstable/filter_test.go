@@ -1,0 +1,164 @@
+package sstable
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"kvstore/internal/fault"
+	"kvstore/internal/keyspace"
+)
+
+func TestFilterFindsEveryKey(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		hashes := rapid.SliceOfN(rapid.Uint64(), 1, 500).Draw(t, "hashes")
+		f := newFilter(hashes)
+		for _, h := range hashes {
+			if !f.has(h) {
+				t.Fatalf("%x is not found among %d", h, len(hashes))
+			}
+		}
+	})
+}
+
+// The corners of what picks a line and bits.
+func TestFilterFindsExtremeHashes(t *testing.T) {
+	hashes := []uint64{0, 1, 1 << 63, 1<<64 - 1, 1<<32 - 1, 1 << 32}
+	for len(hashes) < 1000 {
+		hashes = append(hashes, uint64(len(hashes))<<54, ^uint64(len(hashes)))
+	}
+	f := newFilter(hashes)
+	for _, h := range hashes {
+		if !f.has(h) {
+			t.Errorf("%x is not found", h)
+		}
+	}
+}
+
+// falsePositives returns the share of absent keys that a filter takes for there,
+// in percent.
+func falsePositives(t *testing.T, present, absent func(n int) uint64) float64 {
+	t.Helper()
+	const keys, asked = 100_000, 400_000
+	hashes := make([]uint64, keys)
+	for n := range hashes {
+		hashes[n] = present(n)
+	}
+	f := newFilter(hashes)
+	if least, most := keys*filterBits/8, keys*filterBits/8+filterLine; len(f) < least || len(f) > most {
+		t.Errorf("%d bytes for %d keys, want %d bits of each", len(f), keys, filterBits)
+	}
+	for n, h := range hashes {
+		if !f.has(h) {
+			t.Fatalf("key %d is not found", n)
+		}
+	}
+	found := 0
+	for n := range asked {
+		if f.has(absent(n)) {
+			found++
+		}
+	}
+	return 100 * float64(found) / asked
+}
+
+func TestFilterHasFewFalsePositives(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	numbered := func(inst keyspace.InstanceID) func(int) uint64 {
+		return func(n int) uint64 { return Hash(inst, binary.BigEndian.AppendUint64(nil, uint64(n))) }
+	}
+	named := func(format string) func(int) uint64 {
+		return func(n int) uint64 { return Hash(1, fmt.Appendf(nil, format, n)) }
+	}
+	any64 := func(int) uint64 { return random.Uint64() }
+	for name, keys := range map[string][2]func(int) uint64{
+		"random hashes":         {any64, any64},
+		"numbers":               {numbered(1), func(n int) uint64 { return numbered(1)(n + 1<<20) }},
+		"the same, elsewhere":   {numbered(1), numbered(2)},
+		"names, one way longer": {named("user/%d"), named("user/%d/")},
+	} {
+		percent := falsePositives(t, keys[0], keys[1])
+		if percent >= 2 || percent < 0.2 { // far better than the theory is a broken count
+			t.Errorf("%s: %.2f %% of absent keys are found", name, percent)
+		}
+		t.Logf("%s: %.2f %%", name, percent)
+	}
+}
+
+func TestFilterWithoutKeysHasNone(t *testing.T) {
+	for _, f := range []filter{nil, {}, newFilter(nil), newFilter([]uint64{})} {
+		if len(f) != 0 {
+			t.Errorf("%d bytes for no keys", len(f))
+		}
+		for _, h := range []uint64{0, 1, 1<<64 - 1, Hash(1, nil)} {
+			if f.has(h) {
+				t.Errorf("%x is in an empty filter", h)
+			}
+		}
+	}
+}
+
+// The hash tells instances and keys apart, and a key without bytes is a key.
+func TestHashIsOfInstanceAndKey(t *testing.T) {
+	seen := map[uint64]string{}
+	for inst := range keyspace.InstanceID(20) {
+		for _, key := range []string{"", "\x00", "\x00\x00", "a", "ab", "\xff"} {
+			h, id := Hash(inst, []byte(key)), fmt.Sprintf("%d/%q", inst, key)
+			if other, there := seen[h]; there {
+				t.Errorf("%s and %s have the hash %x", id, other, h)
+			}
+			seen[h] = id
+		}
+	}
+	if Hash(1, nil) != Hash(1, []byte{}) {
+		t.Error("nil is another key than the empty one")
+	}
+}
+
+// indexWithFilter is an index of one block whose filter has some bytes.
+func indexWithFilter(bytes int) []byte {
+	index := encodeIndex([]instanceSpan{{1, Span{1, 2}}}, []block{{offset: 8, length: 20, instance: 1, rev: 1}})
+	return append(binary.AppendUvarint(index, uint64(bytes)), make([]byte, bytes)...)
+}
+
+func TestFilterOfAnIndexIsOfWholeLines(t *testing.T) {
+	const end = 28
+	for _, c := range []struct {
+		bytes int
+		whole bool
+	}{{0, true}, {filterLine, true}, {5 * filterLine, true}, {1, false}, {filterLine - 1, false}, {filterLine + 1, false}, {filterLine / 2, false}} {
+		spans, blocks, keys, err := decodeIndex(indexWithFilter(c.bytes), end, true)
+		if !c.whole {
+			wantCode(t, err, fault.Corruption)
+		} else if err != nil || len(keys) != c.bytes || len(spans) != 1 || len(blocks) != 1 {
+			t.Errorf("filter of %d bytes: %d, %d spans, %d blocks, %v", c.bytes, len(keys), len(spans), len(blocks), err)
+		}
+	}
+}
+
+func TestIndexHasAFilterExactlyWhenItShould(t *testing.T) {
+	const end = 28
+	with := indexWithFilter(filterLine)
+	without := with[:len(with)-filterLine-1]
+	for name, c := range map[string]struct {
+		b        []byte
+		filtered bool
+	}{
+		"no filter in a run":     {without, true},
+		"a filter in history":    {with, false},
+		"a filter cut short":     {with[:len(with)-1], true},
+		"bytes behind a filter":  {append(append([]byte{}, with...), 0), true},
+		"a length without bytes": {binary.AppendUvarint(append([]byte{}, without...), 1<<63), true},
+		"a length without end":   {append(append([]byte{}, without...), 0x80), true},
+	} {
+		if _, _, _, err := decodeIndex(c.b, end, c.filtered); fault.CodeOf(err) != fault.Corruption {
+			t.Errorf("%s: error %v, want corruption", name, err)
+		}
+	}
+	if _, _, _, err := decodeIndex(without, end, false); err != nil {
+		t.Error(err)
+	}
+}
