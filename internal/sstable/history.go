@@ -41,7 +41,7 @@ type History struct {
 func OpenHistory(fs env.FS, path string, o Options) (*History, error) {
 	s := new(History)
 	if err := s.open(&historyKind, fs, path, o); err != nil {
-		return nil, fmt.Errorf("(history holds replaced versions only, its files may be removed) %w", err)
+		return nil, fmt.Errorf("%w (history holds replaced versions only: its files may be removed)", err)
 	}
 	return s, nil
 }
