@@ -40,6 +40,7 @@ type Engine struct {
 	sync  syncer
 	floor floor
 	sizes sizes
+	ahead *readahead
 
 	rewrites atomic.Uint64
 	stop     context.CancelFunc // ends the maintenance goroutine
@@ -78,7 +79,10 @@ func open(dir string, o Options, maintenance time.Duration) (*Engine, error) {
 	e := &Engine{db: db, dir: dir, options: o, log: o.Logger, stop: stop}
 	e.sync.dir, e.sync.file = dir, syncFile
 	e.floor.set = db.SetDiscardTs
-	if err := errors.Join(e.repair(), e.Sync()); err != nil {
+	if e.ahead, err = newReadahead(dir, o.Logger); err == nil {
+		err = errors.Join(e.repair(), e.Sync())
+	}
+	if err != nil {
 		stop()
 		return nil, errors.Join(err, db.Close())
 	}

@@ -37,7 +37,9 @@ func (e *Engine) Write(ctx context.Context, writes []engine.Write) error {
 	loader := e.db.NewKVLoader(pendingBatches)
 	err := load(ctx, writes, loader.Set)
 	// Finish waits for what is in flight, also after an error.
-	if err := errors.Join(err, loader.Finish()); err != nil {
+	err = errors.Join(err, loader.Finish())
+	e.ahead.follow()
+	if err != nil {
 		return fmt.Errorf("write to badger: %w", err)
 	}
 	return nil
