@@ -35,6 +35,7 @@ type Engine struct {
 	db      *badgerdb.DB
 	dir     string
 	options Options
+	few     int // fewWrites, but in tests
 	log     *slog.Logger
 
 	sync  syncer
@@ -76,7 +77,7 @@ func open(dir string, o Options, maintenance time.Duration) (*Engine, error) {
 		return nil, fmt.Errorf("open badger in %s: %w", dir, err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	e := &Engine{db: db, dir: dir, options: o, log: o.Logger, stop: stop}
+	e := &Engine{db: db, dir: dir, options: o, few: fewWrites, log: o.Logger, stop: stop}
 	e.sync.dir, e.sync.file = dir, syncFile
 	e.floor.set = db.SetDiscardTs
 	if e.ahead, err = newReadahead(dir, o.Logger); err == nil {

@@ -1,6 +1,7 @@
 package badger
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -39,16 +40,28 @@ func mustClose(t testing.TB, e *Engine) {
 }
 
 func TestContract(t *testing.T) {
-	enginetest.Run(t, enginetest.Harness{
-		Open: func(t testing.TB) engine.Engine { return mustOpen(t, t.TempDir()) },
-		Reopen: func(t testing.TB, e engine.Engine) engine.Engine {
-			if err := e.Close(); err != nil {
-				t.Fatal(err)
-			}
-			return mustOpen(t, e.(*Engine).dir)
-		},
-		LargeValue: 1000,
-	})
+	for _, way := range []struct {
+		name string
+		few  int
+	}{{"few", math.MaxInt}, {"many", -1}} {
+		mustOpen := func(t testing.TB, dir string) engine.Engine {
+			e := mustOpen(t, dir)
+			e.few = way.few
+			return e
+		}
+		t.Run(way.name, func(t *testing.T) {
+			enginetest.Run(t, enginetest.Harness{
+				Open: func(t testing.TB) engine.Engine { return mustOpen(t, t.TempDir()) },
+				Reopen: func(t testing.TB, e engine.Engine) engine.Engine {
+					if err := e.Close(); err != nil {
+						t.Fatal(err)
+					}
+					return mustOpen(t, e.(*Engine).dir)
+				},
+				LargeValue: 1000,
+			})
+		})
+	}
 }
 
 func TestOptionsReportsAllProblems(t *testing.T) {
