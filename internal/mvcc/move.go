@@ -87,7 +87,7 @@ func (s *Store) walk(ctx context.Context, merge bool) (bytes int64, err error) {
 	}
 	defer runs.Release()
 	m := move{store: s, older: s.options.History.Writer(), floor: s.options.History.Floor(),
-		progress: MoveProgress{Merge: merge, Total: runs.Bytes}}
+		progress: MoveProgress{Walk: s.walks.Add(1), Merge: merge, Total: runs.Bytes}}
 	defer func() { err = abort(m.older, err) }()
 	if merge {
 		m.larger = s.options.Runs.Writer()

@@ -38,7 +38,7 @@ const (
 	// DefaultSmallSeals and DefaultMoveSeals are SmallBytes and MoveBytes in
 	// deltas.
 	DefaultSmallSeals = 4
-	DefaultMoveSeals  = 4 * DefaultMergeRuns
+	DefaultMoveSeals  = 8 * DefaultMergeRuns
 )
 
 // Options bound a Store's memory: about (MaxSealed+1) * SealBytes, and one
@@ -84,7 +84,8 @@ type FlushProgress struct {
 
 // MoveProgress is how far a walk over runs has come, in bytes.
 type MoveProgress struct {
-	// Merge: to a larger run; else to the engine.
+	// Walk numbers walks from 1. Merge: to a larger run; else to the engine.
+	Walk         uint64
 	Merge        bool
 	Moved, Total int64
 	// Engine is the part that the engine got.
@@ -137,6 +138,7 @@ type Store struct {
 
 	apart           apart
 	merging, moving sync.Mutex // held during a merge and a move of runs
+	walks           atomic.Uint64
 	// handing is held while a move hands the engine versions of an instance that
 	// is not deleted.
 	handing sync.Mutex

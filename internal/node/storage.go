@@ -83,7 +83,7 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}
 	flushes := &flushPace{engine: s.engine, seal: int64(budget.DeltaSeal)}
-	walks := &walkPace{engine: s.engine}
+	walks := newWalkPace(s.engine)
 	s.store = mvcc.New(s.engine, mvcc.Options{SealBytes: int64(budget.DeltaSeal), MaxSealed: budget.DeltaSealed,
 		History: s.history, Runs: s.runs, MoveBytes: moveBytes(budget), ApartBytes: int(c.Badger.ValueThreshold),
 		RecordBytes: int64(budget.Records), FlushBatchBytes: flushBatchBytes, Between: flushes.between, BetweenMoved: walks.between})

@@ -12,25 +12,32 @@ const (
 	// mergeTime and moveTime are what a merge of small runs and a move of large
 	// ones take when nothing is written meanwhile.
 	mergeTime = 30 * time.Second
-	moveTime  = 5 * time.Minute
-	// walkLead is the part of the runs that begin a walk at whose arrival the one
-	// before is to be over.
-	walkLead = 0.7
+	moveTime  = 15 * time.Minute
+	// walkLead is the part of what a walk takes at whose arrival it is to be over.
+	walkLead = 0.8
 )
 
 // walkPace spreads a walk over runs over the time in which those for the next one
 // arrive: there is about as much to do then at any moment. A walk uses half of its
 // time at most, and makes no pauses once that many arrived.
 type walkPace struct {
-	store       *mvcc.Store
+	store       interface{ RunsBytes() (small, large int64) }
 	engine      interface{ Sync() error }
+	now         func() time.Time
+	pause       func(context.Context, time.Duration) error
 	merge, move walkState
+}
+
+func newWalkPace(engine interface{ Sync() error }) *walkPace {
+	return &walkPace{engine: engine, now: time.Now, pause: system.Pause}
 }
 
 // walkState is one walk, the last one of its kind.
 type walkState struct {
+	walk          uint64
 	began, worked time.Time
-	moved, synced int64
+	runs          int64 // bytes in runs when it began
+	synced        int64
 }
 
 // between waits until more of a walk is due. It is called by one walk of each kind
@@ -40,11 +47,10 @@ func (p *walkPace) between(ctx context.Context, at mvcc.MoveProgress) error {
 	if at.Merge {
 		w = &p.merge
 	}
-	if at.Moved <= w.moved {
-		w.began, w.synced = time.Now(), 0
-		w.worked = w.began
+	if at.Walk != w.walk {
+		now := p.now()
+		*w = walkState{walk: at.Walk, began: now, worked: now, runs: p.runs(at.Merge)}
 	}
-	w.moved = at.Moved
 	if at.Engine-w.synced >= flushSyncBytes {
 		w.synced = at.Engine
 		if err := p.engine.Sync(); err != nil {
@@ -52,34 +58,39 @@ func (p *walkPace) between(ctx context.Context, at mvcc.MoveProgress) error {
 		}
 	}
 	done := float64(at.Moved) / float64(max(1, at.Total))
-	rest := min(time.Since(w.worked), 4*flushPoll)
-	for p.arrived(at) < 1 {
-		if err := system.Pause(ctx, rest); err != nil {
+	rest := min(p.now().Sub(w.worked), 4*flushPoll)
+	for p.arrived(w, at) < 1 {
+		if err := p.pause(ctx, rest); err != nil {
 			return err
 		}
-		if p.due(at, time.Since(w.began)) >= done {
+		if p.due(w, at) >= done {
 			break
 		}
 		rest = flushPoll
 	}
-	w.worked = time.Now()
+	w.worked = p.now()
 	return ctx.Err()
 }
 
-// arrived is the part of what the next walk takes that is there.
-func (p *walkPace) arrived(at mvcc.MoveProgress) float64 {
+// runs is the bytes in the runs that are waiting for a merge, or in all of them.
+func (p *walkPace) runs(merge bool) int64 {
 	small, large := p.store.RunsBytes()
-	if at.Merge {
-		return float64(small-at.Total) / float64(at.Total)
+	if merge {
+		return small
 	}
-	return float64(large-at.Total) / float64(at.Total)
+	return small + large
+}
+
+// arrived is what came since a walk began, in parts of what it takes.
+func (p *walkPace) arrived(w *walkState, at mvcc.MoveProgress) float64 {
+	return float64(p.runs(at.Merge)-w.runs) / float64(max(1, at.Total))
 }
 
 // due is the part of a walk that should be over, from 0 on.
-func (p *walkPace) due(at mvcc.MoveProgress, since time.Duration) float64 {
+func (p *walkPace) due(w *walkState, at mvcc.MoveProgress) float64 {
 	whole := moveTime
 	if at.Merge {
 		whole = mergeTime
 	}
-	return max(float64(since)/float64(whole), p.arrived(at)/walkLead)
+	return max(float64(p.now().Sub(w.began))/float64(whole), p.arrived(w, at)/walkLead)
 }

@@ -23,17 +23,42 @@ const (
 // Hash is the hash of a key that filters take.
 func Hash(inst keyspace.InstanceID, key []byte) uint64 { return xxh3.HashSeed(key, uint64(inst)) }
 
-func newFilter(hashes []uint64) filter {
-	lines := (len(hashes)*filterBits + 8*filterLine - 1) / (8 * filterLine)
+// hashes collects the hashes of a run's keys. It grows in pieces: there may be
+// millions, and a slice that grows is there twice.
+type hashes struct {
+	pieces [][]uint64
+	count  int
+}
+
+const hashesPiece = 8 << 10
+
+func (h *hashes) add(hash uint64) {
+	last := len(h.pieces) - 1
+	if last < 0 || len(h.pieces[last]) == hashesPiece {
+		h.pieces = append(h.pieces, make([]uint64, 0, hashesPiece))
+		last++
+	}
+	h.pieces[last] = append(h.pieces[last], hash)
+	h.count++
+}
+
+func newFilter(of *hashes) filter {
+	lines := (of.count*filterBits + 8*filterLine - 1) / (8 * filterLine)
 	f := make(filter, lines*filterLine)
-	for _, h := range hashes {
-		line := f.line(h)
-		for n := range filterProbes {
-			at := probe(h, n)
-			line[at>>3] |= 1 << (at & 7)
+	for _, piece := range of.pieces {
+		for _, h := range piece {
+			f.add(h)
 		}
 	}
 	return f
+}
+
+func (f filter) add(hash uint64) {
+	line := f.line(hash)
+	for n := range filterProbes {
+		at := probe(hash, n)
+		line[at>>3] |= 1 << (at & 7)
+	}
 }
 
 // line is chosen by the upper part of a hash.

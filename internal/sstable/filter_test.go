@@ -14,11 +14,11 @@ import (
 
 func TestFilterFindsEveryKey(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		hashes := rapid.SliceOfN(rapid.Uint64(), 1, 500).Draw(t, "hashes")
-		f := newFilter(hashes)
-		for _, h := range hashes {
+		sums := rapid.SliceOfN(rapid.Uint64(), 1, 500).Draw(t, "hashes")
+		f := newFilter(collect(sums))
+		for _, h := range sums {
 			if !f.has(h) {
-				t.Fatalf("%x is not found among %d", h, len(hashes))
+				t.Fatalf("%x is not found among %d", h, len(sums))
 			}
 		}
 	})
@@ -26,12 +26,12 @@ func TestFilterFindsEveryKey(t *testing.T) {
 
 // The corners of what picks a line and bits.
 func TestFilterFindsExtremeHashes(t *testing.T) {
-	hashes := []uint64{0, 1, 1 << 63, 1<<64 - 1, 1<<32 - 1, 1 << 32}
-	for len(hashes) < 1000 {
-		hashes = append(hashes, uint64(len(hashes))<<54, ^uint64(len(hashes)))
+	sums := []uint64{0, 1, 1 << 63, 1<<64 - 1, 1<<32 - 1, 1 << 32}
+	for len(sums) < 1000 {
+		sums = append(sums, uint64(len(sums))<<54, ^uint64(len(sums)))
 	}
-	f := newFilter(hashes)
-	for _, h := range hashes {
+	f := newFilter(collect(sums))
+	for _, h := range sums {
 		if !f.has(h) {
 			t.Errorf("%x is not found", h)
 		}
@@ -43,15 +43,15 @@ func TestFilterFindsExtremeHashes(t *testing.T) {
 func falsePositives(t *testing.T, present, absent func(n int) uint64) float64 {
 	t.Helper()
 	const keys, asked = 100_000, 400_000
-	hashes := make([]uint64, keys)
-	for n := range hashes {
-		hashes[n] = present(n)
+	sums := make([]uint64, keys)
+	for n := range sums {
+		sums[n] = present(n)
 	}
-	f := newFilter(hashes)
+	f := newFilter(collect(sums))
 	if least, most := keys*filterBits/8, keys*filterBits/8+filterLine; len(f) < least || len(f) > most {
 		t.Errorf("%d bytes for %d keys, want %d bits of each", len(f), keys, filterBits)
 	}
-	for n, h := range hashes {
+	for n, h := range sums {
 		if !f.has(h) {
 			t.Fatalf("key %d is not found", n)
 		}
@@ -89,7 +89,7 @@ func TestFilterHasFewFalsePositives(t *testing.T) {
 }
 
 func TestFilterWithoutKeysHasNone(t *testing.T) {
-	for _, f := range []filter{nil, {}, newFilter(nil), newFilter([]uint64{})} {
+	for _, f := range []filter{nil, {}, newFilter(new(hashes))} {
 		if len(f) != 0 {
 			t.Errorf("%d bytes for no keys", len(f))
 		}
@@ -161,4 +161,12 @@ func TestIndexHasAFilterExactlyWhenItShould(t *testing.T) {
 	if _, _, _, err := decodeIndex(without, end, false); err != nil {
 		t.Error(err)
 	}
+}
+
+func collect(all []uint64) *hashes {
+	h := new(hashes)
+	for _, hash := range all {
+		h.add(hash)
+	}
+	return h
 }

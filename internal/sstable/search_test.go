@@ -124,7 +124,7 @@ func TestSearchBlockFindsNoCutVersion(t *testing.T) {
 // sampleRunIndex is sampleIndex with a filter.
 func sampleRunIndex() (b []byte, end int64) {
 	b, end = sampleIndex()
-	return withFilter(b, newFilter([]uint64{1, 1 << 40, 1<<64 - 1})), end
+	return withFilter(b, newFilter(collect([]uint64{1, 1 << 40, 1<<64 - 1}))), end
 }
 
 func withFilter(index []byte, f filter) []byte {

@@ -40,7 +40,7 @@ type Writer struct {
 	instance keyspace.InstanceID
 	key      []byte // the last one of the open block
 	any      bool
-	hashes   []uint64 // of a run's keys
+	hashes   hashes // of a run's keys
 }
 
 // Writer begins a file; it is made with the first version.
@@ -60,7 +60,7 @@ func (w *Writer) Add(inst keyspace.InstanceID, v Version) error {
 	end := v.Until
 	if w.store.kind.current {
 		end = v.Revision + 1
-		w.hashes = append(w.hashes, Hash(inst, v.Key))
+		w.hashes.add(Hash(inst, v.Key))
 	}
 	if end <= v.Revision || w.store.kind.current && v.Until != 0 {
 		panic(fmt.Sprintf("sstable: version %d of key %x in a %s is replaced at %d",
@@ -206,7 +206,7 @@ func (w *Writer) writeIndex() error {
 	}
 	index := encodeIndex(spans, w.blocks)
 	if w.store.kind.current {
-		keys := newFilter(w.hashes)
+		keys := newFilter(&w.hashes)
 		index = append(binary.AppendUvarint(index, uint64(len(keys))), keys...)
 	}
 	sum := crc32.Checksum(index, castagnoli)

@@ -1,0 +1,100 @@
+package node
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"kvstore/internal/mvcc"
+)
+
+// walkClock is a walkPace over runs and a clock of the test's; a pause lets its
+// time pass and the runs that come with it.
+type walkClock struct {
+	*walkPace
+	t                   *testing.T
+	at                  time.Time
+	small, large        int64
+	perSecond           int64 // bytes that arrive in large runs
+	pauses              int
+	syncs, longestPause time.Duration
+}
+
+func newWalkClock(t *testing.T) *walkClock {
+	c := &walkClock{t: t, at: time.Unix(1e9, 0)}
+	c.walkPace = newWalkPace(c)
+	c.store, c.now = c, func() time.Time { return c.at }
+	c.pause = func(_ context.Context, d time.Duration) error {
+		c.pass(d)
+		c.pauses++
+		c.longestPause = max(c.longestPause, d)
+		return nil
+	}
+	return c
+}
+
+func (c *walkClock) pass(d time.Duration) {
+	c.at = c.at.Add(d)
+	c.large += c.perSecond * d.Nanoseconds() / 1e9
+}
+
+func (c *walkClock) RunsBytes() (small, large int64) { return c.small, c.large }
+
+func (c *walkClock) Sync() error { c.syncs++; return nil }
+
+const (
+	walkTotal = 1 << 30
+	walkSteps = 1 << 12
+)
+
+// walk makes a walk of which each step takes work, and returns how long it was.
+func (c *walkClock) walk(number uint64, merge bool, work time.Duration) time.Duration {
+	c.t.Helper()
+	began := c.at
+	for step := int64(1); step <= walkSteps; step++ {
+		c.pass(work)
+		moved := step * (walkTotal / walkSteps)
+		p := mvcc.MoveProgress{Walk: number, Merge: merge, Moved: moved, Total: walkTotal, Engine: moved}
+		if err := c.between(context.Background(), p); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	return c.at.Sub(began)
+}
+
+func within(t *testing.T, what string, got, least, most time.Duration) {
+	t.Helper()
+	if got < least || got > most {
+		t.Errorf("%s took %v, want %v to %v", what, got, least, most)
+	}
+}
+
+// Where nothing arrives, a walk takes its time, the first as well as the next.
+func TestQuietWalksTakeTheirTime(t *testing.T) {
+	c := newWalkClock(t)
+	for walk := uint64(1); walk <= 4; walk += 2 {
+		within(t, "a merge", c.walk(walk, true, time.Millisecond), mergeTime, mergeTime+time.Second)
+		within(t, "a move", c.walk(walk+1, false, time.Millisecond), moveTime, moveTime+time.Second)
+	}
+	if want := time.Duration(4 * walkTotal / flushSyncBytes); c.syncs != want {
+		t.Errorf("%d syncs, want %d", c.syncs, want)
+	}
+}
+
+// Where much arrives, a walk is over before as much has come as it takes.
+func TestWalksKeepUpWithWhatArrives(t *testing.T) {
+	c := newWalkClock(t)
+	c.perSecond = walkTotal / 100
+	within(t, "a move", c.walk(1, false, time.Millisecond), 70*time.Second, 90*time.Second)
+}
+
+// A walk that is slower than what arrives rests as long as it works, until as much
+// arrived as it takes; then it rests no more.
+func TestLateWalksDoNotRest(t *testing.T) {
+	c := newWalkClock(t)
+	c.perSecond = walkTotal / 10
+	c.walk(1, false, 10*time.Millisecond)
+	if c.pauses == 0 || c.pauses > 2*walkSteps/5 || c.longestPause > 4*flushPoll {
+		t.Errorf("%d pauses, the longest %v", c.pauses, c.longestPause)
+	}
+}
