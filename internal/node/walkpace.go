@@ -15,11 +15,17 @@ const (
 	moveTime  = 15 * time.Minute
 	// walkLead is the part of what a walk takes at whose arrival it is to be over.
 	walkLead = 0.8
+	// A late walk rests restLong times as long as it worked while less than
+	// walkCalm of that arrived, then as long as it worked: what the engine does with
+	// the batches goes on beside.
+	restLong = 3
+	walkCalm = 0.5
 )
 
 // walkPace spreads a walk over runs over the time in which those for the next one
-// arrive: there is about as much to do then at any moment. A walk uses half of its
-// time at most, and makes no pauses once that many arrived.
+// arrive: there is about as much to do then at any moment. A walk uses a quarter of
+// its time at first, half of it later, and all of it once as much arrived as it
+// takes: much that comes at once is worked off over some time.
 type walkPace struct {
 	store       interface{ RunsBytes() (small, large int64) }
 	engine      interface{ Sync() error }
@@ -58,7 +64,7 @@ func (p *walkPace) between(ctx context.Context, at mvcc.MoveProgress) error {
 		}
 	}
 	done := float64(at.Moved) / float64(max(1, at.Total))
-	rest := min(p.now().Sub(w.worked), 4*flushPoll)
+	rest := p.rest(w, at)
 	for p.arrived(w, at) < 1 {
 		if err := p.pause(ctx, rest); err != nil {
 			return err
@@ -70,6 +76,15 @@ func (p *walkPace) between(ctx context.Context, at mvcc.MoveProgress) error {
 	}
 	w.worked = p.now()
 	return ctx.Err()
+}
+
+// rest is how long a walk rests at least.
+func (p *walkPace) rest(w *walkState, at mvcc.MoveProgress) time.Duration {
+	worked := min(p.now().Sub(w.worked), 4*flushPoll)
+	if p.arrived(w, at) < walkCalm {
+		return restLong * worked
+	}
+	return worked
 }
 
 // runs is the bytes in the runs that are waiting for a merge, or in all of them.

@@ -88,13 +88,20 @@ func TestWalksKeepUpWithWhatArrives(t *testing.T) {
 	within(t, "a move", c.walk(1, false, time.Millisecond), 70*time.Second, 90*time.Second)
 }
 
-// A walk that is slower than what arrives rests as long as it works, until as much
-// arrived as it takes; then it rests no more.
-func TestLateWalksDoNotRest(t *testing.T) {
+// A walk that is slower than what arrives rests less and less, and no more when as
+// much arrived as it takes.
+func TestLateWalksRestLess(t *testing.T) {
 	c := newWalkClock(t)
+	const work = 10 * time.Millisecond
 	c.perSecond = walkTotal / 10
-	c.walk(1, false, 10*time.Millisecond)
-	if c.pauses == 0 || c.pauses > 2*walkSteps/5 || c.longestPause > 4*flushPoll {
-		t.Errorf("%d pauses, the longest %v", c.pauses, c.longestPause)
+	took := c.walk(1, false, work)
+	// Of the ten seconds in which as much arrives, it works a quarter of the first
+	// five and half of the others.
+	within(t, "a late move", took, walkSteps*work+6*time.Second, walkSteps*work+7*time.Second)
+	if want := int(5*time.Second/(4*work) + 5*time.Second/(2*work)); c.pauses < want-5 || c.pauses > want+5 {
+		t.Errorf("%d pauses, want %d", c.pauses, want)
+	}
+	if c.longestPause != restLong*work {
+		t.Errorf("the longest pause is %v, want %v", c.longestPause, restLong*work)
 	}
 }
