@@ -8,7 +8,7 @@ import (
 )
 
 func (b Budget) sum() Size {
-	return b.Memtables + b.BlockCache + b.IndexCache + b.Delta + b.Records + b.RaftCache + b.Requests + b.Frames
+	return b.Memtables + b.BlockCache + b.IndexCache + b.Runs + b.Delta + b.Records + b.RaftCache + b.Requests + b.Frames
 }
 
 // TestStandardBudgetIsS314: a standard node has the caches of S3.14.

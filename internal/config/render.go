@@ -165,7 +165,7 @@ func (c *Config) Effective() map[string]string {
 	out["memory_budget"] = b.Total.String()
 	out["history_window"] = formatDuration(c.HistoryWindow)
 	for name, size := range map[string]Size{
-		"delta": b.Delta, "record_cache": b.Records, "raft_log_cache": b.RaftCache, "proposals": b.Proposals, "frames": b.Frames, "requests": b.Requests,
+		"delta": b.Delta, "run_indexes": b.Runs, "record_cache": b.Records, "raft_log_cache": b.RaftCache, "proposals": b.Proposals, "frames": b.Frames, "requests": b.Requests,
 	} {
 		out["memory_budget."+name] = size.String()
 	}

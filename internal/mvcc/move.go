@@ -28,13 +28,14 @@ func (s *Store) NeedMerge() bool {
 // NeedMove reports whether there is enough in large runs to move it to the engine.
 func (s *Store) NeedMove() bool {
 	_, _, large := s.countRuns()
-	return large > 0 && large >= s.options.MoveBytes
+	return large > 0 && (large >= s.options.MoveBytes || s.options.Runs.Memory() >= s.options.IndexBytes/3*2)
 }
 
 // FullOfRuns reports whether a flush should wait for a merge or a move of runs.
 func (s *Store) FullOfRuns() bool {
 	small, _, large := s.countRuns()
-	return small >= fullOfSmall*s.options.MergeRuns || large >= fullOfLarge*s.options.MoveBytes && large > 0
+	return small >= fullOfSmall*s.options.MergeRuns ||
+		large > 0 && (large >= fullOfLarge*s.options.MoveBytes || s.options.Runs.Memory() >= s.options.IndexBytes)
 }
 
 // countRuns returns how many small runs there are, their bytes, and those of the

@@ -295,3 +295,25 @@ func TestScanOpensRunsBeforeTheEngine(t *testing.T) {
 		t.Error("nothing was moved")
 	}
 }
+
+// Indexes of runs that take too much memory begin a move, and stop flushes, before
+// there are many bytes in the runs.
+func TestIndexesOfRunsAreBounded(t *testing.T) {
+	s := newRunStore(t, 1)
+	s.put("k", 1)
+	s.flushAll()
+	memory := s.options.Runs.Memory()
+	for _, c := range []struct {
+		limit      int64
+		need, full bool
+	}{{2 * memory, false, false}, {memory * 5 / 4, true, false}, {memory, true, true}} {
+		s.options.IndexBytes = c.limit
+		if need, full := s.NeedMove(), s.FullOfRuns(); need != c.need || full != c.full {
+			t.Errorf("%d bytes of at most %d: a move is wanted %t, runs are full %t", memory, c.limit, need, full)
+		}
+	}
+	s.move()
+	if s.NeedMove() || s.FullOfRuns() {
+		t.Error("no run is too much")
+	}
+}

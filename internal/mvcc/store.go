@@ -16,6 +16,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -57,9 +58,10 @@ type Options struct {
 	// without a History. Their owner closes them.
 	Runs *sstable.Runs
 	// MergeRuns small ones, of less than SmallBytes, are merged into one;
-	// MoveBytes in larger ones are moved to the engine.
-	MergeRuns             int
-	SmallBytes, MoveBytes int64
+	// MoveBytes in larger ones are moved to the engine, and less than that when
+	// the indexes of all runs take two thirds of IndexBytes in memory (0: any).
+	MergeRuns                         int
+	SmallBytes, MoveBytes, IndexBytes int64
 	// ApartBytes is the size from which the engine keeps a value apart from its
 	// keys, so that collecting it in a run first would only cost a write; 0: none.
 	ApartBytes int
@@ -107,6 +109,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.SmallBytes <= 0 {
 		o.SmallBytes = DefaultSmallSeals * o.SealBytes
+	}
+	if o.IndexBytes <= 0 {
+		o.IndexBytes = math.MaxInt64
 	}
 	if o.MoveBytes <= 0 {
 		o.MoveBytes = DefaultMoveSeals * o.SealBytes

@@ -85,7 +85,8 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 	flushes := &flushPace{engine: s.engine, seal: int64(budget.DeltaSeal)}
 	walks := newWalkPace(s.engine)
 	s.store = mvcc.New(s.engine, mvcc.Options{SealBytes: int64(budget.DeltaSeal), MaxSealed: budget.DeltaSealed,
-		History: s.history, Runs: s.runs, MoveBytes: moveBytes(budget), ApartBytes: int(c.Badger.ValueThreshold),
+		History: s.history, Runs: s.runs, MoveBytes: moveBytes(budget), IndexBytes: int64(budget.Runs),
+		ApartBytes:  int(c.Badger.ValueThreshold),
 		RecordBytes: int64(budget.Records), FlushBatchBytes: flushBatchBytes, Between: flushes.between, BetweenMoved: walks.between})
 	flushes.store, walks.store = s.store, s.store
 	return s, nil

@@ -144,7 +144,7 @@ func TestAFileTruncatedWhileOpenIsFoundByReads(t *testing.T) {
 		if err := f.Truncate(int64(n)); err != nil {
 			t.Fatal(err)
 		}
-		blocks := s.files.Load().files[0].blocks
+		blocks := s.files.Load().files[0].blocks.all()
 		last := blocks[len(blocks)-1]
 		if got, want := readsDamaged(t, s), int64(n) < last.offset+int64(last.length); got != want {
 			t.Errorf("cut at byte %d of %d: reported %t, want %t", n, len(whole), got, want)
@@ -156,7 +156,7 @@ func TestAFileTruncatedWhileOpenIsFoundByReads(t *testing.T) {
 func TestDamageOfABlockLeavesTheOthersReadable(t *testing.T) {
 	fs := diskWith(t, smallFile(t))
 	s := mustOpen(t, fs)
-	first := s.files.Load().files[0].blocks[0]
+	first := s.files.Load().files[0].blocks.at(0)
 	if err := fs.FlipBit(testDir+"/"+historyKind.nameOf(1), first.offset+3, 1); err != nil {
 		t.Fatal(err)
 	}

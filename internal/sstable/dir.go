@@ -64,12 +64,15 @@ type set struct {
 	// until is the highest end of a span by instance.
 	until map[keyspace.InstanceID]keyspace.Revision
 	bytes int64
+	// memory is what the files take while they are open.
+	memory int64
 }
 
 func newSet(files []*file) *set {
 	s := &set{files: files, until: make(map[keyspace.InstanceID]keyspace.Revision)}
 	for _, f := range files {
 		s.bytes += f.size
+		s.memory += f.memory()
 		for inst, span := range f.spans {
 			s.until[inst] = max(s.until[inst], span.Until)
 		}
@@ -127,6 +130,9 @@ func (d *dir) adopt(name string) (*file, error) {
 
 // Bytes is what the files take on disk.
 func (d *dir) Bytes() int64 { return d.files.Load().bytes }
+
+// Memory is what the indexes of the files take.
+func (d *dir) Memory() int64 { return d.files.Load().memory }
 
 // Files is the number of files.
 func (d *dir) Files() int { return len(d.files.Load().files) }

@@ -27,7 +27,7 @@ type file struct {
 	f      env.File
 	size   int64
 	spans  map[keyspace.InstanceID]Span
-	blocks []block
+	blocks blockTable
 	filter filter // of a run
 
 	// refs counts the set it is in and its readers. The last one closes it and,
@@ -75,10 +75,16 @@ func (f *file) load() error {
 	if got := crc32.Checksum(index, castagnoli); got != sum {
 		return corrupt("index has a wrong checksum", "limit", sum, "actual", got)
 	}
-	f.size = size
-	f.spans, f.blocks, f.filter, err = decodeIndex(index, int64(offset), f.kind.current)
-	return err
+	spans, blocks, keys, err := decodeIndex(index, int64(offset), f.kind.current)
+	if err != nil {
+		return err
+	}
+	f.size, f.spans, f.blocks, f.filter = size, spans, newBlockTable(blocks), slices.Clone(keys)
+	return nil
 }
+
+// memory is what the file takes while it is open.
+func (f *file) memory() int64 { return f.blocks.bytes() + int64(len(f.filter)) }
 
 // hold keeps the file open; false when it was closed before.
 func (f *file) hold() bool {
@@ -109,7 +115,7 @@ func (f *file) release() error {
 
 // loadBlock reads block n into b, which is of its length.
 func (f *file) loadBlock(n int, b []byte) error {
-	_, err := f.f.ReadAt(b, f.blocks[n].offset)
+	_, err := f.f.ReadAt(b, f.blocks.places[n].offset)
 	if errors.Is(err, io.EOF) {
 		err = corrupt("file has lost its end", "limit_bytes", f.size)
 	}
@@ -121,7 +127,7 @@ func (f *file) loadBlock(n int, b []byte) error {
 
 // read decodes block n.
 func (f *file) read(n int) ([]Version, error) {
-	at := f.blocks[n]
+	at := f.blocks.places[n]
 	b := make([]byte, at.length)
 	if err := f.loadBlock(n, b); err != nil {
 		return nil, err
@@ -134,7 +140,7 @@ func (f *file) read(n int) ([]Version, error) {
 }
 
 func (f *file) damaged(n int, err error) error {
-	return fmt.Errorf("read %s %s at %d: %w", f.kind.name, f.path, f.blocks[n].offset, err)
+	return fmt.Errorf("read %s %s at %d: %w", f.kind.name, f.path, f.blocks.places[n].offset, err)
 }
 
 // get returns the newest version of a key at or below at. Key and Value are the
@@ -143,10 +149,14 @@ func (f *file) get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) (
 	// The version looked for may be the first of the block behind the position.
 	n := f.find(inst, key, at)
 	for _, n := range []int{n, n + 1} {
-		if n < 0 || n >= len(f.blocks) || f.blocks[n].instance != inst {
+		if n < 0 || n >= f.blocks.count() {
 			continue
 		}
-		if b := &f.blocks[n]; before(key, 0, b.key, b.rev) {
+		b := f.blocks.at(n)
+		if b.instance != inst {
+			continue
+		}
+		if before(key, 0, b.key, b.rev) {
 			break
 		}
 		v, ok, err := f.search(n, key, at)
@@ -162,7 +172,8 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 func (f *file) search(n int, key []byte, at keyspace.Revision) (Version, bool, error) {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	*buf = slices.Grow((*buf)[:0], f.blocks[n].length)[:f.blocks[n].length]
+	length := int(f.blocks.places[n].length)
+	*buf = slices.Grow((*buf)[:0], length)[:length]
 	if err := f.loadBlock(n, *buf); err != nil {
 		return Version{}, false, err
 	}
@@ -177,8 +188,8 @@ func (f *file) search(n int, key []byte, at keyspace.Revision) (Version, bool, e
 // find returns the block in which the first version at or after a position is,
 // unless that is the first of the next one.
 func (f *file) find(inst keyspace.InstanceID, key []byte, rev keyspace.Revision) int {
-	after := sort.Search(len(f.blocks), func(i int) bool {
-		b := &f.blocks[i]
+	after := sort.Search(f.blocks.count(), func(i int) bool {
+		b := f.blocks.at(i)
 		if b.instance != inst {
 			return b.instance > inst
 		}

@@ -102,6 +102,14 @@ func mustWrite(t failer, s writable, versions ...placed) {
 	}
 }
 
+// all returns every block.
+func (t *blockTable) all() (blocks []block) {
+	for n := range t.count() {
+		blocks = append(blocks, t.at(n))
+	}
+	return blocks
+}
+
 // readFile returns every version of one file, by iterators.
 func readFile(f *file) (all []placed, err error) {
 	instances := make([]keyspace.InstanceID, 0, len(f.spans))

@@ -131,7 +131,7 @@ func (c *cursor) version() *Version {
 
 // load goes to block n, if that is of the instance.
 func (c *cursor) load(n int) bool {
-	if c.err != nil || n < 0 || n >= len(c.file.blocks) || c.file.blocks[n].instance != c.instance {
+	if c.err != nil || n < 0 || n >= c.file.blocks.count() || c.file.blocks.at(n).instance != c.instance {
 		return false
 	}
 	if c.versions == nil || c.block != n {

@@ -73,7 +73,7 @@ func (m *machine) Flush(t *rapid.T) {
 	}
 	mustWrite(t, m.store, file...)
 	for _, f := range m.store.files.Load().files {
-		m.blocks = max(m.blocks, len(f.blocks)-len(f.spans))
+		m.blocks = max(m.blocks, f.blocks.count()-len(f.spans))
 	}
 	if len(file) > 0 {
 		m.files = append(m.files, file)

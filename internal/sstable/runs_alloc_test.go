@@ -123,7 +123,7 @@ func TestGetReadsABlockOfARunAtMost(t *testing.T) {
 	})
 	for _, v := range all {
 		most := 1
-		if slices.ContainsFunc(f.blocks, func(b block) bool { return b.instance == v.inst && bytes.Equal(b.key, v.Key) }) {
+		if slices.ContainsFunc(f.blocks.all(), func(b block) bool { return b.instance == v.inst && bytes.Equal(b.key, v.Key) }) {
 			most = 2
 		}
 		reads = 0

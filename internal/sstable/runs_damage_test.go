@@ -142,10 +142,10 @@ func TestEveryDamagedByteOfARunIsFound(t *testing.T) {
 		t.Fatal("an undamaged run is reported")
 	}
 	f := mustOpenRuns(t, diskWithFile(t, runKind.nameOf(1), whole)).files.Load().files[0]
-	last := f.blocks[len(f.blocks)-1]
+	last := f.blocks.at(f.blocks.count() - 1)
 	index := int(last.offset) + last.length
-	if len(f.filter) != filterLine || len(f.blocks) != 3 {
-		t.Fatalf("%d bytes of filter, %d blocks", len(f.filter), len(f.blocks))
+	if len(f.filter) != filterLine || f.blocks.count() != 3 {
+		t.Fatalf("%d bytes of filter, %d blocks", len(f.filter), f.blocks.count())
 	}
 	for i := range whole {
 		for _, flip := range []byte{1, 2, 4, 8, 16, 32, 64, 128, 255} {
@@ -186,7 +186,7 @@ func TestDamageOfAnOpenRunIsFoundByReads(t *testing.T) {
 		if err := f.Truncate(int64(n)); err != nil {
 			t.Fatal(err)
 		}
-		blocks := d.runs.files.Load().files[0].blocks
+		blocks := d.runs.files.Load().files[0].blocks.all()
 		last := blocks[len(blocks)-1]
 		if d.read(); d.reported != (int64(n) < last.offset+int64(last.length)) {
 			t.Errorf("cut at byte %d of %d: reported %t", n, len(whole), d.reported)
@@ -200,7 +200,7 @@ func TestADamagedRunEndsTheWalkOverAll(t *testing.T) {
 	r := mustOpenRuns(t, fs)
 	mustWrite(t, r, manyRunBlocks()...)
 	second := r.files.Load().files[1]
-	damaged := second.blocks[blocksOf(r, 1, 1)+4]
+	damaged := second.blocks.at(blocksOf(r, 1, 1) + 4)
 	if err := fs.FlipBit(second.path, damaged.offset+1, 3); err != nil {
 		t.Fatal(err)
 	}

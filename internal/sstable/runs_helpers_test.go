@@ -108,7 +108,7 @@ func manyRunBlocks() (all []placed) {
 }
 
 func blocksOf(r *Runs, number int, inst keyspace.InstanceID) (n int) {
-	for _, b := range r.files.Load().files[number].blocks {
+	for _, b := range r.files.Load().files[number].blocks.all() {
 		if b.instance == inst {
 			n++
 		}

@@ -85,7 +85,7 @@ func (m *runsMachine) write(t *rapid.T, file []placed) {
 	all := m.runs.files.Load().files
 	last := all[len(all)-1]
 	m.sizes[&file[0]] = last.size
-	m.blocks = max(m.blocks, len(last.blocks)-len(last.spans))
+	m.blocks = max(m.blocks, last.blocks.count()-len(last.spans))
 }
 
 func (m *runsMachine) Abort(t *rapid.T) {

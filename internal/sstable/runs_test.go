@@ -62,7 +62,7 @@ func TestKeysAtTheEdgesOfBlocksAreFound(t *testing.T) {
 	r := mustOpenRuns(t, simfs.New())
 	mustWrite(t, r, manyRunBlocks()...)
 	f := r.files.Load().files[0]
-	for n, b := range f.blocks {
+	for n, b := range f.blocks.all() {
 		for _, at := range []keyspace.Revision{b.rev - 1, b.rev, b.rev + 1, keyspace.MaxRevision} {
 			v, ok, err := f.get(b.instance, b.key, at)
 			if want := at >= b.rev; err != nil || ok != want || ok && (v.Revision != b.rev || !bytes.Equal(v.Key, b.key)) {

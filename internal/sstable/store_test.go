@@ -27,7 +27,7 @@ func TestAKeyMayFillSeveralBlocks(t *testing.T) {
 	all := manyBlocks()
 	mustWrite(t, s, all...)
 	blocks := 0
-	for _, b := range s.files.Load().files[0].blocks {
+	for _, b := range s.files.Load().files[0].blocks.all() {
 		if string(b.key) == "k" {
 			blocks++
 		}
