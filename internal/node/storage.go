@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"kvstore/internal/engine"
 	"kvstore/internal/engine/badger"
 	"kvstore/internal/env/osfs"
+	"kvstore/internal/env/system"
 	"kvstore/internal/mvcc"
 	"kvstore/internal/raftlog"
 	"kvstore/internal/sstable"
@@ -33,6 +35,9 @@ type storage struct {
 // reserveBytes of disk stay free for what must be written when the disk is
 // full: votes, checkpoints, deletions.
 const reserveBytes = 64 << 20
+
+// restBetweenFrees lets others have the disk while a large file goes.
+func restBetweenFrees() { _ = system.Pause(context.Background(), 5*time.Millisecond) }
 
 // openStorage opens all parts; after an error nothing stays open. The order
 // matters: the lock first, because opening the log rewrites its tail.
@@ -69,7 +74,7 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 	if err != nil {
 		return nil, fmt.Errorf("badger: %w", err)
 	}
-	s.history, err = sstable.OpenHistory(osfs.New(dir), "history", sstable.Options{ReserveBytes: 2 * reserveBytes,
+	s.history, err = sstable.OpenHistory(osfs.New(dir), "history", sstable.Options{ReserveBytes: 2 * reserveBytes, Pause: restBetweenFrees,
 		Logger: logger.With("part", "history")})
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
@@ -77,7 +82,7 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 	if err := syncDirs(dir); err != nil {
 		return nil, err
 	}
-	s.runs, err = sstable.OpenRuns(osfs.New(dir), "runs", sstable.Options{ReserveBytes: 2 * reserveBytes,
+	s.runs, err = sstable.OpenRuns(osfs.New(dir), "runs", sstable.Options{ReserveBytes: 2 * reserveBytes, Pause: restBetweenFrees,
 		Logger: logger.With("part", "runs")})
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)

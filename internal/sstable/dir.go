@@ -38,6 +38,9 @@ type Options struct {
 	// ReserveBytes of the disk are left free: writes that would take them are
 	// refused with fault.Overloaded.
 	ReserveBytes int64
+	// Pause is called between two pieces of a large file that is removed in the
+	// background; nil: such a file goes at once.
+	Pause func()
 	// Logger may be nil.
 	Logger *slog.Logger
 }
@@ -49,6 +52,7 @@ type dir struct {
 	dir     string
 	log     *slog.Logger
 	reserve int64
+	room    *room // nil: files are freed at once
 
 	mu    sync.Mutex // orders changes of files
 	files atomic.Pointer[set]
@@ -86,6 +90,9 @@ func (d *dir) open(k *kind, disk env.FS, path string, o Options) error {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	d.kind, d.fs, d.dir, d.log, d.reserve, d.next = k, disk, path, o.Logger, o.ReserveBytes, 1
+	if o.Pause != nil {
+		d.room = &room{piece: pieceBytes, pause: o.Pause}
+	}
 	if err := disk.MkdirAll(path); err != nil {
 		return fmt.Errorf("make %s directory: %w", k.name, err)
 	}
@@ -148,9 +155,14 @@ func (d *dir) publish(f *file) {
 // unlinked when its last reader ends. A file that cannot be unlinked is reported
 // to the log and may be there again at the next start.
 func (d *dir) remove(gone func(*file) bool) {
+	releaseAll(d.log, d.take(gone), d.room)
+}
+
+// take takes files out of the set; the caller releases them.
+func (d *dir) take(gone func(*file) bool) (doomed []*file) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var kept, doomed []*file
+	var kept []*file
 	for _, f := range d.files.Load().files {
 		if gone(f) {
 			doomed = append(doomed, f)
@@ -159,7 +171,7 @@ func (d *dir) remove(gone func(*file) bool) {
 		}
 	}
 	if len(doomed) == 0 {
-		return
+		return nil
 	}
 	d.files.Store(newSet(kept))
 	if d.kind.current {
@@ -170,7 +182,7 @@ func (d *dir) remove(gone func(*file) bool) {
 			f.doomed.Store(true)
 		}
 	}
-	releaseAll(d.log, doomed)
+	return doomed
 }
 
 // unlinkLeft unlinks runs one after the other, the oldest first, also while they
@@ -187,6 +199,7 @@ func (d *dir) unlinkLeft() {
 			d.log.Warn("file stays", "file", d.left[0].path, "error", err)
 			return
 		}
+		d.left[0].unlinked.Store(true)
 		d.left = d.left[1:]
 	}
 }
@@ -208,7 +221,7 @@ func (d *dir) acquire(pick func(*file) bool) []*file {
 		if d.files.Load() == now {
 			return got
 		}
-		releaseAll(d.log, got)
+		releaseAll(d.log, got, nil)
 		got = got[:0]
 	}
 }
@@ -225,16 +238,16 @@ func (d *dir) Close() error {
 func closeAll(files []*file) error {
 	var first error
 	for _, f := range files {
-		if err := f.release(); err != nil && first == nil {
+		if err := f.release(nil); err != nil && first == nil {
 			first = err
 		}
 	}
 	return first
 }
 
-func releaseAll(log *slog.Logger, files []*file) {
+func releaseAll(log *slog.Logger, files []*file, r *room) {
 	for _, f := range files {
-		if err := f.release(); err != nil {
+		if err := f.release(r); err != nil {
 			log.Warn("file stays", "file", f.path, "error", err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"path"
 	"slices"
 	"sort"
 	"sync"
@@ -31,17 +32,17 @@ type file struct {
 	filter filter // of a run
 
 	// refs counts the set it is in and its readers. The last one closes it and,
-	// if it is doomed, removes it.
-	refs   atomic.Int64
-	doomed atomic.Bool
+	// if it is doomed, removes it before; a run has been unlinked by then.
+	refs             atomic.Int64
+	doomed, unlinked atomic.Bool
 }
 
-func openFile(fs env.FS, path string, number uint64, k *kind) (*file, error) {
-	opened, err := fs.Open(path)
+func openFile(fs env.FS, name string, number uint64, k *kind) (*file, error) {
+	opened, err := fs.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	f := &file{fs: fs, path: path, kind: k, number: number, f: opened}
+	f := &file{fs: fs, path: name, kind: k, number: number, f: opened}
 	if err := f.load(); err != nil {
 		return nil, errors.Join(err, opened.Close())
 	}
@@ -99,18 +100,56 @@ func (f *file) hold() bool {
 	}
 }
 
-func (f *file) release() error {
+// release ends a use. With room, the last one frees the bytes of a file that is
+// gone a piece at a time.
+func (f *file) release(r *room) error {
 	switch n := f.refs.Add(-1); {
 	case n > 0:
 		return nil
 	case n < 0:
 		panic(fmt.Sprintf("sstable: file %s was released %d times too often", f.path, -n))
 	}
-	err := f.f.Close()
-	if f.doomed.Load() {
+	if f.doomed.Load() && f.fs.Remove(f.path) == nil {
+		f.unlinked.Store(true)
+	}
+	var err error
+	if f.unlinked.Load() && r != nil {
+		err = r.free(f)
+	}
+	err = errors.Join(err, f.f.Close())
+	if f.doomed.Load() && !f.unlinked.Load() { // some systems do not unlink what is open
 		err = errors.Join(err, f.fs.Remove(f.path))
 	}
 	return err
+}
+
+// room frees the bytes of unlinked files in pieces, with a pause after each: a
+// file system that frees a gigabyte at once lets everybody wait who syncs
+// meanwhile.
+type room struct {
+	piece int64
+	pause func()
+}
+
+// pieceBytes is how much is freed at once.
+const pieceBytes = 32 << 20
+
+// free cuts a file off from its end. Its name is gone durably before: a crash must
+// not leave a part of it.
+func (r *room) free(f *file) error {
+	if f.size <= r.piece {
+		return nil
+	}
+	if err := f.fs.SyncDir(path.Dir(f.path)); err != nil {
+		return err
+	}
+	for size := f.size - r.piece; size > 0; size -= r.piece {
+		if err := f.f.Truncate(size); err != nil {
+			return err
+		}
+		r.pause()
+	}
+	return nil
 }
 
 // loadBlock reads block n into b, which is of its length.

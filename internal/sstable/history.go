@@ -102,7 +102,7 @@ func (s *History) covering(inst keyspace.InstanceID, at keyspace.Revision, all b
 // none.
 func (s *History) Get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) (v Version, ok bool, err error) {
 	files := s.covering(inst, at, false)
-	defer releaseAll(s.log, files)
+	defer releaseAll(s.log, files, nil)
 	for _, f := range files {
 		found, here, err := f.get(inst, key, at)
 		if err != nil {
@@ -119,5 +119,5 @@ func (s *History) Get(inst keyspace.InstanceID, key []byte, at keyspace.Revision
 // yet at a position, and a function that ends them.
 func (s *History) Iterators(r Range) (its []*Iterator, release func()) {
 	files := s.covering(r.Instance, r.At, r.AllVersions)
-	return iterators(files, r), func() { releaseAll(s.log, files) }
+	return iterators(files, r), func() { releaseAll(s.log, files, nil) }
 }

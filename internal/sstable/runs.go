@@ -75,7 +75,7 @@ func (r *Runs) getFrom(f *file, inst keyspace.InstanceID, key []byte, at keyspac
 	if !f.hold() {
 		return Version{}, false, true, nil
 	}
-	defer releaseAll(r.log, []*file{f})
+	defer releaseAll(r.log, []*file{f}, nil)
 	v, ok, err = f.get(inst, key, at)
 	return v, ok, false, err
 }
@@ -93,7 +93,7 @@ func (r *Runs) Merge(o Range) (m *Merge, release func()) {
 	if len(files) == 0 {
 		return nil, nil
 	}
-	return newMerge(files, o), func() { releaseAll(r.log, files) }
+	return newMerge(files, o), func() { releaseAll(r.log, files, nil) }
 }
 
 // Instances returns every instance that a file has something of and that is not
@@ -225,4 +225,4 @@ func (r *Runs) bury() {
 }
 
 // Release ends the use of the runs.
-func (t *Taken) Release() { releaseAll(t.runs.log, t.files) }
+func (t *Taken) Release() { releaseAll(t.runs.log, t.files, t.runs.room) }
