@@ -23,8 +23,9 @@ import (
 type flushState struct {
 	checkpoints map[uint64][]checkpointOf // by sealed delta
 	running     bool
-	merging     bool        // small runs are merged
-	moving      bool        // large runs are moved to the engine
+	merging     bool // small runs are merged
+	moving      bool // large runs are moved to the engine
+	tidyAfter   time.Duration
 	pinned      []*instance // retired during a flush that may still write them
 	lastSeal    time.Duration
 }
@@ -39,6 +40,10 @@ type checkpointOf struct {
 // sealInterval seals a delta that is not full, so that quiet groups do not pin
 // the log.
 const sealInterval = 30 * time.Second
+
+// tidyRetry is how long a merge or move of runs waits that found the disk full:
+// what it wrote until then stood in the way of flushes.
+const tidyRetry = 5 * time.Second
 
 func (h *Host) maybeSeal() {
 	if h.opt.Store.NeedSeal() {
@@ -123,7 +128,7 @@ func (h *Host) tidySoon() {
 
 // tidy runs a job over runs and tells the loop.
 func (h *Host) tidy(running *bool, needed bool, job func(context.Context) (int64, error), hook func(time.Duration, int64)) {
-	if *running || h.closing || !needed {
+	if *running || h.closing || !needed || h.opt.Clock.Mono() < h.flush.tidyAfter {
 		return
 	}
 	*running = true
@@ -142,7 +147,8 @@ func (h *Host) tidied(ctx context.Context, running *bool, err error) {
 	switch {
 	case fault.CodeOf(err) == fault.Overloaded:
 		h.opt.Logger.Error("runs stay where they are: the disk is full", "error", err)
-		return // the next tick tries again
+		h.flush.tidyAfter = h.opt.Clock.Mono() + tidyRetry // then a tick tries again
+		return
 	case err != nil && ctx.Err() == nil:
 		h.fail(err)
 		return

@@ -28,7 +28,7 @@ func (s *Store) NeedMerge() bool {
 // NeedMove reports whether there is enough in large runs to move it to the engine.
 func (s *Store) NeedMove() bool {
 	_, _, large := s.countRuns()
-	return large > 0 && (large >= s.options.MoveBytes || s.options.Runs.Memory() >= s.options.IndexBytes/3*2)
+	return large > 0 && (large >= s.options.MoveBytes || s.options.Runs.Memory() >= s.options.IndexBytes/2)
 }
 
 // FullOfRuns reports whether a flush should wait for a merge or a move of runs.
@@ -68,21 +68,41 @@ func (s *Store) Runs() int {
 // ones are removed. After an error, also ctx's, they are still there and may be
 // merged again. It returns how many bytes they had.
 func (s *Store) MergeRuns(ctx context.Context) (merged int64, err error) {
+	if s.options.Runs == nil {
+		return 0, nil
+	}
 	s.merging.Lock()
 	defer s.merging.Unlock()
-	return s.walk(ctx, true)
+	return s.walk(ctx, s.options.Runs.Take(0, s.options.SmallBytes), true)
 }
 
 // MoveRuns does the same with the large runs, whose newest versions it hands to
 // the engine, in order, and makes durable there.
 func (s *Store) MoveRuns(ctx context.Context) (moved int64, err error) {
+	if s.options.Runs == nil {
+		return 0, nil
+	}
 	s.moving.Lock()
 	defer s.moving.Unlock()
-	return s.walk(ctx, false)
+	runs, release := s.takeOldest()
+	defer release()
+	return s.walk(ctx, runs, false)
 }
 
-func (s *Store) walk(ctx context.Context, merge bool) (bytes int64, err error) {
-	runs := s.take(merge)
+// takeOldest takes the large runs and what is older than one of them. A small run
+// that is among those must not be merged meanwhile: what the merge makes of it
+// would stay behind as the newest of its keys. No merge is going on when it looks.
+func (s *Store) takeOldest() (runs *sstable.Taken, release func()) {
+	s.merging.Lock()
+	runs = s.options.Runs.TakeOldest(s.options.SmallBytes)
+	if runs != nil && runs.Smallest() < s.options.SmallBytes {
+		return runs, s.merging.Unlock
+	}
+	s.merging.Unlock()
+	return runs, func() {}
+}
+
+func (s *Store) walk(ctx context.Context, runs *sstable.Taken, merge bool) (bytes int64, err error) {
 	if runs == nil {
 		return 0, nil
 	}
@@ -101,22 +121,12 @@ func (s *Store) walk(ctx context.Context, merge bool) (bytes int64, err error) {
 	return runs.Bytes, nil
 }
 
-func (s *Store) take(merge bool) *sstable.Taken {
-	switch {
-	case s.options.Runs == nil:
-		return nil
-	case merge:
-		return s.options.Runs.Take(0, s.options.SmallBytes)
-	default:
-		return s.options.Runs.TakeOldest(s.options.SmallBytes)
-	}
-}
-
 // move is a walk over runs. What is newest goes to the engine or to a larger run,
 // what it replaced to the history.
 //
-// The runs that are walked over are older than all others, but for the larger
-// ones: no version between two of a key is anywhere but in the history.
+// What a merge takes is newer than what a move takes, and older than all else: no
+// version between two of a key is anywhere but in the history, or, being large, in
+// the engine.
 type move struct {
 	store    *Store
 	older    *sstable.Writer

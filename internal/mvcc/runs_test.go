@@ -3,7 +3,9 @@ package mvcc
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"kvstore/internal/engine"
@@ -306,7 +308,7 @@ func TestIndexesOfRunsAreBounded(t *testing.T) {
 	for _, c := range []struct {
 		limit      int64
 		need, full bool
-	}{{2 * memory, false, false}, {memory * 5 / 4, true, false}, {memory, true, true}} {
+	}{{3 * memory, false, false}, {2 * memory, true, false}, {memory, true, true}} {
 		s.options.IndexBytes = c.limit
 		if need, full := s.NeedMove(), s.FullOfRuns(); need != c.need || full != c.full {
 			t.Errorf("%d bytes of at most %d: a move is wanted %t, runs are full %t", memory, c.limit, need, full)
@@ -315,5 +317,72 @@ func TestIndexesOfRunsAreBounded(t *testing.T) {
 	s.move()
 	if s.NeedMove() || s.FullOfRuns() {
 		t.Error("no run is too much")
+	}
+}
+
+// A small run that is older than a large one goes with it, and is in no merge
+// meanwhile: what the merge makes of it would hide what the large one had.
+func TestMergesAndMovesShareNoRuns(t *testing.T) {
+	for _, del := range []bool{false, true} {
+		for _, first := range []string{"merge", "move"} {
+			t.Run(fmt.Sprintf("%s first, deletion %t", first, del), func(t *testing.T) {
+				s, want := storeOfMixedRuns(t, del)
+				s.want("k", 10, want)
+				if first == "merge" {
+					s.beside(s.MergeRuns, s.MoveRuns)
+				} else {
+					s.beside(s.MoveRuns, s.MergeRuns)
+				}
+				s.want("k", 10, want)
+			})
+		}
+	}
+}
+
+// storeOfMixedRuns has a small run that is older than a large one with the same
+// key, of which want is then the newest version.
+func storeOfMixedRuns(t *testing.T, del bool) (s *runStore, want keyspace.Revision) {
+	t.Helper()
+	s = newRunStore(t, 2000)
+	s.put("first", 1)
+	s.flushAll()
+	s.put("k", 2)
+	s.flushAll()
+	for i := range 300 {
+		s.put(fmt.Sprintf("pad%03d", i), 3)
+	}
+	s.Insert(1, []byte("k"), 3, []byte("3"), del)
+	s.flushAll() // large by itself
+	s.put("z", 4)
+	s.flushAll()
+	if del {
+		return s, 0
+	}
+	return s, 3
+}
+
+// beside makes one walk and begins another one in the middle of it.
+func (s *runStore) beside(first, second func(context.Context) (int64, error)) {
+	s.t.Helper()
+	s.options.FlushBatchBytes = 1
+	var once sync.Once
+	ended := make(chan error, 1)
+	begin := func(ctx context.Context) {
+		_, err := second(ctx)
+		ended <- err
+	}
+	s.options.BetweenMoved = func(ctx context.Context, _ MoveProgress) error {
+		once.Do(func() { go begin(ctx) })
+		for range 100 {
+			runtime.Gosched()
+		}
+		return nil
+	}
+	if _, err := first(context.Background()); err != nil {
+		s.t.Fatal(err)
+	}
+	once.Do(func() { go begin(context.Background()) }) // there was nothing to walk over
+	if err := <-ended; err != nil {
+		s.t.Fatal(err)
 	}
 }

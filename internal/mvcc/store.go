@@ -59,7 +59,7 @@ type Options struct {
 	Runs *sstable.Runs
 	// MergeRuns small ones, of less than SmallBytes, are merged into one;
 	// MoveBytes in larger ones are moved to the engine, and less than that when
-	// the indexes of all runs take two thirds of IndexBytes in memory (0: any).
+	// the indexes of all runs take half of IndexBytes in memory (0: any).
 	MergeRuns                         int
 	SmallBytes, MoveBytes, IndexBytes int64
 	// ApartBytes is the size from which the engine keeps a value apart from its

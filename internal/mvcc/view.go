@@ -49,14 +49,22 @@ func (v *View) Get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) (
 func (v *View) flushed(hash uint64, inst keyspace.InstanceID, key []byte, at keyspace.Revision) (value []byte, rev keyspace.Revision, ok bool, err error) {
 	found, here, err := v.inFiles(hash, inst, key, at)
 	if err != nil || here && found.Revision > v.store.apart.top(inst) {
-		return found.Value, found.Revision, here && !found.Delete, err
+		return current(found, err)
 	}
 	v.buf = append(keyspace.AppendInstance(v.buf[:0], inst), key...)
 	value, rev, ok, err = v.open().Get(v.buf, at)
 	if here && err == nil && (!ok || rev < found.Revision) {
-		return found.Value, found.Revision, !found.Delete, nil
+		return current(found, nil)
 	}
 	return value, rev, ok, err
+}
+
+// current is the answer that a version is.
+func current(found sstable.Version, err error) (value []byte, rev keyspace.Revision, ok bool, _ error) {
+	if err != nil || found.Delete {
+		return nil, 0, false, err
+	}
+	return found.Value, found.Revision, true, nil
 }
 
 // inFiles returns the newest version at or below at in runs and history.

@@ -79,13 +79,13 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}
-	if err := syncDirs(dir); err != nil {
-		return nil, err
-	}
 	s.runs, err = sstable.OpenRuns(osfs.New(dir), "runs", sstable.Options{ReserveBytes: 2 * reserveBytes, Pause: restBetweenFrees,
 		Logger: logger.With("part", "runs")})
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+	}
+	if err := syncDirs(dir); err != nil {
+		return nil, err
 	}
 	flushes := &flushPace{engine: s.engine, seal: int64(budget.DeltaSeal)}
 	walks := newWalkPace(s.engine)

@@ -25,9 +25,10 @@ const (
 // walkPace spreads a walk over runs over the time in which those for the next one
 // arrive: there is about as much to do then at any moment. A walk uses a quarter of
 // its time at first, half of it later, and all of it once as much arrived as it
-// takes: much that comes at once is worked off over some time.
+// takes, or flushes wait for it: much that comes at once is worked off over some
+// time.
 type walkPace struct {
-	store       interface{ RunsBytes() (small, large int64) }
+	store       walkStore
 	engine      interface{ Sync() error }
 	now         func() time.Time
 	pause       func(context.Context, time.Duration) error
@@ -36,6 +37,11 @@ type walkPace struct {
 
 func newWalkPace(engine interface{ Sync() error }) *walkPace {
 	return &walkPace{engine: engine, now: time.Now, pause: system.Pause}
+}
+
+type walkStore interface {
+	RunsBytes() (small, large int64)
+	FullOfRuns() bool
 }
 
 // walkState is one walk, the last one of its kind.
@@ -65,7 +71,7 @@ func (p *walkPace) between(ctx context.Context, at mvcc.MoveProgress) error {
 	}
 	done := float64(at.Moved) / float64(max(1, at.Total))
 	rest := p.rest(w, at)
-	for p.arrived(w, at) < 1 {
+	for p.arrived(w, at) < 1 && !p.store.FullOfRuns() {
 		if err := p.pause(ctx, rest); err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ type walkClock struct {
 	at                  time.Time
 	small, large        int64
 	perSecond           int64 // bytes that arrive in large runs
+	fullAt              int64 // bytes at which flushes wait, and nothing arrives
 	pauses              int
 	syncs, longestPause time.Duration
 }
@@ -35,8 +36,12 @@ func newWalkClock(t *testing.T) *walkClock {
 
 func (c *walkClock) pass(d time.Duration) {
 	c.at = c.at.Add(d)
-	c.large += c.perSecond * d.Nanoseconds() / 1e9
+	if !c.FullOfRuns() {
+		c.large += c.perSecond * d.Nanoseconds() / 1e9
+	}
 }
+
+func (c *walkClock) FullOfRuns() bool { return c.fullAt > 0 && c.large >= c.fullAt }
 
 func (c *walkClock) RunsBytes() (small, large int64) { return c.small, c.large }
 
@@ -104,4 +109,11 @@ func TestLateWalksRestLess(t *testing.T) {
 	if c.longestPause != restLong*work {
 		t.Errorf("the longest pause is %v, want %v", c.longestPause, restLong*work)
 	}
+}
+
+// A walk for which flushes wait does not rest, however little arrived.
+func TestWalksDoNotRestWhenFlushesWait(t *testing.T) {
+	c := newWalkClock(t)
+	c.perSecond, c.fullAt = walkTotal/480, walkTotal/2
+	within(t, "a move that flushes wait for in the middle", c.walk(1, false, time.Millisecond), 4*time.Minute, 4*time.Minute+5*time.Second)
 }

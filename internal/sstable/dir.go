@@ -1,6 +1,7 @@
 package sstable
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -175,6 +176,8 @@ func (d *dir) take(gone func(*file) bool) (doomed []*file) {
 	}
 	d.files.Store(newSet(kept))
 	if d.kind.current {
+		// A flush that ends during a merge is there before what the merge makes.
+		slices.SortStableFunc(doomed, func(f, g *file) int { return cmp.Compare(f.until(), g.until()) })
 		d.left = append(d.left, doomed...)
 		d.unlinkLeft()
 	} else {

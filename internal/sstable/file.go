@@ -84,6 +84,14 @@ func (f *file) load() error {
 	return nil
 }
 
+// until is the highest end of its spans.
+func (f *file) until() (end keyspace.Revision) {
+	for _, span := range f.spans {
+		end = max(end, span.Until)
+	}
+	return end
+}
+
 // memory is what the file takes while it is open.
 func (f *file) memory() int64 { return f.blocks.bytes() + int64(len(f.filter)) }
 

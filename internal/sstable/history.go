@@ -27,8 +27,7 @@ import (
 // answers the newest version is right. Whoever reads at or above every span
 // needs no file: reads of the present do not come here.
 //
-// It is safe for concurrent use; Writers and Expire belong to one goroutine at
-// a time.
+// It is safe for concurrent use; a Writer belongs to one goroutine.
 type History struct {
 	dir
 	floor atomic.Uint64

@@ -190,6 +190,15 @@ func (f *file) below(until map[keyspace.InstanceID]keyspace.Revision) bool {
 	return false
 }
 
+// Smallest is the size of the smallest of the runs.
+func (t *Taken) Smallest() int64 {
+	least := t.files[0].size
+	for _, f := range t.files {
+		least = min(least, f.size)
+	}
+	return least
+}
+
 // Instances returns the instances in the runs, in order.
 func (t *Taken) Instances() []keyspace.InstanceID {
 	return slices.Sorted(maps.Keys(newSet(t.files).until))
