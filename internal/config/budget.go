@@ -75,7 +75,7 @@ func (c *Config) budget() (Budget, Problems) {
 	mostDelta := max(6*MB, min(512*MB, b.Total/deltaPart))
 	shares := []share{
 		{8, 6 * MB, mostDelta, &b.Delta},
-		{2, 4 * MB, 1 * GB, &b.Runs},
+		{4, 4 * MB, 1 * GB, &b.Runs},
 		{2, 2 * MB, 1 * GB, &b.Records},
 		{4, 4 * MB, 512 * MB, &b.RaftCache},
 		{2, max(leastRequests, c.Limits.MaxRequestBytesQueued), 512 * MB, &b.Requests},
