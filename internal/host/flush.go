@@ -18,8 +18,9 @@ import (
 )
 
 // flushState is the background flush of sealed deltas. Checkpoints are taken at
-// the seal and written once the delta is durable in the engine, so that what a
-// restart replays always covers what the engine may have lost (DESIGN 5).
+// the seal and written once all of the delta is durable in run, history and
+// engine, so that what a restart replays always covers what those may have lost
+// (DESIGN 5). Merges and moves of runs go on beside it and touch no checkpoint.
 type flushState struct {
 	checkpoints map[uint64][]checkpointOf // by sealed delta
 	running     bool
@@ -211,7 +212,7 @@ func (h *Host) compact() {
 	}
 }
 
-// finalFlush makes everything durable in the engine after the loop ended.
+// finalFlush makes everything durable outside of the log after the loop ended.
 func (h *Host) finalFlush() error {
 	h.opt.Store.Hurry()
 	h.seal()

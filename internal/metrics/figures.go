@@ -72,7 +72,7 @@ func (r *Registry) Storage(read func() Storage) {
 		emit("index", s.IndexCacheHitRatio)
 	})
 	r.Gauge("kvstore_raft_log_bytes", "Bytes of the shared log on disk.", func() float64 { return float64(read().RaftLog) })
-	r.Gauge("kvstore_delta_bytes", "Bytes applied and not yet flushed to Badger.", func() float64 { return float64(read().Delta) })
+	r.Gauge("kvstore_delta_bytes", "Bytes applied and not yet flushed to a sorted run.", func() float64 { return float64(read().Delta) })
 	r.Gauge("kvstore_runs", "Sorted runs that wait to be moved to the engine.", func() float64 { return float64(read().Runs) })
 	r.Gauge("kvstore_runs_bytes", "Bytes on disk of sorted runs.", func() float64 { return float64(read().RunsBytes) })
 	r.Gauge("kvstore_history_bytes", "Bytes on disk of replaced versions that can still be read.", func() float64 { return float64(read().History) })

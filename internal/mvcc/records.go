@@ -9,7 +9,7 @@ import (
 	"kvstore/internal/keyspace"
 )
 
-// records remembers the newest version of keys that were read from the engine,
+// records remembers the newest version of keys that were read from below the deltas,
 // so that a key that is read often costs one look instead of a search through
 // every level. Nothing is remembered of absent keys.
 //

@@ -46,6 +46,8 @@ func badgerOptions(dir string, o Options) badgerdb.Options {
 	b.NumLevelZeroTables = o.NumLevelZeroTables
 	b.NumLevelZeroTablesStall = max(b.NumLevelZeroTablesStall, stallFactor*o.NumLevelZeroTables)
 	b.BaseLevelSize = o.baseLevelSize()
+	// Few tables below one of level 0: Badger merges with a goroutine for every
+	// three, up to five.
 	b.BaseTableSize = max(b.BaseTableSize, o.MemtableSize/2)
 	b.LevelSizeMultiplier = o.LevelSizeMultiplier
 	b.ValueThreshold = o.ValueThreshold
