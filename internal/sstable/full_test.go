@@ -131,14 +131,7 @@ func TestAbortRemovesTheFileAfterAnyFailure(t *testing.T) {
 			fs := simfs.New()
 			s := mustOpen(t, fs)
 			mustWrite(t, s, ver(1, "a", 1, 2))
-			left, failed := n, simfs.Op{}
-			fs.Before(func(o simfs.Op) error {
-				if left--; left == -1 {
-					failed = o
-					return injected
-				}
-				return nil
-			})
+			failed := failNth(fs, n, injected)
 			w := s.Writer()
 			err := func() error {
 				for _, v := range small() {
@@ -149,7 +142,7 @@ func TestAbortRemovesTheFileAfterAnyFailure(t *testing.T) {
 				return w.Finish()
 			}()
 			fs.Before(nil)
-			if done = left >= 0; done {
+			if done = failed.Kind == ""; done {
 				if err != nil || n < 8 {
 					t.Fatalf("%v after %d operations", err, n)
 				}

@@ -102,6 +102,32 @@ func mustWrite(t failer, s writable, versions ...placed) {
 	}
 }
 
+// follows reports whether a version lies in a range at or behind a key, in the
+// range's direction.
+func (r Range) follows(v placed, key []byte, inclusive bool) bool {
+	switch c := bytes.Compare(v.Key, key); {
+	case v.inst != r.Instance || bytes.Compare(v.Key, r.Lower) < 0 || r.Upper != nil && bytes.Compare(v.Key, r.Upper) >= 0:
+		return false
+	case !r.Reverse && c < 0 || r.Reverse && key != nil && (c > 0 || c == 0 && !inclusive):
+		return false
+	}
+	return true
+}
+
+// failNth lets the operation fail that comes after n others, and returns where
+// it will be told.
+func failNth(fs *simfs.FS, n int, injected error) *simfs.Op {
+	failed := new(simfs.Op)
+	fs.Before(func(o simfs.Op) error {
+		if n--; n == -1 {
+			*failed = o
+			return injected
+		}
+		return nil
+	})
+	return failed
+}
+
 // all returns every block.
 func (t *blockTable) all() (blocks []block) {
 	for n := range t.count() {

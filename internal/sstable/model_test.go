@@ -270,16 +270,14 @@ func (h heldScan) walk(t *rapid.T, it *Iterator, key []byte, inclusive bool) (al
 }
 
 func (h heldScan) wants(v placed, key []byte, inclusive bool) bool {
-	r := h.r
-	switch c := bytes.Compare(v.Key, key); {
-	case v.inst != r.Instance || bytes.Compare(v.Key, r.Lower) < 0 || r.Upper != nil && bytes.Compare(v.Key, r.Upper) >= 0:
-		return false
-	case !r.Reverse && c < 0 || r.Reverse && key != nil && (c > 0 || c == 0 && !inclusive):
+	switch r := h.r; {
+	case !r.follows(v, key, inclusive):
 		return false
 	case r.AllVersions:
 		return v.Revision <= r.At
+	default:
+		return v.stands(r.At)
 	}
-	return v.stands(r.At)
 }
 
 // Check compares what a Store tells of itself.

@@ -187,14 +187,7 @@ func failsAt(t *testing.T, n int, injected error) bool {
 	fs := simfs.New()
 	r := mustOpenRuns(t, fs)
 	mustWrite(t, r, cur(1, "a", 1))
-	left, failed := n, simfs.Op{}
-	fs.Before(func(o simfs.Op) error {
-		if left--; left == -1 {
-			failed = o
-			return injected
-		}
-		return nil
-	})
+	failed := failNth(fs, n, injected)
 	w := r.Writer()
 	var err error
 	for _, v := range smallRun() {
@@ -206,13 +199,13 @@ func failsAt(t *testing.T, n int, injected error) bool {
 		err = w.Finish()
 	}
 	fs.Before(nil)
-	if left >= 0 {
+	if failed.Kind == "" {
 		if err != nil {
 			t.Fatalf("%v without a failed operation", err)
 		}
 		return false
 	}
-	wantFailure(t, failed, err, injected)
+	wantFailure(t, *failed, err, injected)
 	mustAbort(t, w)
 	wantRuns(t, fs, 1)
 	wantGet(t, r, 9, cur(1, "a", 1))

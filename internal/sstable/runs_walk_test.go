@@ -150,14 +150,7 @@ func (h heldWalk) want(key []byte, inclusive bool) (all []placed) {
 }
 
 func (h heldWalk) inRange(v placed, key []byte, inclusive bool) bool {
-	r := h.r
-	switch c := bytes.Compare(v.Key, key); {
-	case v.inst != r.Instance || bytes.Compare(v.Key, r.Lower) < 0 || r.Upper != nil && bytes.Compare(v.Key, r.Upper) >= 0:
-		return false
-	case !r.Reverse && c < 0 || r.Reverse && key != nil && (c > 0 || c == 0 && !inclusive):
-		return false
-	}
-	return v.Revision <= r.At
+	return h.r.follows(v, key, inclusive) && v.Revision <= h.r.At
 }
 
 // doubles is how many versions of a walk are in several runs.
