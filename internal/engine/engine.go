@@ -47,6 +47,11 @@ type Engine interface {
 	// Instances returns the distinct instance prefixes present, in order, by
 	// seeking.
 	Instances(ctx context.Context) ([]keyspace.InstanceID, error)
+	// EstimateBytes is about how many bytes the keys, without their instance, and
+	// the values take that an iterator over all versions of i returns: within a
+	// factor of two where records are some hundred bytes or more. It takes a few
+	// milliseconds at most and reads no value.
+	EstimateBytes(i keyspace.InstanceID) int64
 	// Stats is cheap enough to be called once a second.
 	Stats() Stats
 	// Close waits for background work. Readers must be closed before.

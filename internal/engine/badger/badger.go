@@ -38,10 +38,11 @@ type Engine struct {
 	few     int // fewWrites, but in tests
 	log     *slog.Logger
 
-	sync  syncer
-	floor floor
-	sizes sizes
-	ahead *readahead
+	sync      syncer
+	floor     floor
+	sizes     sizes
+	ahead     *readahead
+	unflushed unflushed
 
 	rewrites atomic.Uint64
 	stop     context.CancelFunc // ends the maintenance goroutine
@@ -81,6 +82,9 @@ func open(dir string, o Options, maintenance time.Duration) (*Engine, error) {
 	e.sync.dir, e.sync.file = dir, syncFile
 	e.floor.set = db.SetDiscardTs
 	if e.ahead, err = newReadahead(dir, o.Logger); err == nil {
+		err = e.unflushed.begin(dir)
+	}
+	if err == nil {
 		err = errors.Join(e.repair(), e.Sync())
 	}
 	if err != nil {

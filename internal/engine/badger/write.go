@@ -38,6 +38,7 @@ func (e *Engine) Write(ctx context.Context, writes []engine.Write) error {
 	}
 	err := write(ctx, writes)
 	e.ahead.follow()
+	e.unflushed.count(writes)
 	if err != nil {
 		return fmt.Errorf("write to badger: %w", err)
 	}

@@ -37,6 +37,7 @@ func Run(t *testing.T, h Harness) {
 		{"Instances", testInstances},
 		{"WriteStopsWithContext", testContext},
 		{"Concurrent", testConcurrent},
+		{"EstimateBytes", testEstimate},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, h) })
 	}

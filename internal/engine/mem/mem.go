@@ -159,6 +159,16 @@ func (m *Mem) Instances(ctx context.Context) ([]keyspace.InstanceID, error) {
 	return found, context.Cause(ctx)
 }
 
+// EstimateBytes is exact, and walks over the instance.
+func (m *Mem) EstimateBytes(i keyspace.InstanceID) (sum int64) {
+	prefix := keyspace.AppendInstance(nil, i)
+	root := m.root()
+	for v := root.seek(prefix, keyspace.MaxRevision); v != nil && bytes.HasPrefix(v.key, prefix); v = root.seek(v.key, v.rev-1) {
+		sum += int64(len(v.key) - len(prefix) + len(v.value))
+	}
+	return sum
+}
+
 // Stats reports the floor; nothing is on disk.
 func (m *Mem) Stats() engine.Stats {
 	m.mu.Lock()
