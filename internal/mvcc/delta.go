@@ -53,6 +53,7 @@ func (d *delta) insert(inst keyspace.InstanceID, key []byte, rev keyspace.Revisi
 	hash := hashKey(inst, key)
 	o := d.orderOf(inst)
 	o.newest = max(o.newest, rev)
+	o.bytes.Store(o.bytes.Load() + int64(len(key)+len(value)))
 	if it := d.index.get(hash, inst, key); it != nil {
 		it.add(v)
 		return versionBytes + len(value)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"sync"
+	"sync/atomic"
 
 	"kvstore/internal/keyspace"
 )
@@ -30,6 +31,8 @@ type order struct {
 	// newest is the highest revision of all versions; the writer's, and a
 	// flush's once the delta is sealed.
 	newest keyspace.Revision
+	// bytes of keys and values of all versions; only the writer stores it.
+	bytes atomic.Int64
 }
 
 // pageItems bounds a page, and what is copied under the lock.
