@@ -2,6 +2,7 @@ package placement
 
 import (
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"reflect"
 	"slices"
@@ -58,6 +59,26 @@ func TestBootstrapOfThree(t *testing.T) {
 	}
 	if got := count(named(3, 0), plan); spread(got.leaders) != 0 {
 		t.Errorf("leaders %v", got.leaders)
+	}
+}
+
+// TestBootstrapStays: nodes of a founded cluster compute their seeds again, also
+// after an upgrade, so what was given once is given for ever.
+func TestBootstrapStays(t *testing.T) {
+	h := fnv.New64a()
+	for nodes := 1; nodes <= 9; nodes++ {
+		for _, zones := range []int{0, 2, 3} {
+			for _, factor := range []int{1, 3, 5} {
+				plan, err := Bootstrap(named(nodes, zones), 35, factor)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = fmt.Fprint(h, plan)
+			}
+		}
+	}
+	if got := h.Sum64(); got != 0x6ba0f597fd41de7c {
+		t.Errorf("the maps have the hash %#x", got)
 	}
 }
 
