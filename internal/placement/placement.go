@@ -1,19 +1,32 @@
-// Package placement decides which nodes hold which groups. It is pure: the
-// same input gives the same map on every node.
+// Package placement decides which nodes hold which groups: Bootstrap when a
+// cluster is founded, Plan from then on. It is pure: the same input gives the
+// same map on every node.
 package placement
 
 import (
-	"fmt"
 	"sort"
 
+	"kvstore/internal/fault"
 	"kvstore/internal/keyspace"
 )
 
-// Node is a place for replicas.
+// Node is a place for replicas. Bootstrap looks at Name and Zone only.
 type Node struct {
 	Name string
-	// Zone is a failure domain; empty when unknown.
+	// Zone is a failure domain; empty when unknown, which no other node shares.
 	Zone string
+	// Weight is the capacity relative to other nodes', any positive number; 0
+	// means 1.
+	Weight float64
+	// Priority decides who leads: of a group's replicas, one of the highest.
+	Priority int
+	// Draining nodes take no replica and give up those they have.
+	Draining bool
+	// Dead nodes take no replica, and those they have are lost: others take
+	// their places where there is room.
+	Dead bool
+	// Witness is reserved for votes without data; Plan refuses it.
+	Witness bool
 }
 
 // Replica is one copy of a group. Its id is its place among the group's sorted
@@ -64,13 +77,19 @@ func Bootstrap(nodes []Node, groups, factor int) ([]Assignment, error) {
 
 func check(nodes []Node, groups, factor int) ([]Node, error) {
 	if len(nodes) == 0 || groups < 1 || factor < 1 {
-		return nil, fmt.Errorf("placement: %d nodes, %d groups, replication factor %d: each must be at least 1", len(nodes), groups, factor)
+		return nil, fault.New(fault.InvalidArgument, "placement needs at least 1 node, 1 group and a replication factor of 1",
+			"nodes", len(nodes), "groups", groups, "replication_factor", factor)
 	}
+	return byName(nodes)
+}
+
+// byName sorts nodes and refuses two of one name.
+func byName(nodes []Node) ([]Node, error) {
 	sorted := append([]Node(nil), nodes...)
 	sort.Slice(sorted, func(i, j int) bool { return sorted[i].Name < sorted[j].Name })
 	for i := 1; i < len(sorted); i++ {
 		if sorted[i].Name == sorted[i-1].Name {
-			return nil, fmt.Errorf("placement: two nodes are named %q", sorted[i].Name)
+			return nil, fault.New(fault.InvalidArgument, "two nodes have the same name", "node", sorted[i].Name)
 		}
 	}
 	return sorted, nil
