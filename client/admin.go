@@ -6,11 +6,15 @@ import (
 	api "kvstore/api/kvstore/v1"
 )
 
-type kvClient = api.KVStoreClient
+// kvClient has the methods of both services.
+type kvClient struct {
+	api.KVStoreClient
+	api.ClusterClient
+}
 
 // Status returns the status of any one node.
 func (c *Client) Status(ctx context.Context) (*api.StatusResponse, error) {
-	return unary(ctx, c, readUnary, &api.StatusRequest{}, api.KVStoreClient.Status)
+	return unary(ctx, c, readUnary, &api.StatusRequest{}, kvClient.Status)
 }
 
 // StatusOf returns the status of one node, by its id, name or gRPC address.
@@ -19,7 +23,7 @@ func (c *Client) StatusOf(ctx context.Context, node string) (*api.StatusResponse
 	if n == nil {
 		return nil, newError(CodeNotFound, "no such node", "node", node)
 	}
-	return unaryOn(ctx, c, readUnary, n, &api.StatusRequest{}, api.KVStoreClient.Status)
+	return unaryOn(ctx, c, readUnary, n, &api.StatusRequest{}, kvClient.Status)
 }
 
 func (c *Client) findNode(name string) *node {
@@ -35,7 +39,7 @@ func (c *Client) findNode(name string) *node {
 // Topology returns the cluster's slot map, nodes and leaders as a node sees
 // them now.
 func (c *Client) Topology(ctx context.Context) (*api.TopologyResponse, error) {
-	return unary(ctx, c, readUnary, &api.TopologyRequest{}, api.KVStoreClient.Topology)
+	return unary(ctx, c, readUnary, &api.TopologyRequest{}, kvClient.Topology)
 }
 
 // Nodes returns the cluster's nodes.
@@ -46,33 +50,33 @@ func (c *Client) Nodes(ctx context.Context) ([]*api.NodeInfo, error) {
 
 // Digest makes every replica hash its records at one log index and compares.
 func (c *Client) Digest(ctx context.Context) (*api.DigestResponse, error) {
-	return unary(ctx, c, readUnary, &api.DigestRequest{}, api.KVStoreClient.Digest)
+	return unary(ctx, c, readUnary, &api.DigestRequest{}, kvClient.Digest)
 }
 
 // CreateNamespace creates a namespace; ErrNamespaceExists when it is there.
 func (c *Client) CreateNamespace(ctx context.Context, name string) (*api.Namespace, error) {
-	ns, err := unary(ctx, c, writeUnary, &api.CreateNamespaceRequest{Name: name}, api.KVStoreClient.CreateNamespace)
+	ns, err := unary(ctx, c, writeUnary, &api.CreateNamespaceRequest{Name: name}, kvClient.CreateNamespace)
 	c.wantRefresh()
 	return ns, err
 }
 
 // ListNamespaces returns all namespaces.
 func (c *Client) ListNamespaces(ctx context.Context) ([]*api.Namespace, error) {
-	r, err := unary(ctx, c, readUnary, &api.ListNamespacesRequest{}, api.KVStoreClient.ListNamespaces)
+	r, err := unary(ctx, c, readUnary, &api.ListNamespacesRequest{}, kvClient.ListNamespaces)
 	return r.GetNamespaces(), err
 }
 
 // DescribeNamespace returns one namespace.
 func (c *Client) DescribeNamespace(ctx context.Context, name string) (*api.Namespace, error) {
-	return unary(ctx, c, readUnary, &api.DescribeNamespaceRequest{Name: name}, api.KVStoreClient.DescribeNamespace)
+	return unary(ctx, c, readUnary, &api.DescribeNamespaceRequest{Name: name}, kvClient.DescribeNamespace)
 }
 
 // DeleteNamespace starts the job that deletes a namespace with all its keys.
 func (c *Client) DeleteNamespace(ctx context.Context, name string) (*api.Job, error) {
-	return unary(ctx, c, writeUnary, &api.DeleteNamespaceRequest{Name: name}, api.KVStoreClient.DeleteNamespace)
+	return unary(ctx, c, writeUnary, &api.DeleteNamespaceRequest{Name: name}, kvClient.DeleteNamespace)
 }
 
 // DescribeJob returns a job.
 func (c *Client) DescribeJob(ctx context.Context, id string) (*api.Job, error) {
-	return unary(ctx, c, readUnary, &api.DescribeJobRequest{Id: id}, api.KVStoreClient.DescribeJob)
+	return unary(ctx, c, readUnary, &api.DescribeJobRequest{Id: id}, kvClient.DescribeJob)
 }

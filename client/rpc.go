@@ -55,7 +55,9 @@ func (r *rpc) heard() {
 	r.conn.hear()
 }
 
-func (r *rpc) stub() api.KVStoreClient { return api.NewKVStoreClient(r.conn.cc) }
+func (r *rpc) stub() kvClient {
+	return kvClient{api.NewKVStoreClient(r.conn.cc), api.NewClusterClient(r.conn.cc)}
+}
 
 // sweepRPCs is sweep for requests outside of the pipes.
 func (nc *nodeConn) sweepRPCs(now time.Duration, suspect error) (oldest time.Duration) {

@@ -34,6 +34,7 @@ func (w *World) planFaults() {
 	plan(w.cfg.Wipes, w.wipeOne)
 	plan(w.cfg.FullDisks, w.fillDisk)
 	plan(w.cfg.Damages, w.damageOne)
+	plan(w.cfg.Retargets, w.retarget)
 	w.after(time.Second, w.balance)
 }
 
@@ -144,7 +145,7 @@ func (w *World) wipe(n *node) {
 // own decisions, as long as the run lasts.
 func (w *World) balance() {
 	m := &router.Map{ReplicationFactor: min(w.cfg.Nodes, 3), Nodes: make(map[keyspace.NodeID]router.Node),
-		Replaced: make(map[keyspace.NodeID]keyspace.NodeID)}
+		Replaced: make(map[keyspace.NodeID]keyspace.NodeID), Targets: w.targets}
 	for _, n := range w.nodes {
 		m.Nodes[n.id()] = router.Node{ID: n.id()}
 		for life := range n.wiped {
@@ -158,6 +159,11 @@ func (w *World) balance() {
 }
 
 func (w *World) balanceGroup(g keyspace.GroupID, m *router.Map) {
+	for _, n := range w.nodes {
+		if n.host != nil && len(w.targets[g].Nodes) > 0 {
+			n.host.Guide(g, m.Wanted(g))
+		}
+	}
 	lead := w.leader(g)
 	if lead == nil || lead.paused > w.now {
 		return
@@ -167,9 +173,29 @@ func (w *World) balanceGroup(g keyspace.GroupID, m *router.Map) {
 		if len(st.Lost) > 0 && step.Change.AddLearner != "" {
 			w.stats.Rebuilt++
 		}
-		lead.host.ChangeMembersAsync(g, step.Change, func(keyspace.ReplicaID, error) {})
+		lead.host.ChangeMembersAsync(g, step.Change, func(_ keyspace.ReplicaID, err error) {
+			if err == nil {
+				w.stats.Changes++
+			}
+		})
 		lead.wake()
 	}
+}
+
+// retarget sends a group's voters to nodes drawn anew, as a plan would. Where
+// disks are lost, three of them hold a group at least.
+func (w *World) retarget() {
+	w.stats.Retargets++
+	least := 1
+	if w.cfg.Wipes+w.cfg.Damages > 0 {
+		least = min(3, len(w.nodes))
+	}
+	order := w.rng.Perm(len(w.nodes))[:least+w.rng.IntN(len(w.nodes)-least+1)]
+	var t router.Target
+	for _, n := range order {
+		t.Nodes = append(t.Nodes, nodeID(n, 0))
+	}
+	w.targets[keyspace.GroupID(w.rng.IntN(w.cfg.Groups+1))] = t
 }
 
 // fillDisk leaves a node a few kilobytes for a while.

@@ -3,8 +3,10 @@ package sim
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
+	"kvstore/internal/format"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
 )
@@ -32,9 +34,15 @@ func (w *World) groupSettled(g keyspace.GroupID) bool {
 	if len(st.Lost) > 0 {
 		return false
 	}
+	if t := w.targets[g].Nodes; len(t) > 0 && len(t) != len(st.Members) {
+		return false
+	}
+	if w.strays(g, st.Members) {
+		return false
+	}
 	for _, m := range st.Members {
 		i, wiped := w.find(m.Node)
-		if wiped || m.Learner {
+		if wiped || m.Learner || !w.targeted(g, i) {
 			return false
 		}
 		other, ok := statusOf(w.nodes[i], g)
@@ -43,6 +51,24 @@ func (w *World) groupSettled(g keyspace.GroupID) bool {
 		}
 	}
 	return true
+}
+
+// strays reports whether a node still has a replica that is no member: one that
+// was away while it was removed must learn of it.
+func (w *World) strays(g keyspace.GroupID, members []format.Member) bool {
+	for _, n := range w.nodes {
+		st, ok := statusOf(n, g)
+		if ok && !slices.ContainsFunc(members, func(m format.Member) bool { return m.Replica == st.Replica }) {
+			return true
+		}
+	}
+	return false
+}
+
+// targeted reports whether a group should have a voter on a node.
+func (w *World) targeted(g keyspace.GroupID, node int) bool {
+	t := w.targets[g].Nodes
+	return len(t) == 0 || slices.Contains(t, nodeID(node, 0))
 }
 
 func statusOf(n *node, g keyspace.GroupID) (host.GroupStatus, bool) {
@@ -83,6 +109,9 @@ func (w *World) checkReplicas() {
 
 func (w *World) describe() string {
 	var b strings.Builder
+	for g, t := range w.targets {
+		fmt.Fprintf(&b, "g%d to %v; ", g, t.Nodes)
+	}
 	for _, n := range w.nodes {
 		if n.host == nil {
 			fmt.Fprintf(&b, "node %d down; ", n.index)

@@ -18,7 +18,8 @@ var (
 func configOf(seed uint64) Config {
 	return Config{Seed: seed, Nodes: 3 + 2*int(seed%2), Groups: 2 + int(seed/2%2), Operations: 1000, Crashes: 3, Partitions: 2,
 		Pauses: int(seed % 3), ClockJumps: int(seed / 3 % 3), Wipes: int(seed / 5 % 2),
-		FullDisks: int(seed / 7 % 2), Damages: int(seed / 11 % 2), LargeEvery: 10}
+		FullDisks: int(seed / 7 % 2), Damages: int(seed / 11 % 2), LargeEvery: 10,
+		Retargets: int(seed / 2 % 4)}
 }
 
 // TestSeeds runs seeds with faults and requires zero violations.
@@ -87,6 +88,35 @@ func TestOneSeedOneHistory(t *testing.T) {
 	}
 }
 
+// changeOften moves replicas all the time, down to a single one.
+func changeOften(cfg Config) Config {
+	cfg.Retargets, cfg.Crashes, cfg.Wipes, cfg.Damages = 16, 8, 0, 0
+	return cfg
+}
+
+// TestMembersChangeOften moves replicas all the time, with crashes.
+func TestMembersChangeOften(t *testing.T) {
+	var total Coverage
+	for i := range max(*seeds/2, 1) {
+		seed := *seedFrom + uint64(i)
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			cryptotest.SetGlobalRandom(t, seed)
+			cov, problems := Run(changeOften(configOf(seed)))
+			for _, p := range problems {
+				t.Errorf("seed %d: %s", seed, p)
+			}
+			total.add(cov)
+		})
+	}
+	if total.Changes < 2**seeds {
+		t.Errorf("%d membership changes, want more", total.Changes)
+	}
+	t.Logf("coverage: %s", total)
+}
+
+// membershipBugs need members that change often.
+const membershipBugs = invariant.BugRemovedVanishes | invariant.BugCommitForgotten
+
 // TestPlantedBugs proves that the checkers catch what they are for: each bug
 // must be found within a bounded number of seeds.
 func TestPlantedBugs(t *testing.T) {
@@ -105,6 +135,8 @@ func TestPlantedBugs(t *testing.T) {
 		{"replay skipped after an unclean start", invariant.BugReplaySkipped},
 		{"snapshot acknowledged before it is durable", invariant.BugSnapshotUndurable},
 		{"half an entry visible to a reader", invariant.BugHalfEntry},
+		{"a replica that was taken out is gone at once", invariant.BugRemovedVanishes},
+		{"entries kept without the commit index known before", invariant.BugCommitForgotten},
 	}
 	const most = 400
 	for _, b := range bugs {
@@ -113,6 +145,9 @@ func TestPlantedBugs(t *testing.T) {
 				cryptotest.SetGlobalRandom(t, seed)
 				cfg := configOf(seed)
 				cfg.Bugs, cfg.Partitions, cfg.Keys, cfg.Clients, cfg.Probes = b.bug, 6, 3, 16, true
+				if membershipBugs.Has(b.bug) {
+					cfg = changeOften(cfg)
+				}
 				if _, problems := Run(cfg); len(problems) > 0 {
 					t.Logf("found by seed %d: %.200s", seed, problems[0])
 					return

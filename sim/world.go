@@ -11,6 +11,7 @@ import (
 	"kvstore/internal/host"
 	"kvstore/internal/invariant"
 	"kvstore/internal/keyspace"
+	"kvstore/internal/router"
 )
 
 // Config is one run. Zero values take the defaults of a smoke run.
@@ -28,6 +29,8 @@ type Config struct {
 	Wipes      int
 	FullDisks  int
 	Damages    int
+	// Retargets moves replicas: a group's voters go to other nodes.
+	Retargets int
 	// Probes aims operations at leaders that are cut off.
 	Probes bool
 	// LargeEvery makes one put in that many a chunked value; 0 for none.
@@ -47,7 +50,9 @@ type World struct {
 	nodes []*node
 	seeds []host.GroupSeed
 	cut   map[[2]int]bool // directed links that lose everything
-	trace uint64          // hash of everything that happened
+	// targets say where groups' voters should be, as first lives of nodes.
+	targets map[keyspace.GroupID]router.Target
+	trace   uint64 // hash of everything that happened
 
 	history  history
 	stats    Coverage
@@ -61,7 +66,7 @@ type Coverage struct {
 	Reads, FollowerReads, Batches, Large                int
 	Crashes, Partitions, Pauses, ClockJumps             int
 	Wipes, Snapshots, Elections, Flushes, Merges, Moves int
-	FullDisks, Damaged, Rebuilt                         int
+	FullDisks, Damaged, Rebuilt, Retargets, Changes     int
 	Messages, Lost, Duplicated                          int
 	// Undecided counts histories that the checker could not judge in its time.
 	Undecided int
@@ -96,7 +101,8 @@ func newWorld(cfg Config) *World {
 	if cfg.Limit == 0 {
 		cfg.Limit = 10 * time.Minute
 	}
-	w := &World{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x6b7673746f7265)), cut: make(map[[2]int]bool), faultsOn: true}
+	w := &World{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x6b7673746f7265)), cut: make(map[[2]int]bool),
+		targets: make(map[keyspace.GroupID]router.Target), faultsOn: true}
 	w.history.init()
 	return w
 }
@@ -181,7 +187,7 @@ func (w *World) heal() {
 		if n.host == nil {
 			n.boot(false)
 		}
-		n.paused = 0
+		n.paused, n.skew = 0, 0
 		n.disk.SetCapacity(0)
 	}
 	deadline := w.now + 60*time.Second
@@ -220,13 +226,15 @@ func (c *Coverage) add(o Coverage) {
 	c.FullDisks += o.FullDisks
 	c.Damaged += o.Damaged
 	c.Rebuilt += o.Rebuilt
+	c.Retargets += o.Retargets
+	c.Changes += o.Changes
 	c.Duplicated += o.Duplicated
 	c.Undecided += o.Undecided
 }
 
 func (c Coverage) String() string {
 	return fmt.Sprintf("%d operations (%d acknowledged, %d unknown, %d not executed, %d reads of which %d on followers, %d pairs, %d large values), "+
-		"%d crashes, %d partitions, %d pauses, %d clock jumps, %d wiped nodes, %d full disks, %d damaged logs (%d replicas rebuilt), %d snapshots, %d elections, %d flushes, %d merges, %d moves, %d frames (%d lost, %d doubled), %d histories undecided",
+		"%d crashes, %d partitions, %d pauses, %d clock jumps, %d wiped nodes, %d full disks, %d damaged logs (%d replicas rebuilt), %d new targets (%d membership changes), %d snapshots, %d elections, %d flushes, %d merges, %d moves, %d frames (%d lost, %d doubled), %d histories undecided",
 		c.Operations, c.Acknowledged, c.Unknown, c.Failed, c.Reads, c.FollowerReads, c.Batches, c.Large,
-		c.Crashes, c.Partitions, c.Pauses, c.ClockJumps, c.Wipes, c.FullDisks, c.Damaged, c.Rebuilt, c.Snapshots, c.Elections, c.Flushes, c.Merges, c.Moves, c.Messages, c.Lost, c.Duplicated, c.Undecided)
+		c.Crashes, c.Partitions, c.Pauses, c.ClockJumps, c.Wipes, c.FullDisks, c.Damaged, c.Rebuilt, c.Retargets, c.Changes, c.Snapshots, c.Elections, c.Flushes, c.Merges, c.Moves, c.Messages, c.Lost, c.Duplicated, c.Undecided)
 }

@@ -28,6 +28,8 @@ type Host interface {
 	// ChangeMembers returns once the step is applied. A step that fails or
 	// ends unknown is decided anew.
 	ChangeMembers(ctx context.Context, g keyspace.GroupID, c host.MemberChange) (keyspace.ReplicaID, error)
+	// Guide names the nodes that should have a voter, the leader first.
+	Guide(g keyspace.GroupID, nodes []keyspace.NodeID)
 }
 
 // Store writes the group records; *router.Router is the real one.
@@ -40,13 +42,22 @@ type Directory interface {
 	Map() *router.Map
 }
 
-// Options builds a Balancer; all but Logger and Interval are required.
+// Options builds a Balancer; Logger, Silent, CopyRate and the durations may be
+// left out.
 type Options struct {
 	Host      Host
 	Store     Store
 	Directory Directory
 	Rand      env.Rand
+	Clock     env.Clock
 	Logger    *slog.Logger
+	// Silent says for how long nobody heard from a node; 0 while it is alive.
+	Silent func(keyspace.NodeID) time.Duration
+	// CopyRate is told how many bytes per second this node may send of copies.
+	CopyRate func(perSecond int64)
+	// ReplaceAfter is how long a node may be silent before its replicas are
+	// placed elsewhere; 0 for never.
+	ReplaceAfter time.Duration
 	// Interval between two looks at each group; 1 s by default.
 	Interval time.Duration
 }
@@ -59,12 +70,19 @@ type Balancer struct {
 	// recorded is the term in which a group's record was last written here.
 	// Only the loop uses it.
 	recorded map[keyspace.GroupID]keyspace.Term
+	rate     int64 // last told to CopyRate
 }
 
 // New returns a balancer that does nothing yet.
 func New(o Options) (*Balancer, error) {
-	if o.Host == nil || o.Store == nil || o.Directory == nil || o.Rand == nil {
-		return nil, errors.New("balancer: Host, Store, Directory and Rand are required")
+	if o.Host == nil || o.Store == nil || o.Directory == nil || o.Rand == nil || o.Clock == nil {
+		return nil, errors.New("balancer: Host, Store, Directory, Rand and Clock are required")
+	}
+	if o.Silent == nil {
+		o.Silent = func(keyspace.NodeID) time.Duration { return 0 }
+	}
+	if o.CopyRate == nil {
+		o.CopyRate = func(int64) {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -111,17 +129,41 @@ func (b *Balancer) run(ctx context.Context) {
 	}
 }
 
-// round reconciles every group that this node leads, each by one step.
+// round reconciles every group that this node leads, each by one step, and
+// places all of them where this node leads the meta group.
 func (b *Balancer) round(ctx context.Context) {
 	m := b.o.Directory.Map()
+	b.pace(m)
 	for _, g := range b.o.Host.Groups() {
+		b.o.Host.Guide(g.Group, m.Wanted(g.Group))
 		if g.Role != "leader" || !g.Serving || ctx.Err() != nil {
 			continue
 		}
 		if err := b.record(ctx, &g, m); err != nil {
 			b.o.Logger.Debug("group record is not written", "group", g.Group, "error", err)
 		}
-		b.reconcile(ctx, &g, m)
+		if !m.Balance.Paused {
+			b.reconcile(ctx, &g, m)
+		}
+		if g.Group == keyspace.MetaGroup {
+			b.place(ctx, m)
+		}
+	}
+}
+
+// trickle is what copies under way are sent while moves are paused: they do not
+// time out, and need not begin anew.
+const trickle = 32 << 10
+
+// pace tells how fast copies may be sent.
+func (b *Balancer) pace(m *router.Map) {
+	rate := m.Balance.CopyRate
+	if m.Balance.Paused {
+		rate = trickle
+	}
+	if rate != b.rate && rate > 0 {
+		b.rate = rate
+		b.o.CopyRate(rate)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/env"
 	"kvstore/internal/fault"
 	"kvstore/internal/format"
 	"kvstore/internal/host"
@@ -33,6 +34,15 @@ func voters(nodes ...keyspace.NodeID) []format.Member {
 	return out
 }
 
+// allActive is the progress of voters that answer, and of one more replica.
+func allActive(id keyspace.ReplicaID, p host.Progress) map[keyspace.ReplicaID]host.Progress {
+	all := map[keyspace.ReplicaID]host.Progress{id: p}
+	for r := keyspace.ReplicaID(1); r <= 4; r++ {
+		all[r] = host.Progress{Match: 1000, Active: true}
+	}
+	return all
+}
+
 func TestDecide(t *testing.T) {
 	bTwice := map[keyspace.NodeID]keyspace.NodeID{"b": "b2", "b2": "b3"}
 	learner := func(node keyspace.NodeID) format.Member { return format.Member{Replica: 9, Node: node, Learner: true} }
@@ -50,15 +60,15 @@ func TestDecide(t *testing.T) {
 		{"learner is behind", append(voters("a", "b", "c"), learner("b3")), topology(bTwice, "a", "b3", "c"), 500, true, host.MemberChange{}},
 		{"learner is silent", append(voters("a", "b", "c"), learner("b3")), topology(bTwice, "a", "b3", "c"), 1000, false, host.MemberChange{}},
 		{"learner caught up", append(voters("a", "b", "c"), learner("b3")), topology(bTwice, "a", "b3", "c"), 990, true, host.MemberChange{Promote: 9, Replace: 2}},
-		{"learner's node was replaced too", append(voters("a", "b", "c"), learner("b2")), topology(bTwice, "a", "b3", "c"), 990, true, host.MemberChange{AddLearner: "b3"}},
+		{"learner's node was replaced too", append(voters("a", "b", "c"), learner("b2")), topology(bTwice, "a", "b3", "c"), 990, true, host.MemberChange{Remove: 9}},
 		{"old learner remains", append(voters("a", "b3", "c"), learner("b2")), topology(bTwice, "a", "b3", "c"), 990, true, host.MemberChange{Remove: 9}},
 		{"old voter beside its successor", voters("a", "b", "c", "b3"), topology(bTwice, "a", "b3", "c"), 0, false, host.MemberChange{Remove: 2}},
 		{"group lacks a voter", append(voters("a", "c"), learner("d")), topology(nil, "a", "c", "d"), 1000, true, host.MemberChange{Promote: 9}},
 		{"one learner too many", append(voters("a", "b", "c"), learner("d")), topology(nil, "a", "b", "c", "d"), 1000, true, host.MemberChange{Remove: 9}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := &host.GroupStatus{Group: 1, Members: c.members, Commit: 1000,
-				Progress: map[keyspace.ReplicaID]host.Progress{9: {Match: c.match, Active: c.active}}}
+			g := &host.GroupStatus{Group: 1, Replica: 1, Members: c.members, Commit: 1000,
+				Progress: allActive(9, host.Progress{Match: c.match, Active: c.active})}
 			step, ok := Decide(g, c.m)
 			if step.Change != c.want || ok != (c.want != host.MemberChange{}) {
 				t.Fatalf("%+v (%s), want %+v", step.Change, step.Reason, c.want)
@@ -75,7 +85,9 @@ type fakeCluster struct {
 	m       *router.Map
 	changes []host.MemberChange
 	records []string
-	fail    error
+	// guides are what Guide was told.
+	guides []string
+	fail   error
 }
 
 func (c *fakeCluster) Groups() []host.GroupStatus {
@@ -116,6 +128,12 @@ func (c *fakeCluster) ChangeMembers(_ context.Context, _ keyspace.GroupID, chang
 	return 4, nil
 }
 
+func (c *fakeCluster) Guide(g keyspace.GroupID, nodes []keyspace.NodeID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.guides = append(c.guides, fmt.Sprint(g, " ", nodes))
+}
+
 func (c *fakeCluster) Put(ctx context.Context, q *api.PutRequest) (*api.PutResponse, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -144,17 +162,21 @@ func (c *fakeCluster) Map() *router.Map {
 
 type noRand struct{}
 
+type noClock struct{ env.Clock }
+
+func (noClock) Wall() int64 { return 1 }
+
 func (noRand) Uint64() uint64 { return 0 }
 
 func TestLoopReplacesAMemberAndKeepsTheRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &fakeCluster{
 			m: topology(map[keyspace.NodeID]keyspace.NodeID{"b": "b2"}, "a", "b2", "c"),
-			group: host.GroupStatus{Group: 3, Role: "leader", Serving: true, Term: 2, Commit: 50,
+			group: host.GroupStatus{Group: 3, Replica: 1, Role: "leader", Serving: true, Term: 2, Commit: 50,
 				Members: voters("a", "b", "c")},
 			fail: fault.New(fault.Unavailable, "no quorum yet"),
 		}
-		b, err := New(Options{Host: c, Store: c, Directory: c, Rand: noRand{}})
+		b, err := New(Options{Host: c, Store: c, Directory: c, Rand: noRand{}, Clock: noClock{}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +208,7 @@ func TestFollowersChangeNothing(t *testing.T) {
 			m:     topology(map[keyspace.NodeID]keyspace.NodeID{"b": "b2"}, "a", "b2", "c"),
 			group: host.GroupStatus{Group: 3, Role: "follower", Term: 2, Members: voters("a", "b", "c")},
 		}
-		b, err := New(Options{Host: c, Store: c, Directory: c, Rand: noRand{}})
+		b, err := New(Options{Host: c, Store: c, Directory: c, Rand: noRand{}, Clock: noClock{}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -219,11 +241,11 @@ func TestDecideRebuildsDamagedReplicas(t *testing.T) {
 		{"both vote", append(voters("a", "b", "c"), grown), 2, topology(nil, "a", "b", "c"), 1000, host.MemberChange{Remove: 2}},
 		{"damaged learner", append(voters("a", "b", "c"), onB), 9, topology(nil, "a", "b", "c"), 0, host.MemberChange{Remove: 9}},
 		{"its node was replaced", append(voters("a", "b", "c"), onB), 2,
-			topology(map[keyspace.NodeID]keyspace.NodeID{"b": "b2"}, "a", "b2", "c"), 0, host.MemberChange{AddLearner: "b2"}},
+			topology(map[keyspace.NodeID]keyspace.NodeID{"b": "b2"}, "a", "b2", "c"), 0, host.MemberChange{Remove: 9}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := &host.GroupStatus{Group: 1, Members: c.members, Commit: 1000, Lost: []keyspace.ReplicaID{c.lost},
-				Progress: map[keyspace.ReplicaID]host.Progress{9: {Match: c.match, Active: true}}}
+			g := &host.GroupStatus{Group: 1, Replica: 1, Members: c.members, Commit: 1000, Lost: []keyspace.ReplicaID{c.lost},
+				Progress: allActive(9, host.Progress{Match: c.match, Active: true})}
 			step, ok := Decide(g, c.m)
 			if step.Change != c.want || ok != (c.want != host.MemberChange{}) {
 				t.Fatalf("decided %+v (%v), want %+v", step, ok, c.want)

@@ -20,91 +20,205 @@ type Step struct {
 }
 
 // Decide returns the next step for a group this node leads; ok is false when
-// its members are as they should be or a started step needs more time.
+// its members are as they should be, or a started step needs more time.
+//
+// What should be is the group's target; without one, the nodes that stand for
+// its voters now. The order of the steps keeps a group at least as safe as it
+// was: first leave what is of no use (learners elsewhere), then copy to one
+// missing node at a time, then take it in and the one it stands for out in one
+// joint change, and only when nobody is missing take out who is one too many.
+// No step leaves fewer active voters than a quorum, and a leader does not take
+// itself out: the target's first node takes over before (host.Guide).
 func Decide(g *host.GroupStatus, m *router.Map) (step Step, ok bool) {
-	for _, member := range g.Members {
-		if m.Successor(member.Node) == member.Node {
-			if slices.Contains(g.Lost, member.Replica) {
-				return rebuild(g, member)
-			}
-			continue
+	d := newDecision(g, m)
+	for _, try := range []func() (Step, bool){d.dropLearner, d.promote, d.addLearner, d.dropVoter} {
+		if step, ok := try(); ok {
+			return step, step.Change != host.MemberChange{}
 		}
-		if member.Learner {
-			return Step{host.MemberChange{Remove: member.Replica}, "learner's node was replaced"}, true
-		}
-		return replace(g, m, member)
-	}
-	return settle(g, m)
-}
-
-// replace moves a voter to the node that stands for its old one now.
-func replace(g *host.GroupStatus, m *router.Map, old format.Member) (Step, bool) {
-	node := m.Successor(old.Node)
-	if _, known := m.Nodes[node]; !known {
-		return Step{}, false
-	}
-	next, ok := memberOn(g, node)
-	switch {
-	case !ok:
-		return Step{host.MemberChange{AddLearner: node}, "voter's node was replaced"}, true
-	case !next.Learner:
-		return Step{host.MemberChange{Remove: old.Replica}, "replaced voter has a successor"}, true
-	case caughtUp(g, next.Replica):
-		return Step{host.MemberChange{Promote: next.Replica, Replace: old.Replica}, "learner caught up"}, true
 	}
 	return Step{}, false
 }
 
-// rebuild replaces a replica whose log is damaged by a new one on its node.
-func rebuild(g *host.GroupStatus, lost format.Member) (Step, bool) {
-	if lost.Learner {
-		return Step{host.MemberChange{Remove: lost.Replica}, "learner's log is damaged"}, true
-	}
-	for _, next := range g.Members {
-		switch {
-		case next.Node != lost.Node || next.Replica <= lost.Replica:
-		case !next.Learner:
-			return Step{host.MemberChange{Remove: lost.Replica}, "damaged voter has a successor"}, true
-		case caughtUp(g, next.Replica):
-			return Step{host.MemberChange{Promote: next.Replica, Replace: lost.Replica}, "learner caught up"}, true
-		default:
-			return Step{}, false
-		}
-	}
-	return Step{host.MemberChange{AddLearner: lost.Node}, "voter's log is damaged"}, true
+// decision is one look at a group.
+type decision struct {
+	g *host.GroupStatus
+	m *router.Map
+	// want are the nodes that should have a voter, in the target's order.
+	want []keyspace.NodeID
+	// leave are voters that should not stay, those that are of no use first.
+	leave []format.Member
+	// missing are wanted nodes without a voter.
+	missing []keyspace.NodeID
 }
 
-// settle finishes a learner that stands in for nobody: it fills a missing
-// voter's place, or it is one too many.
-func settle(g *host.GroupStatus, m *router.Map) (Step, bool) {
-	voters := 0
+func newDecision(g *host.GroupStatus, m *router.Map) *decision {
+	d := &decision{g: g, m: m, want: wanted(g, m)}
+	stays := make(map[keyspace.NodeID]bool, len(d.want))
+	for _, member := range g.Members {
+		switch {
+		case member.Learner:
+		case slices.Contains(d.want, member.Node) && !d.lost(member) && !stays[member.Node]:
+			stays[member.Node] = true
+		default:
+			d.leave = append(d.leave, member)
+		}
+	}
+	for _, node := range d.want {
+		if !stays[node] {
+			d.missing = append(d.missing, node)
+		}
+	}
+	slices.SortStableFunc(d.leave, func(a, b format.Member) int { return d.use(a) - d.use(b) })
+	return d
+}
+
+// wanted are the nodes that should have a voter of the group.
+func wanted(g *host.GroupStatus, m *router.Map) []keyspace.NodeID {
+	var nodes []keyspace.NodeID
+	add := func(id keyspace.NodeID) {
+		if id = m.Successor(id); !m.Removed[id] && !slices.Contains(nodes, id) {
+			nodes = append(nodes, id)
+		}
+	}
+	for _, id := range m.Targets[g.Group].Nodes {
+		add(id)
+	}
+	if len(nodes) > 0 {
+		return nodes
+	}
 	for _, member := range g.Members {
 		if !member.Learner {
-			voters++
+			add(member.Node)
 		}
 	}
-	if m.ReplicationFactor == 0 {
-		return Step{}, false
+	for _, member := range g.Members { // a learner may fill a place
+		if member.Learner && len(nodes) < m.ReplicationFactor {
+			add(member.Node)
+		}
 	}
-	for _, member := range g.Members {
+	return nodes
+}
+
+func (d *decision) lost(m format.Member) bool { return slices.Contains(d.g.Lost, m.Replica) }
+
+func (d *decision) active(m format.Member) bool { return d.g.Progress[m.Replica].Active && !d.lost(m) }
+
+// use orders who leaves: members that do not answer first, this leader last.
+func (d *decision) use(m format.Member) int {
+	switch {
+	case m.Replica == d.g.Replica:
+		return 2
+	case d.active(m):
+		return 1
+	}
+	return 0
+}
+
+// dropLearner takes out a learner that has no place.
+func (d *decision) dropLearner() (Step, bool) {
+	for _, m := range d.g.Members {
 		switch {
-		case !member.Learner:
-		case voters >= m.ReplicationFactor:
-			return Step{host.MemberChange{Remove: member.Replica}, "group has all its voters"}, true
-		case caughtUp(g, member.Replica):
-			return Step{host.MemberChange{Promote: member.Replica}, "group lacks a voter"}, true
+		case !m.Learner:
+		case d.lost(m):
+			return Step{host.MemberChange{Remove: m.Replica}, "learner's log is damaged"}, true
+		case !slices.Contains(d.missing, m.Node):
+			return Step{host.MemberChange{Remove: m.Replica}, "learner is not wanted where it is"}, true
 		}
 	}
 	return Step{}, false
 }
 
-func memberOn(g *host.GroupStatus, node keyspace.NodeID) (format.Member, bool) {
-	for _, member := range g.Members {
-		if member.Node == node {
-			return member, true
+// promote takes in a learner that caught up. While there is one, nothing else
+// begins.
+func (d *decision) promote() (Step, bool) {
+	waiting := false
+	for _, m := range d.g.Members {
+		if !m.Learner {
+			continue
+		}
+		waiting = true
+		if !caughtUp(d.g, m.Replica) {
+			continue
+		}
+		change := host.MemberChange{Promote: m.Replica}
+		if old, ok := d.replaceable(m.Node); ok && d.voters() >= len(d.want) {
+			change.Replace = old.Replica
+		}
+		if d.keepsQuorum(change) {
+			return Step{change, "learner caught up"}, true
 		}
 	}
+	return Step{}, waiting
+}
+
+func (d *decision) voters() (n int) {
+	for _, m := range d.g.Members {
+		if !m.Learner {
+			n++
+		}
+	}
+	return n
+}
+
+// replaceable is the voter that a new one on node stands for: a damaged one of
+// the same node, else the first that should leave. The leader itself stays
+// until somebody else leads.
+func (d *decision) replaceable(node keyspace.NodeID) (format.Member, bool) {
+	for _, m := range d.leave {
+		if m.Node == node {
+			return m, true
+		}
+	}
+	if len(d.leave) > 0 && d.leave[0].Replica != d.g.Replica {
+		return d.leave[0], true
+	}
 	return format.Member{}, false
+}
+
+// addLearner begins to copy to one missing node.
+func (d *decision) addLearner() (Step, bool) {
+	known := func(id keyspace.NodeID) bool { _, ok := d.m.Nodes[id]; return ok }
+	next := slices.IndexFunc(d.missing, known)
+	if next < 0 {
+		return Step{}, len(d.missing) > 0 // a node that is not known yet is waited for
+	}
+	reason := "group lacks a voter"
+	if len(d.leave) > 0 {
+		reason = "voter moves"
+		if d.lost(d.leave[0]) {
+			reason = "voter's log is damaged"
+		} else if d.m.Successor(d.leave[0].Node) != d.leave[0].Node {
+			reason = "voter's node was replaced"
+		}
+	}
+	return Step{host.MemberChange{AddLearner: d.missing[next]}, reason}, true
+}
+
+// dropVoter takes out a voter that should not stay, once nobody is missing.
+func (d *decision) dropVoter() (Step, bool) {
+	for _, m := range d.leave {
+		change := host.MemberChange{Remove: m.Replica}
+		if m.Replica != d.g.Replica && d.keepsQuorum(change) {
+			return Step{change, "voter is not wanted where it is"}, true
+		}
+	}
+	return Step{}, false
+}
+
+// keepsQuorum reports whether the voters after a change have a quorum that
+// answers now.
+func (d *decision) keepsQuorum(c host.MemberChange) bool {
+	voters, active := 0, 0
+	for _, m := range d.g.Members {
+		if m.Replica == c.Remove || m.Replica == c.Replace || m.Learner && m.Replica != c.Promote {
+			continue
+		}
+		voters++
+		if d.active(m) || m.Replica == d.g.Replica {
+			active++
+		}
+	}
+	return voters > 0 && active > voters/2
 }
 
 func caughtUp(g *host.GroupStatus, r keyspace.ReplicaID) bool {

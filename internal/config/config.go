@@ -19,8 +19,10 @@ type Config struct {
 	Listen     Listen
 	Advertise  Advertise
 	Membership []Member
-	TLS        tlsconf.Config
-	Badger     Badger
+	// Join lists peer addresses of a running cluster, for a node that is new.
+	Join   []string
+	TLS    tlsconf.Config
+	Badger Badger
 
 	Profile       string
 	MemoryBudget  Size
@@ -40,6 +42,9 @@ type Cluster struct {
 	Name              string
 	Groups            int
 	ReplicationFactor int
+	// ReplaceAfter is how long a node may be silent before its replicas are
+	// placed elsewhere; 0 for never.
+	ReplaceAfter time.Duration
 }
 
 // Node is this node's identity and place.
@@ -47,6 +52,10 @@ type Node struct {
 	Name    string
 	Zone    string
 	DataDir string
+	// Weight is the capacity beside other nodes, LeaderPriority the preference
+	// to lead.
+	Weight         float64
+	LeaderPriority int
 }
 
 // Listen holds the addresses this node binds, host:port each. Gossip is UDP.

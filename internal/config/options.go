@@ -41,6 +41,9 @@ var options = []option{
 	{"cluster.replication_factor", 3, "Copies of every key; fewer while the cluster has fewer nodes.",
 		func(c *Config) value { return oddValue{intValue{&c.Cluster.ReplicationFactor, 1, 7}} }},
 
+	{"cluster.replace_after", 5 * time.Minute, "How long a node may be silent before its replicas are placed on others, where there is room. 0s: never. The node that leads group 0 decides, by its own setting.",
+		func(c *Config) value { return durationValue{&c.Cluster.ReplaceAfter, 0, 24 * time.Hour * 30} }},
+
 	{"node.name", "node-1", "Name of this node, unique in the cluster.",
 		func(c *Config) value { return textValue{&c.Node.Name, nameAllowed, checkName} }},
 	{"node.zone", "", "Failure domain of this node; copies are spread over zones.",
@@ -49,6 +52,10 @@ var options = []option{
 		}},
 	{"node.data_dir", "data", "Directory of all that this node stores.",
 		func(c *Config) value { return textValue{&c.Node.DataDir, "a path", checkPath} }},
+	{"node.weight", 1.0, "Capacity beside other nodes: one of weight 2 gets twice the replicas.",
+		func(c *Config) value { return floatValue{&c.Node.Weight, 0.1, 100} }},
+	{"node.leader_priority", 0, "Groups prefer to be led by members with a higher one; among equal ones leaders are spread evenly.",
+		func(c *Config) value { return intValue{&c.Node.LeaderPriority, -100, 100} }},
 
 	{"listen.http", "127.0.0.1:8080", "REST, health, and gRPC for those behind one load balancer.", listenAt(func(c *Config) *string { return &c.Listen.HTTP })},
 	{"listen.grpc", "127.0.0.1:8085", "gRPC.", listenAt(func(c *Config) *string { return &c.Listen.GRPC })},
@@ -125,6 +132,8 @@ var options = []option{
 	{"debug.profiling", true, "Answer `kvctl debug profile`: one profile at a time, recorded only when asked for.",
 		func(c *Config) value { return boolValue{&c.Debug.Profiling} }},
 
+	{"join", []string(nil), "Peer addresses of members of a running cluster, host or host:port (7946). A node whose data directory is empty joins through them and never founds a cluster; later starts do not need them.",
+		func(c *Config) value { return addressesValue{&c.Join} }},
 	{"profile", "standard", "Size of the machine: decides memory_budget and how much runs beside requests.",
 		func(c *Config) value { return choiceValue{&c.Profile, []string{"edge", "standard", "scale"}} }},
 	{"memory_budget", Size(0), "What delta, memtables, caches, queues and log tails share. auto: 128MB for edge, 2GB for standard, 8GB for scale.",

@@ -110,6 +110,29 @@ func (v intValue) set(raw any) error {
 	return nil
 }
 
+type floatValue struct {
+	p        *float64
+	min, max float64
+}
+
+func (v floatValue) String() string  { return strconv.FormatFloat(*v.p, 'g', -1, 64) }
+func (v floatValue) allowed() string { return fmt.Sprintf("%g to %g", v.min, v.max) }
+func (v floatValue) set(raw any) error {
+	s, err := scalar(raw)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		return errors.New("not a number")
+	}
+	if !(n >= v.min && n <= v.max) { // NaN is neither
+		return errors.New("out of range")
+	}
+	*v.p = n
+	return nil
+}
+
 type oddValue struct{ intValue }
 
 func (v oddValue) allowed() string { return "1, 3, 5, 7" }
@@ -234,6 +257,31 @@ func (v listValue) set(raw any) error {
 		return errors.New("needs a list")
 	}
 	*v.p = out
+	return nil
+}
+
+// addressesValue is a list of peer addresses; the port may be left out.
+type addressesValue struct{ p *[]string }
+
+const defaultPeerPort = "7946"
+
+func (v addressesValue) String() string  { return strings.Join(*v.p, ",") }
+func (v addressesValue) allowed() string { return "host or host:port, more of them after commas" }
+func (v addressesValue) set(raw any) error {
+	var list []string
+	if err := (listValue{p: &list}).set(raw); err != nil {
+		return err
+	}
+	for i, addr := range list {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			addr = net.JoinHostPort(strings.Trim(addr, "[]"), defaultPeerPort)
+		}
+		if err := checkAddress(addr); err != nil {
+			return fmt.Errorf("%s: %w", list[i], err)
+		}
+		list[i] = addr
+	}
+	*v.p = list
 	return nil
 }
 

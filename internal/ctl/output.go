@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"sort"
@@ -10,6 +11,8 @@ import (
 	"time"
 	"unicode"
 
+	"go.yaml.in/yaml/v3"
+
 	"kvstore/internal/ctl/record"
 )
 
@@ -17,6 +20,7 @@ import (
 const (
 	formatTable = "table"
 	formatJSON  = "json"
+	formatYAML  = "yaml"
 	formatRaw   = "raw"
 )
 
@@ -25,11 +29,44 @@ func (a *app) format(suits string) string {
 	if a.opts.output == "" {
 		return suits
 	}
+	if a.opts.output == formatYAML {
+		return formatJSON // what is printed as JSON can be printed as YAML
+	}
 	return a.opts.output
 }
 
-// json prints v as one line.
-func (a *app) json(v any) error { return record.Write(a.Out, v) }
+// json prints v as one line, or as a YAML document of the same fields.
+func (a *app) json(v any) error {
+	if a.opts.output != formatYAML {
+		return record.Write(a.Out, v)
+	}
+	var text bytes.Buffer
+	if err := record.Write(&text, v); err != nil {
+		return err
+	}
+	var doc yaml.Node // JSON is YAML, and a node keeps the order of fields
+	if err := yaml.Unmarshal(text.Bytes(), &doc); err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	block(&doc)
+	out, err := yaml.Marshal(&doc)
+	if err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	_, err = a.Out.Write(out)
+	return err
+}
+
+// block gives a document YAML's own style, except for what is empty.
+func block(n *yaml.Node) {
+	n.Style &^= yaml.DoubleQuotedStyle
+	if len(n.Content) > 0 {
+		n.Style &^= yaml.FlowStyle
+	}
+	for _, c := range n.Content {
+		block(c)
+	}
+}
 
 // table prints rows under headers.
 func (a *app) table(headers string, rows [][]string) error { return writeTable(a.Out, headers, rows) }

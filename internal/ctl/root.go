@@ -33,7 +33,7 @@ func newRoot(a *app) *cobra.Command {
 	a.globalFlags(root)
 	root.AddCommand(
 		a.putCmd(), a.getCmd(), a.existsCmd(), a.deleteCmd(), a.listCmd(), a.batchCmd(),
-		a.importCmd(), a.exportCmd(), a.statusCmd(), a.digestCmd(), a.debugCmd(), a.namespaceCmd(),
+		a.importCmd(), a.exportCmd(), a.statusCmd(), a.clusterCmd(), a.nodeCmd(), a.balanceCmd(), a.digestCmd(), a.debugCmd(), a.namespaceCmd(),
 		a.contextCmd(), a.versionCmd(),
 		&cobra.Command{Use: "exit-codes", Short: "The codes kvctl ends with", Long: exitHelp},
 	)
@@ -58,11 +58,11 @@ func rootArgs(cmd *cobra.Command, args []string) error {
 
 func (a *app) globalFlags(root *cobra.Command) {
 	f, o := root.PersistentFlags(), &a.opts
-	f.StringVarP(&o.output, "output", "o", o.output, "table, json or raw (default: what suits the command)")
+	f.StringVarP(&o.output, "output", "o", o.output, "table, json, yaml or raw (default: what suits the command)")
 	complete := func(flag string, values ...string) {
 		_ = root.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	}
-	complete("output", formatTable, formatJSON, formatRaw)
+	complete("output", formatTable, formatJSON, formatYAML, formatRaw)
 	if a.inShell {
 		return
 	}
@@ -73,9 +73,9 @@ func (a *app) globalFlags(root *cobra.Command) {
 // check refuses options that no command accepts.
 func (o *options) check() error {
 	switch o.output {
-	case "", formatTable, formatJSON, formatRaw:
+	case "", formatTable, formatJSON, formatYAML, formatRaw:
 	default:
-		return usagef("--output %q: want table, json or raw", o.output)
+		return usagef("--output %q: want table, json, yaml or raw", o.output)
 	}
 	if o.Timeout <= 0 {
 		return usagef("--timeout %s: want more than 0", o.Timeout)

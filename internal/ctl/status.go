@@ -22,6 +22,8 @@ type clusterView struct {
 	ClusterName string      `json:"cluster_name"`
 	Nodes       []nodeView  `json:"nodes"`
 	Groups      []groupView `json:"groups"`
+	// leaders are what the leaders say of their groups.
+	leaders map[uint32]*api.GroupStatus
 }
 
 type nodeView struct {
@@ -108,7 +110,21 @@ func clusterStatus(ctx context.Context, c *client.Client, timeout time.Duration)
 		}
 	}
 	v.Groups = viewGroups(nodes, answers)
+	v.leaders = leadersOf(answers)
 	return v, nil
+}
+
+// leadersOf picks the leader of the highest term of each group.
+func leadersOf(answers []*api.StatusResponse) map[uint32]*api.GroupStatus {
+	leaders := map[uint32]*api.GroupStatus{}
+	for _, s := range answers {
+		for _, g := range s.GetGroups() {
+			if g.GetRole() == "leader" && g.GetTerm() >= leaders[g.GetGroup()].GetTerm() {
+				leaders[g.GetGroup()] = g
+			}
+		}
+	}
+	return leaders
 }
 
 func viewNode(n *api.NodeInfo, s *api.StatusResponse, err error) nodeView {

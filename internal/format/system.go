@@ -18,6 +18,9 @@ const (
 	SystemNamespacePrefix = "namespace/"
 	SystemNamespaceSeqKey = "namespace-seq"
 	SystemJobPrefix       = "job/"
+	SystemTargetPrefix    = "target/"
+	SystemPendingPrefix   = "pending/"
+	SystemBalanceKey      = "balance"
 )
 
 // SystemNodeKey returns the key of a NodeRecord.
@@ -28,9 +31,26 @@ func SystemGroupKey(g keyspace.GroupID) string {
 	return SystemGroupPrefix + strconv.FormatUint(uint64(g), 10)
 }
 
+// SystemTargetKey returns the key of a TargetRecord.
+func SystemTargetKey(g keyspace.GroupID) string {
+	return SystemTargetPrefix + strconv.FormatUint(uint64(g), 10)
+}
+
+// SystemPendingKey returns the key of a PendingRecord.
+func SystemPendingKey(name string) string { return SystemPendingPrefix + name }
+
 // SystemGroupOf is the inverse of SystemGroupKey.
 func SystemGroupOf(key string) (keyspace.GroupID, bool) {
-	digits, ok := strings.CutPrefix(key, SystemGroupPrefix)
+	return groupAfter(SystemGroupPrefix, key)
+}
+
+// SystemTargetOf is the inverse of SystemTargetKey.
+func SystemTargetOf(key string) (keyspace.GroupID, bool) {
+	return groupAfter(SystemTargetPrefix, key)
+}
+
+func groupAfter(prefix, key string) (keyspace.GroupID, bool) {
+	digits, ok := strings.CutPrefix(key, prefix)
 	if !ok {
 		return 0, false
 	}
@@ -44,7 +64,8 @@ func SystemNamespaceKey(name string) string { return SystemNamespacePrefix + nam
 // SystemJobKey returns the key of a JobRecord.
 func SystemJobKey(id string) string { return SystemJobPrefix + id }
 
-// ClusterRecord is what never changes about a cluster.
+// ClusterRecord is the cluster's identity and shape. Only ReplicationFactor can
+// be changed later.
 type ClusterRecord struct {
 	ID                string `json:"id"`
 	Name              string `json:"name"`
@@ -62,10 +83,60 @@ type NodeRecord struct {
 	Peer   string          `json:"peer"`
 	Gossip string          `json:"gossip,omitempty"`
 	Zone   string          `json:"zone,omitempty"`
+	// Weight is the capacity beside other nodes; 0 means 1.
+	Weight float64 `json:"weight,omitempty"`
+	// Priority: groups prefer to be led by members with a higher one.
+	Priority int `json:"leader_priority,omitempty"`
 	// ReplacedBy names the node that came back under the same name with an
 	// empty disk. A replaced node never returns.
 	ReplacedBy keyspace.NodeID `json:"replaced_by,omitempty"`
+	// State is NodeActive, NodeDraining or NodeRemoved; an operator sets it.
+	State string `json:"state,omitempty"`
 }
+
+// States of a node. A removed node's id never returns.
+const (
+	NodeActive   = ""
+	NodeDraining = "draining"
+	NodeRemoved  = "removed"
+)
+
+// TargetRecord says where a group's voters should be; the first node is the
+// preferred leader. The leader of the meta group writes it, the group's leader
+// works towards it. A group without one stays where it is.
+type TargetRecord struct {
+	Nodes []keyspace.NodeID `json:"nodes"`
+	// Held keeps the placement from changing the target, except for nodes that
+	// are gone; set when an operator cancels a move.
+	Held bool `json:"held,omitempty"`
+	// Reason for operators, and Since in Unix milliseconds.
+	Reason string `json:"reason,omitempty"`
+	Since  int64  `json:"since,omitempty"`
+}
+
+// PendingRecord announces a node that an operator expects (S3.12's
+// pending_config). It ends when a node of that name joins.
+type PendingRecord struct {
+	Name    string `json:"name"`
+	Address string `json:"address,omitempty"` // peer address, when known
+	Since   int64  `json:"since"`             // Unix milliseconds
+}
+
+// BalanceRecord is how replicas may be moved; zero fields mean the defaults.
+type BalanceRecord struct {
+	// Paused: no step of a move begins and no copy goes on.
+	Paused bool `json:"paused,omitempty"`
+	// MaxMoves bounds the groups whose members change at the same time.
+	MaxMoves int `json:"max_moves,omitempty"`
+	// CopyRate bounds what a node sends of snapshots, bytes per second.
+	CopyRate int64 `json:"copy_rate,omitempty"`
+}
+
+// Defaults of a BalanceRecord.
+const (
+	DefaultMaxMoves = 2
+	DefaultCopyRate = 64 << 20
+)
 
 // GroupRecord tells who the members of a group are; its leader keeps it true.
 type GroupRecord struct {

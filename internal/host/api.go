@@ -83,7 +83,7 @@ type GroupStatus struct {
 	Term       keyspace.Term
 	Commit     keyspace.Index
 	Applied    keyspace.Index
-	// Role is leader, follower, candidate or learner.
+	// Role is leader, follower, candidate, learner or removed.
 	Role    string
 	Clock   keyspace.Revision
 	Ceiling keyspace.Revision
@@ -107,6 +107,18 @@ type GroupStatus struct {
 type Progress struct {
 	Match  keyspace.Index
 	Active bool
+	// State is raft's: probe, replicate or snapshot.
+	State string
+	// Copy is the snapshot that is sent to the member, if one is.
+	Copy CopyProgress
+}
+
+// CopyProgress is how far a snapshot is sent.
+type CopyProgress struct {
+	// Sent of about Total bytes, by what the store estimates.
+	Sent, Total int64
+	// For is how long it runs.
+	For time.Duration
 }
 
 // Digest is a hash over all user records of a replica at one log index.

@@ -21,7 +21,6 @@ func (h *Host) applyAll() error {
 			return err
 		}
 	}
-	h.dropRemoved()
 	return nil
 }
 

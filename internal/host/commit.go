@@ -156,20 +156,24 @@ func (h *Host) writeAppend(g *group, m *raftpb.Message) (wrote bool) {
 		h.batch.Entries(g.id, entries)
 		wrote = true
 	}
-	if m.Term == nil && m.Vote == nil && m.Commit == nil {
+	if m.Term != nil || m.Vote != nil || m.Commit != nil {
+		g.hard = hardState{m.GetTerm(), m.GetVote(), m.GetCommit()}
+	} else if h.opt.Bugs.Has(invariant.BugCommitForgotten) {
 		return wrote
 	}
-	hs := hardState{m.GetTerm(), m.GetVote(), m.GetCommit()}
-	promised := hs.term != g.hard.term || hs.vote != g.hard.vote
-	g.hard = hs
-	if !promised && !wrote {
-		// Only the commit index moved. It is no promise: a restart learns it from
-		// the leader, and knows what its checkpoint covers. It goes out with the
-		// next entries.
-		return false
+	promised := g.hard.term != g.kept.term || g.hard.vote != g.kept.vote
+	if !promised && !wrote || g.hard == g.kept {
+		// Only the commit index moved, if anything. Alone it is no promise: a
+		// restart learns it from the leader, and knows what its checkpoint covers.
+		// With the next entries it is one. raft lets the members change again only
+		// when the last change is committed, and a leader tells that with the
+		// entry; so whoever has the second change knows the first, and nobody
+		// votes by members that are two changes old. A restart must know no less.
+		return wrote
 	}
+	g.kept = g.hard
 	if !h.opt.Bugs.Has(invariant.BugHardStateLost) {
-		h.batch.HardState(g.id, &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit})
+		h.batch.HardState(g.id, &raftpb.HardState{Term: &g.kept.term, Vote: &g.kept.vote, Commit: &g.kept.commit})
 	}
 	return true
 }

@@ -10,6 +10,7 @@ import (
 
 	"kvstore/internal/fault"
 	"kvstore/internal/format"
+	"kvstore/internal/invariant"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/raftlog"
 )
@@ -142,6 +143,7 @@ func (h *Host) applyConfChange(g *group, e *raftpb.Entry) error {
 	members := membersOf(s.Members, cs, cx, g.nodes)
 	g.core.ApplyConf(keyspace.Index(e.GetIndex()), keyspace.Term(e.GetTerm()), members, cx.Replica+1, mustMarshal(cs))
 	g.learnNodes(members)
+	h.keepCommit(g, e.GetIndex())
 	if g.conf != nil && g.conf.id == cx.Replica {
 		g.conf.done(nil)
 		g.conf = nil
@@ -246,19 +248,26 @@ func (h *Host) memberLost(g *group, from keyspace.NodeID, id keyspace.ReplicaID)
 	h.opt.Logger.Warn("a member lost its log and must be replaced", "group", g.id, "replica", id, "node", from)
 }
 
-// dropRemoved ends replicas that a membership change took out of their group.
-func (h *Host) dropRemoved() {
-	for _, g := range slices.Clone(h.order) {
-		s := g.core.State()
-		if len(s.Members) == 0 || slices.ContainsFunc(s.Members, func(m format.Member) bool { return m.Replica == g.replica }) {
-			continue
-		}
-		h.opt.Logger.Info("replica removed", "group", g.id, "replica", g.replica)
-		h.retire(g)
-		h.batch.Remove(g.id)
-		h.inline = true
-		h.shareDirectory()
+// keepCommit makes durable that a membership change is committed: a restart
+// would otherwise begin with the members before it, of whom one that was taken
+// out may be gone (see stray.go).
+func (h *Host) keepCommit(g *group, index uint64) {
+	if h.opt.Bugs.Has(invariant.BugRemovedVanishes) || h.opt.Bugs.Has(invariant.BugCommitForgotten) {
+		return
 	}
+	g.kept.commit = max(g.kept.commit, index)
+	h.batch.HardState(g.id, &raftpb.HardState{Term: &g.kept.term, Vote: &g.kept.vote, Commit: &g.kept.commit})
+	h.inline = true
+	g.confFrame = h.log.Written() + 1
+}
+
+// giveUpReplica ends a replica that its group took out.
+func (h *Host) giveUpReplica(g *group) {
+	h.opt.Logger.Info("replica removed", "group", g.id, "replica", g.replica)
+	h.retire(g)
+	h.batch.Remove(g.id)
+	h.inline = true
+	h.shareDirectory()
 }
 
 // retire stops a replica and gives its data up.

@@ -56,7 +56,14 @@ func (h *Host) step(m *inMessage) {
 		}
 		return
 	}
-	if g == nil || g.core == nil {
+	if g == nil {
+		return
+	}
+	if b, ok := m.other.GetBody().(*api.GroupMessage_RemovedReplica); ok {
+		h.wasRemoved(g, keyspace.ReplicaID(b.RemovedReplica))
+		return
+	}
+	if g.core == nil {
 		return
 	}
 	switch b := m.other.GetBody().(type) {
@@ -66,6 +73,8 @@ func (h *Host) step(m *inMessage) {
 		h.readReplied(g, b.ReadIndexReply)
 	case *api.GroupMessage_LostReplica:
 		h.memberLost(g, m.from, keyspace.ReplicaID(b.LostReplica))
+	case *api.GroupMessage_AsksReplica:
+		h.answerStray(g, m.from, keyspace.ReplicaID(b.AsksReplica))
 	case *api.GroupMessage_Closed:
 		g.core.ObserveClosed(keyspace.Term(b.Closed.GetTerm()), keyspace.Index(b.Closed.GetIndex()), keyspace.Revision(b.Closed.GetClosed()))
 	}

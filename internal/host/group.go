@@ -29,7 +29,8 @@ type group struct {
 	leader   keyspace.ReplicaID
 	raftRole raft.StateType
 	term     keyspace.Term
-	hard     hardState
+	hard     hardState // what raft holds, kept is what the log does
+	kept     hardState
 	commits  commitNotes
 	beats    readBeats
 	nodes    map[keyspace.ReplicaID]keyspace.NodeID
@@ -46,6 +47,7 @@ type group struct {
 	conf     *confWaiter
 
 	snapState    *format.State // state at the last Snapshot()
+	copies       map[keyspace.ReplicaID]*copying
 	incoming     *incoming
 	saved        keyspace.Index // index of the last checkpoint
 	savedRev     keyspace.Revision
@@ -53,12 +55,21 @@ type group struct {
 	transferAt   time.Duration // when a running transfer is given up
 	transferring bool
 	transferNext time.Duration
-	planned      bool
-	raisedAt     time.Duration
-	digests      atomic.Pointer[[]Digest] // the last few, oldest first
-	digestAsked  []func(keyspace.Index, error)
-	quarantined  string
-	lost         map[keyspace.ReplicaID]bool // members that reported damage
+	// guide is where voters should be, the leader first; see Guide.
+	guide []keyspace.NodeID
+	// activeAt is when members were last known to be alive, on leaders.
+	activeAt map[keyspace.ReplicaID]time.Duration
+	// confFrame is the frame of the log that holds the commit of the last
+	// membership change.
+	confFrame uint64
+	// leaderless counts ticks without a leader.
+	leaderless  int
+	planned     bool
+	raisedAt    time.Duration
+	digests     atomic.Pointer[[]Digest] // the last few, oldest first
+	digestAsked []func(keyspace.Index, error)
+	quarantined string
+	lost        map[keyspace.ReplicaID]bool // members that reported damage
 }
 
 // hardState is what was last written of raft's HardState.

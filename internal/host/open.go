@@ -99,6 +99,7 @@ func (h *Host) openGroup(info raftlog.GroupInfo) error {
 	}
 	if info.HardState != nil {
 		g.hard = hardState{info.HardState.GetTerm(), info.HardState.GetVote(), info.HardState.GetCommit()}
+		g.kept = g.hard
 		g.term = keyspace.Term(info.HardState.GetTerm())
 	}
 	g.dirty = true

@@ -61,9 +61,10 @@ func (h *Host) sendSnapshot(g *group, node keyspace.NodeID, m *raftpb.Message) {
 		State: format.AppendState(nil, s), Floor: h.floor.Load()}
 	view := h.opt.Store.View()
 	h.snaps++
+	c := h.beginCopy(g, keyspace.ReplicaID(to))
 	h.opt.Logger.Info("sending a snapshot", "group", g.id, "to", node, "index", s.Index)
 	h.opt.Go(func(ctx context.Context) {
-		r := &snapshotReader{scan: view.Scan(mvcc.ScanOptions{Instance: p.instance.id, At: s.LastRev, AllVersions: true})}
+		r := &snapshotReader{copy: c, scan: view.Scan(mvcc.ScanOptions{Instance: p.instance.id, At: s.LastRev, AllVersions: true})}
 		err := h.opt.Snapshots.SendSnapshot(ctx, header, r.next)
 		r.scan.Close()
 		view.Close()
@@ -73,6 +74,7 @@ func (h *Host) sendSnapshot(g *group, node keyspace.NodeID, m *raftpb.Message) {
 		}
 		h.control(func() {
 			h.snaps--
+			g.endCopy(keyspace.ReplicaID(to), c)
 			status := raft.SnapshotFinish
 			if err != nil {
 				status = raft.SnapshotFailure
@@ -89,6 +91,7 @@ func (h *Host) sendSnapshot(g *group, node keyspace.NodeID, m *raftpb.Message) {
 type snapshotReader struct {
 	scan  *mvcc.Scanner
 	bytes int64
+	copy  *copying // nil in tests
 }
 
 const snapshotChunkBytes = 256 << 10
@@ -109,6 +112,9 @@ func (r *snapshotReader) next() ([]byte, error) {
 		return nil, io.EOF
 	}
 	r.bytes += int64(len(b))
+	if r.copy != nil {
+		r.copy.sent.Store(r.bytes)
+	}
 	return b, nil
 }
 

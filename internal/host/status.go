@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 
+	"go.etcd.io/raft/v3/tracker"
+
 	"kvstore/internal/keyspace"
 )
 
@@ -47,14 +49,23 @@ func (h *Host) updateStatus(g *group) {
 		st.Serving = g.core.Serving(h.now(g))
 		st.Progress = make(map[keyspace.ReplicaID]Progress, len(s.Members))
 		for id, p := range g.rn.Status().Progress {
-			st.Progress[keyspace.ReplicaID(id)] = Progress{Match: keyspace.Index(p.Match),
-				Active: p.RecentActive || keyspace.ReplicaID(id) == g.replica}
+			r := keyspace.ReplicaID(id)
+			st.Progress[r] = Progress{Match: keyspace.Index(p.Match), Active: r == g.replica || h.active(g, r),
+				State: progressStates[p.State], Copy: g.copyProgress(r, h.opt.Clock.Mono())}
 		}
 	}
 	g.status.Store(st)
 }
 
+// progressStates are the names of raft's states of a member.
+var progressStates = map[tracker.StateType]string{
+	tracker.StateProbe: "probe", tracker.StateReplicate: "replicate", tracker.StateSnapshot: "snapshot",
+}
+
 func (g *group) role() string {
+	if g.removed() {
+		return "removed"
+	}
 	for _, m := range g.core.State().Members {
 		if m.Replica == g.replica && m.Learner {
 			return "learner"

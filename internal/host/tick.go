@@ -1,11 +1,13 @@
 package host
 
 import (
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/format"
 	"kvstore/internal/keyspace"
 )
 
@@ -14,15 +16,18 @@ func (h *Host) tick() {
 	h.ticks++
 	mono := h.opt.Clock.Mono()
 	for _, g := range h.order {
+		g.noteActive(mono)
 		g.rn.Tick()
 		h.campaignFirst(g)
 		g.core.Expire(mono)
 		h.tickLeader(g, mono)
+		h.askWhenStray(g)
 		h.releaseCommits(g, "")
 		g.dirty, g.dropped = true, false
 		h.publish(g)
 		h.updateStatus(g)
 	}
+	h.askDamaged()
 	h.flushTick(mono)
 }
 
@@ -34,17 +39,38 @@ func (h *Host) campaignFirst(g *group) {
 	if h.ticks != soon || g.leader != 0 {
 		return
 	}
-	for _, m := range g.core.State().Members {
-		if m.Learner {
-			continue
+	if m, ok := g.preferred(); ok && m.Replica == g.replica {
+		if err := g.rn.Campaign(); err != nil {
+			h.opt.Logger.Debug("not campaigning", "group", g.id, "error", err)
 		}
-		if m.Replica == g.replica {
-			if err := g.rn.Campaign(); err != nil {
-				h.opt.Logger.Debug("not campaigning", "group", g.id, "error", err)
-			}
-		}
-		return // only the first voter is preferred
 	}
+}
+
+// preferred returns the voter that should lead: that of the first node that
+// Guide named, else the first one.
+func (g *group) preferred() (first format.Member, ok bool) {
+	for _, m := range g.core.State().Members {
+		switch {
+		case m.Learner:
+		case len(g.guide) > 0 && m.Node == g.guide[0]:
+			return m, true
+		case !ok:
+			first, ok = m, true
+		}
+	}
+	return first, ok
+}
+
+// Guide names the nodes that should have a voter of a group, the one that
+// should lead first; none means the present voters in their order. Leadership
+// follows once that node has a voter that is alive and caught up; a leader that
+// is not among them makes do with any of them. It is forgotten at a restart.
+func (h *Host) Guide(id keyspace.GroupID, nodes []keyspace.NodeID) {
+	h.control(func() {
+		if g := h.groups[id]; g != nil {
+			g.guide = nodes
+		}
+	})
 }
 
 // tickLeader advances closed revisions, ceilings and transfers.
@@ -97,15 +123,19 @@ func (h *Host) tickTransfer(g *group, mono time.Duration) {
 		}
 		return
 	}
-	for _, m := range g.core.State().Members {
-		if m.Learner {
-			continue
-		}
-		if m.Replica != g.replica && h.caughtUp(g, m.Replica) && !h.clockOff(g, m.Replica) {
-			h.beginTransfer(g, m.Replica, mono)
-		}
-		return // only the first voter is preferred
+	if m, ok := g.preferred(); !ok || m.Replica == g.replica || h.tryTransfer(g, m, mono) || slices.Contains(g.guide, h.opt.Node) {
+		return
 	}
+	for _, m := range g.core.State().Members {
+		if slices.Contains(g.guide, m.Node) && h.tryTransfer(g, m, mono) {
+			return
+		}
+	}
+}
+
+// tryTransfer begins to hand leadership to a member that is fit for it.
+func (h *Host) tryTransfer(g *group, m format.Member, mono time.Duration) bool {
+	return !m.Learner && m.Replica != g.replica && h.caughtUp(g, m.Replica) && !h.clockOff(g, m.Replica) && h.beginTransfer(g, m.Replica, mono)
 }
 
 // unfit says why this node should not lead, empty when it may: its memory for
@@ -123,8 +153,8 @@ func (h *Host) unfit(g *group) string {
 // giveUp transfers leadership to any member that is fit for it.
 func (h *Host) giveUp(g *group, mono time.Duration) bool {
 	for _, m := range g.core.State().Members {
-		if !m.Learner && m.Replica != g.replica && h.caughtUp(g, m.Replica) && !h.clockOff(g, m.Replica) {
-			return h.beginTransfer(g, m.Replica, mono)
+		if h.tryTransfer(g, m, mono) {
+			return true
 		}
 	}
 	return false
@@ -135,7 +165,7 @@ func (h *Host) caughtUp(g *group, id keyspace.ReplicaID) bool {
 	const close = 1024 // entries; a transfer waits for them
 	st := g.rn.Status()
 	p, ok := st.Progress[uint64(id)]
-	return ok && p.RecentActive && p.State.String() == "StateReplicate" && p.Match+close >= st.GetCommit()
+	return ok && h.active(g, id) && p.State.String() == "StateReplicate" && p.Match+close >= st.GetCommit()
 }
 
 func (h *Host) beginTransfer(g *group, to keyspace.ReplicaID, mono time.Duration) bool {

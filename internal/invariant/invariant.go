@@ -40,6 +40,12 @@ const (
 	BugSnapshotUndurable
 	// BugHalfEntry publishes in the middle of an entry.
 	BugHalfEntry
+	// BugRemovedVanishes gives a replica up as soon as it knows that it was taken
+	// out, before the others know it for good.
+	BugRemovedVanishes
+	// BugCommitForgotten writes entries without the commit index that was known
+	// before them.
+	BugCommitForgotten
 )
 
 // Has reports whether all bugs of x are planted in b.

@@ -19,6 +19,7 @@ func (s *Service) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinResp
 	record := format.NodeRecord{
 		ID: keyspace.NodeID(req.GetNodeId()), Name: req.GetNodeName(), HTTP: req.GetHttp(), GRPC: req.GetGrpc(),
 		Peer: req.GetPeer(), Gossip: req.GetGossip(), Zone: req.GetZone(),
+		Weight: req.GetWeight(), Priority: int(req.GetLeaderPriority()),
 	}
 	if err := s.validateJoin(req, record); err != nil {
 		return nil, err
@@ -65,7 +66,12 @@ func (s *Service) admit(ctx context.Context, n format.NodeRecord) error {
 	case known && own.record.ReplacedBy != "":
 		return fault.New(fault.FailedPrecondition, "this node was replaced under its name and must not come back",
 			"name", n.Name, "node", n.ID, "replaced_by", own.record.ReplacedBy)
-	case known && own.record == n:
+	case known && own.record.State == format.NodeRemoved:
+		return fault.New(fault.FailedPrecondition, "this node was removed from the cluster and must not come back; delete its data directory to join anew",
+			"name", n.Name, "node", n.ID)
+	}
+	n.State = own.record.State
+	if known && own.record == n {
 		return nil
 	}
 	writes := []*api.PutRequest{item(format.SystemNodeKey(n.ID), n, atVersion(own.version))}
@@ -78,7 +84,13 @@ func (s *Service) admit(ctx context.Context, n format.NodeRecord) error {
 		writes = append(writes, item(format.SystemNodeKey(old.record.ID), old.record, atVersion(old.version)))
 		s.o.Logger.Info("a node came back with an empty disk", "name", n.Name, "node", n.ID, "replaces", old.record.ID)
 	}
-	return s.putAll(ctx, writes...)
+	if err := s.putAll(ctx, writes...); err != nil {
+		return err
+	}
+	if _, expected := st.pending[n.Name]; expected {
+		return s.remove(ctx, format.SystemPendingKey(n.Name))
+	}
+	return nil
 }
 
 // welcome tells a new member where everybody is.

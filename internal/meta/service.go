@@ -69,6 +69,8 @@ type Options struct {
 	// Alive asks the node at a record's address whether it still is the node
 	// of that record. A join under a name whose node is alive is refused.
 	Alive func(ctx context.Context, n format.NodeRecord) bool
+	// Silent says for how long nobody heard from a node; 0 while it is alive.
+	Silent func(keyspace.NodeID) time.Duration
 	// Interval between two reads of the metadata; 1 s by default.
 	Interval time.Duration
 }
@@ -98,6 +100,9 @@ func New(o Options) (*Service, error) {
 	}
 	if o.Alive == nil {
 		o.Alive = func(context.Context, format.NodeRecord) bool { return false }
+	}
+	if o.Silent == nil {
+		o.Silent = func(keyspace.NodeID) time.Duration { return 0 }
 	}
 	if o.Interval == 0 {
 		o.Interval = defaultInterval
@@ -206,12 +211,16 @@ func (s *Service) keepSelf(ctx context.Context) error {
 	st := s.dir.current.Load()
 	self := s.o.Self
 	old, ok := st.nodes[self.ID]
+	self.State = old.record.State // an operator's
 	switch holder, named := st.named(self.Name); {
 	case ok && old.record == self:
 		return nil
 	case ok && old.record.ReplacedBy != "":
 		return fault.New(fault.FailedPrecondition, "this node was replaced under its name and must not come back",
 			"name", self.Name, "node", self.ID, "replaced_by", old.record.ReplacedBy)
+	case ok && old.record.State == format.NodeRemoved:
+		return fault.New(fault.FailedPrecondition, "this node was removed from the cluster and must not come back; delete its data directory to join anew",
+			"name", self.Name, "node", self.ID)
 	case named && holder.record.ID != self.ID:
 		return fault.New(fault.FailedPrecondition, "another node holds this node's name",
 			"name", self.Name, "node", self.ID, "holder", holder.record.ID)

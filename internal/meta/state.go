@@ -44,6 +44,9 @@ type state struct {
 	namespaces map[string]stored[format.NamespaceRecord]
 	sequence   stored[format.NamespaceSeqRecord]
 	jobs       map[string]stored[format.JobRecord]
+	targets    map[keyspace.GroupID]stored[format.TargetRecord]
+	pending    map[string]stored[format.PendingRecord]
+	balance    stored[format.BalanceRecord]
 	// damaged records are skipped, so that one cannot take the cluster down.
 	damaged []error
 }
@@ -55,6 +58,8 @@ func build(seed Seed, entries []entry, validUntil time.Duration) *state {
 		groups:     make(map[keyspace.GroupID]stored[format.GroupRecord]),
 		namespaces: make(map[string]stored[format.NamespaceRecord]),
 		jobs:       make(map[string]stored[format.JobRecord]),
+		targets:    make(map[keyspace.GroupID]stored[format.TargetRecord]),
+		pending:    make(map[string]stored[format.PendingRecord]),
 	}
 	s.cluster.record = seed.Cluster
 	s.view.ValidUntil = validUntil
@@ -64,6 +69,7 @@ func build(seed Seed, entries []entry, validUntil time.Duration) *state {
 	s.viewCluster()
 	s.viewNodes(seed)
 	s.viewMembers(seed)
+	s.viewTargets()
 	s.viewNamespaces()
 	return s
 }
@@ -82,15 +88,28 @@ func (s *state) decode(e entry) {
 		err = decodeInto(e, s.namespaces, e.key[len(format.SystemNamespacePrefix):])
 	case strings.HasPrefix(e.key, format.SystemJobPrefix):
 		err = decodeInto(e, s.jobs, e.key[len(format.SystemJobPrefix):])
+	case strings.HasPrefix(e.key, format.SystemPendingPrefix):
+		err = decodeInto(e, s.pending, e.key[len(format.SystemPendingPrefix):])
+	case e.key == format.SystemBalanceKey:
+		err = decode(e, &s.balance)
 	default:
-		if g, ok := format.SystemGroupOf(e.key); ok {
-			err = decodeInto(e, s.groups, g)
-			s.view.Epoch = max(s.view.Epoch, e.revision)
-		}
+		err = s.decodeGroup(e)
 	}
 	if err != nil {
 		s.damaged = append(s.damaged, err)
 	}
+}
+
+// decodeGroup takes what is kept by group: its members and its target.
+func (s *state) decodeGroup(e entry) error {
+	if g, ok := format.SystemGroupOf(e.key); ok {
+		s.view.Epoch = max(s.view.Epoch, e.revision)
+		return decodeInto(e, s.groups, g)
+	}
+	if g, ok := format.SystemTargetOf(e.key); ok {
+		return decodeInto(e, s.targets, g)
+	}
+	return nil
 }
 
 func decode[T any](e entry, to *stored[T]) error {
@@ -120,11 +139,16 @@ func (s *state) viewCluster() {
 func (s *state) viewNodes(seed Seed) {
 	s.view.Nodes = make(map[keyspace.NodeID]router.Node)
 	s.view.Replaced = make(map[keyspace.NodeID]keyspace.NodeID)
+	s.view.Removed = make(map[keyspace.NodeID]bool)
 	names := make(map[string]bool)
 	for id, n := range s.nodes {
 		names[n.record.Name] = true
 		if n.record.ReplacedBy != "" {
 			s.view.Replaced[id] = n.record.ReplacedBy
+			continue
+		}
+		if n.record.State == format.NodeRemoved {
+			s.view.Removed[id] = true
 			continue
 		}
 		s.view.Nodes[id] = node(n.record)
@@ -137,7 +161,8 @@ func (s *state) viewNodes(seed Seed) {
 }
 
 func node(n format.NodeRecord) router.Node {
-	return router.Node{ID: n.ID, Name: n.Name, HTTP: n.HTTP, GRPC: n.GRPC, Peer: n.Peer, Gossip: n.Gossip, Zone: n.Zone}
+	return router.Node{ID: n.ID, Name: n.Name, HTTP: n.HTTP, GRPC: n.GRPC, Peer: n.Peer, Gossip: n.Gossip, Zone: n.Zone,
+		Weight: n.Weight, Priority: n.Priority, Draining: n.State == format.NodeDraining}
 }
 
 func (s *state) viewMembers(seed Seed) {
@@ -147,6 +172,21 @@ func (s *state) viewMembers(seed Seed) {
 	}
 	for g, r := range s.groups {
 		s.view.Members[g] = groupMembers(r.record.Members)
+	}
+}
+
+func (s *state) viewTargets() {
+	s.view.Targets = make(map[keyspace.GroupID]router.Target, len(s.targets))
+	for g, t := range s.targets {
+		s.view.Targets[g] = router.Target{Nodes: t.record.Nodes, Held: t.record.Held, Reason: t.record.Reason, Since: t.record.Since, Version: t.version}
+	}
+	b := s.balance.record
+	s.view.Balance = router.Balance{Paused: b.Paused, MaxMoves: b.MaxMoves, CopyRate: b.CopyRate}
+	if b.MaxMoves == 0 {
+		s.view.Balance.MaxMoves = format.DefaultMaxMoves
+	}
+	if b.CopyRate == 0 {
+		s.view.Balance.CopyRate = format.DefaultCopyRate
 	}
 }
 
@@ -170,7 +210,7 @@ func (s *state) viewNamespaces() {
 // named returns the node that holds a name now.
 func (s *state) named(name string) (stored[format.NodeRecord], bool) {
 	for _, n := range s.nodes {
-		if n.record.Name == name && n.record.ReplacedBy == "" {
+		if n.record.Name == name && n.record.ReplacedBy == "" && n.record.State != format.NodeRemoved {
 			return n, true
 		}
 	}

@@ -28,6 +28,11 @@ func (s *Service) put(ctx context.Context, key string, record any, c *api.Condit
 	return err
 }
 
+func (s *Service) remove(ctx context.Context, key string) error {
+	_, err := s.o.Store.Delete(ctx, &api.DeleteRequest{Namespace: keyspace.SystemNamespaceName, Key: key})
+	return err
+}
+
 // putAll writes several records, all or none: they share group 0.
 func (s *Service) putAll(ctx context.Context, items ...*api.PutRequest) error {
 	resp, err := s.o.Store.BatchPut(ctx, &api.BatchPutRequest{

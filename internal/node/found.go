@@ -52,7 +52,7 @@ func firstMembers(c *config.Config) map[string]string {
 // settle makes an empty node a member: it founds the cluster with the other
 // first members, or joins. It waits for as long as it takes.
 func (n *Node) settle(ctx context.Context) error {
-	decision, err := n.agent.Run(ctx)
+	decision, err := n.decide(ctx)
 	if err != nil {
 		return err
 	}
@@ -71,6 +71,15 @@ func (n *Node) settle(ctx context.Context) error {
 	n.cluster = fact
 	n.agent.Settle(fact.ID, fact.Founded)
 	return nil
+}
+
+// decide says how this node starts: one that was told whom to join never
+// founds a cluster.
+func (n *Node) decide(ctx context.Context) (membership.Decision, error) {
+	if len(n.config.Join) > 0 {
+		return membership.Decision{Action: membership.Join, Reason: "join is configured"}, nil
+	}
+	return n.agent.Run(ctx)
 }
 
 // found creates this node's first replicas. The cluster is stored after them:
@@ -159,7 +168,8 @@ func (n *Node) join(ctx context.Context, d membership.Decision) (*clusterFact, e
 	a := n.config.Advertise
 	resp, err := n.agent.Join(ctx, &api.JoinRequest{
 		Http: a.HTTP, Grpc: a.GRPC, Peer: a.Peer, Gossip: a.Gossip, Zone: n.config.Node.Zone,
-	}, n.agent.Addresses(d.Through)...)
+		Weight: n.config.Node.Weight, LeaderPriority: int32(n.config.Node.LeaderPriority),
+	}, append(n.agent.Addresses(d.Through), n.config.Join...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -76,6 +76,7 @@ type Node struct {
 	directory *meta.Directory
 	meta      *meta.Service
 	balancer  *balancer.Balancer
+	silence   *silence
 	guard     *guard.Guard
 	peer      *peer.Server
 	rpc       *rpc.Service

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"time"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/balancer"
@@ -36,16 +37,19 @@ func (n *Node) openServices() (err error) {
 	if err != nil {
 		return err
 	}
+	n.silence = &silence{peers: n.transport.Stats, clock: n.clock, heard: make(map[keyspace.NodeID]time.Duration)}
 	n.meta, err = meta.New(meta.Options{
 		Self: n.self(), Directory: n.directory, Store: n.router, Host: n.host, Peers: n.book,
-		Clock: n.clock, Rand: n.rand, Logger: n.logger.With("part", "meta"), Alive: n.alive,
+		Clock: n.clock, Rand: n.rand, Logger: n.logger.With("part", "meta"), Alive: n.alive, Silent: n.silence.of,
 	})
 	if err != nil {
 		return err
 	}
 	n.router.SetAdmin(n.meta)
 	n.balancer, err = balancer.New(balancer.Options{
-		Host: n.host, Store: n.router, Directory: n.directory, Rand: n.rand, Logger: n.logger.With("part", "balancer"),
+		Host: n.host, Store: n.router, Directory: n.directory, Rand: n.rand, Clock: n.clock,
+		Logger: n.logger.With("part", "balancer"), Silent: n.silence.of, CopyRate: n.transport.SetSnapshotRate,
+		ReplaceAfter: n.config.Cluster.ReplaceAfter,
 	})
 	if err != nil {
 		return err
@@ -57,7 +61,7 @@ func (n *Node) openServices() (err error) {
 		Metrics: n.metrics.Requests(), Logger: n.logger.With("part", "guard"),
 	})
 	n.rpc, err = rpc.New(rpc.Options{
-		Backend: n.router, Guard: n.guard, Logger: n.logger.With("part", "rpc"), Profiles: profiling.New(n.config.Debug.Profiling),
+		Backend: n.router, Cluster: n.meta, Guard: n.guard, Logger: n.logger.With("part", "rpc"), Profiles: profiling.New(n.config.Debug.Profiling),
 	})
 	if err != nil {
 		return err

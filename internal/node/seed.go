@@ -15,6 +15,7 @@ func (n *Node) self() format.NodeRecord {
 	a := n.config.Advertise
 	return format.NodeRecord{
 		ID: n.id, Name: n.config.Node.Name, HTTP: a.HTTP, GRPC: a.GRPC, Peer: a.Peer, Gossip: a.Gossip, Zone: n.config.Node.Zone,
+		Weight: n.config.Node.Weight, Priority: n.config.Node.LeaderPriority,
 	}
 }
 

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +35,13 @@ type Map struct {
 	Nodes map[keyspace.NodeID]Node
 	// Replaced maps nodes that came back empty to the node they are now.
 	Replaced map[keyspace.NodeID]keyspace.NodeID
+	// Removed nodes, by id; an id never returns.
+	Removed map[keyspace.NodeID]bool
+	// Targets say where the voters of a group should be; a group without one
+	// stays where it is.
+	Targets map[keyspace.GroupID]Target
+	// Balance is how replicas may be moved.
+	Balance Balance
 	// Namespaces by name, without the reserved ones.
 	Namespaces map[string]Namespace
 	// ValidUntil, on env.Clock.Mono, is when Namespaces must have been read
@@ -55,6 +63,28 @@ type Node struct {
 	Name                     string
 	HTTP, GRPC, Peer, Gossip string
 	Zone                     string
+	// Weight is the capacity beside others, 0 means 1; groups prefer leaders of
+	// a higher Priority; a Draining node gives up all it has.
+	Weight   float64
+	Priority int
+	Draining bool
+}
+
+// Target is where a group's voters should be, the preferred leader first.
+type Target struct {
+	Nodes  []keyspace.NodeID
+	Held   bool // an operator cancelled a move; only nodes that are gone are replaced
+	Reason string
+	Since  int64 // Unix milliseconds
+	// Version of the record, for its next write.
+	Version uint64
+}
+
+// Balance is how replicas may be moved.
+type Balance struct {
+	Paused   bool
+	MaxMoves int
+	CopyRate int64 // bytes per second and node
 }
 
 // Namespace is a name for a key space of its own.
@@ -112,6 +142,18 @@ func (m *Map) Successor(id keyspace.NodeID) keyspace.NodeID {
 		id = next
 	}
 	return id
+}
+
+// HeldBy returns the groups that have a replica on a node, in order.
+func (m *Map) HeldBy(id keyspace.NodeID) []keyspace.GroupID {
+	var held []keyspace.GroupID
+	for g, members := range m.Members {
+		if slices.ContainsFunc(members, func(member Member) bool { return member.Node == id }) {
+			held = append(held, g)
+		}
+	}
+	slices.Sort(held)
+	return held
 }
 
 // hosts returns the nodes that may host g: its voters, or every node while

@@ -49,7 +49,8 @@ func groupStatus(g *host.GroupStatus) *api.GroupStatus {
 		progress := g.Progress[m.Replica]
 		out.Replicas = append(out.Replicas, &api.ReplicaInfo{
 			Replica: uint64(m.Replica), NodeId: string(m.Node), Role: role(m.Learner),
-			Match: uint64(progress.Match), Active: progress.Active,
+			Match: uint64(progress.Match), Active: progress.Active, Progress: progress.State,
+			CopiedBytes: uint64(progress.Copy.Sent), CopyBytes: uint64(progress.Copy.Total), CopyRate: progress.Copy.Rate(),
 		})
 	}
 	return out
@@ -125,9 +126,12 @@ func (r *Router) groupInfo(m *Map, g keyspace.GroupID) *api.GroupInfo {
 	leader, _ := r.Leader(g)
 	out := &api.GroupInfo{Group: uint32(g), LeaderNode: string(leader)}
 	for _, member := range m.Members[g] {
-		out.Replicas = append(out.Replicas, &api.ReplicaInfo{
-			Replica: uint64(member.Replica), NodeId: string(member.Node), Role: role(member.Learner),
-		})
+		out.Replicas = append(out.Replicas, member.Info())
 	}
 	return out
+}
+
+// Info returns the wire form of m.
+func (m Member) Info() *api.ReplicaInfo {
+	return &api.ReplicaInfo{Replica: uint64(m.Replica), NodeId: string(m.Node), Role: role(m.Learner)}
 }

@@ -69,6 +69,10 @@ func (t *Transport) SendSnapshot(ctx context.Context, h *api.SnapshotHeader, nex
 	return nil
 }
 
+// SetSnapshotRate bounds all outgoing snapshots together, in bytes per second;
+// one under way follows with its next chunk. Negative means no limit.
+func (t *Transport) SetSnapshotRate(perSecond int64) { t.snapPace.perSecond.Store(perSecond) }
+
 func (t *Transport) snapshotHeader(h *api.SnapshotHeader) *api.SnapshotHeader {
 	h = proto.CloneOf(h)
 	h.ClusterId = t.Cluster()

@@ -2330,7 +2330,7 @@ type GroupStatus struct {
 	Term          uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
 	Commit        uint64                 `protobuf:"varint,6,opt,name=commit,proto3" json:"commit,omitempty"`
 	Applied       uint64                 `protobuf:"varint,7,opt,name=applied,proto3" json:"applied,omitempty"`
-	// leader, follower, candidate, learner or quarantined.
+	// leader, follower, candidate, learner, removed or quarantined.
 	Role    string `protobuf:"bytes,8,opt,name=role,proto3" json:"role,omitempty"`
 	Clock   uint64 `protobuf:"varint,9,opt,name=clock,proto3" json:"clock,omitempty"`
 	Ceiling uint64 `protobuf:"varint,10,opt,name=ceiling,proto3" json:"ceiling,omitempty"`
@@ -2479,8 +2479,15 @@ type ReplicaInfo struct {
 	// voter or learner.
 	Role string `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
 	// Known by the leader only.
-	Match         uint64 `protobuf:"varint,4,opt,name=match,proto3" json:"match,omitempty"`
-	Active        bool   `protobuf:"varint,5,opt,name=active,proto3" json:"active,omitempty"`
+	Match  uint64 `protobuf:"varint,4,opt,name=match,proto3" json:"match,omitempty"`
+	Active bool   `protobuf:"varint,5,opt,name=active,proto3" json:"active,omitempty"`
+	// How the leader reaches it: probe, replicate, snapshot or paused; a copy
+	// that runs, by an estimate of the bytes in the store.
+	Progress    string `protobuf:"bytes,6,opt,name=progress,proto3" json:"progress,omitempty"`
+	CopiedBytes uint64 `protobuf:"varint,7,opt,name=copied_bytes,json=copiedBytes,proto3" json:"copied_bytes,omitempty"`
+	CopyBytes   uint64 `protobuf:"varint,8,opt,name=copy_bytes,json=copyBytes,proto3" json:"copy_bytes,omitempty"`
+	// Bytes per second since the copy began.
+	CopyRate      uint64 `protobuf:"varint,9,opt,name=copy_rate,json=copyRate,proto3" json:"copy_rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2548,6 +2555,34 @@ func (x *ReplicaInfo) GetActive() bool {
 		return x.Active
 	}
 	return false
+}
+
+func (x *ReplicaInfo) GetProgress() string {
+	if x != nil {
+		return x.Progress
+	}
+	return ""
+}
+
+func (x *ReplicaInfo) GetCopiedBytes() uint64 {
+	if x != nil {
+		return x.CopiedBytes
+	}
+	return 0
+}
+
+func (x *ReplicaInfo) GetCopyBytes() uint64 {
+	if x != nil {
+		return x.CopyBytes
+	}
+	return 0
+}
+
+func (x *ReplicaInfo) GetCopyRate() uint64 {
+	if x != nil {
+		return x.CopyRate
+	}
+	return 0
 }
 
 type NodeInfo struct {
@@ -2650,6 +2685,797 @@ func (x *NodeInfo) GetHealthy() bool {
 	return false
 }
 
+type MembersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MembersRequest) Reset() {
+	*x = MembersRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MembersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MembersRequest) ProtoMessage() {}
+
+func (x *MembersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
+func (*MembersRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{32}
+}
+
+type MembersResponse struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId         string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	ClusterName       string                 `protobuf:"bytes,2,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
+	ReplicationFactor uint32                 `protobuf:"varint,3,opt,name=replication_factor,json=replicationFactor,proto3" json:"replication_factor,omitempty"`
+	Nodes             []*ClusterNode         `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Pending           []*PendingChange       `protobuf:"bytes,5,rep,name=pending,proto3" json:"pending,omitempty"`
+	Groups            []*GroupPlacement      `protobuf:"bytes,6,rep,name=groups,proto3" json:"groups,omitempty"`
+	Balance           *BalanceSettings       `protobuf:"bytes,7,opt,name=balance,proto3" json:"balance,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *MembersResponse) Reset() {
+	*x = MembersResponse{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MembersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MembersResponse) ProtoMessage() {}
+
+func (x *MembersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
+func (*MembersResponse) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *MembersResponse) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *MembersResponse) GetClusterName() string {
+	if x != nil {
+		return x.ClusterName
+	}
+	return ""
+}
+
+func (x *MembersResponse) GetReplicationFactor() uint32 {
+	if x != nil {
+		return x.ReplicationFactor
+	}
+	return 0
+}
+
+func (x *MembersResponse) GetNodes() []*ClusterNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *MembersResponse) GetPending() []*PendingChange {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
+func (x *MembersResponse) GetGroups() []*GroupPlacement {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *MembersResponse) GetBalance() *BalanceSettings {
+	if x != nil {
+		return x.Balance
+	}
+	return nil
+}
+
+type ClusterNode struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Info  *NodeInfo              `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
+	// active, draining or removed.
+	State          string  `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	Weight         float64 `protobuf:"fixed64,3,opt,name=weight,proto3" json:"weight,omitempty"`
+	LeaderPriority int32   `protobuf:"zigzag32,4,opt,name=leader_priority,json=leaderPriority,proto3" json:"leader_priority,omitempty"`
+	// Replicas it holds, and would hold at the end of all moves; groups that
+	// prefer it as leader.
+	Replicas       uint32 `protobuf:"varint,5,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	TargetReplicas uint32 `protobuf:"varint,6,opt,name=target_replicas,json=targetReplicas,proto3" json:"target_replicas,omitempty"`
+	PreferredLeads uint32 `protobuf:"varint,7,opt,name=preferred_leads,json=preferredLeads,proto3" json:"preferred_leads,omitempty"`
+	// How long nobody heard from it, as the node that answers knows; 0 while
+	// it is alive.
+	SilentMs      uint64 `protobuf:"varint,8,opt,name=silent_ms,json=silentMs,proto3" json:"silent_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterNode) Reset() {
+	*x = ClusterNode{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterNode) ProtoMessage() {}
+
+func (x *ClusterNode) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterNode.ProtoReflect.Descriptor instead.
+func (*ClusterNode) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ClusterNode) GetInfo() *NodeInfo {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+func (x *ClusterNode) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ClusterNode) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *ClusterNode) GetLeaderPriority() int32 {
+	if x != nil {
+		return x.LeaderPriority
+	}
+	return 0
+}
+
+func (x *ClusterNode) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *ClusterNode) GetTargetReplicas() uint32 {
+	if x != nil {
+		return x.TargetReplicas
+	}
+	return 0
+}
+
+func (x *ClusterNode) GetPreferredLeads() uint32 {
+	if x != nil {
+		return x.PreferredLeads
+	}
+	return 0
+}
+
+func (x *ClusterNode) GetSilentMs() uint64 {
+	if x != nil {
+		return x.SilentMs
+	}
+	return 0
+}
+
+// PendingChange is a change of the cluster's nodes that is under way (S3.12).
+type PendingChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// add_node, remove_node.
+	Operation     string `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	NodeId        string `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Address       string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	Role          string `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PendingChange) Reset() {
+	*x = PendingChange{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PendingChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PendingChange) ProtoMessage() {}
+
+func (x *PendingChange) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PendingChange.ProtoReflect.Descriptor instead.
+func (*PendingChange) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *PendingChange) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+func (x *PendingChange) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *PendingChange) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *PendingChange) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+// GroupPlacement is where a group is and where it goes; both are equal when
+// nothing is to be moved.
+type GroupPlacement struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Group    uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	Replicas []*ReplicaInfo         `protobuf:"bytes,2,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// Node ids, the preferred leader first.
+	Target        []string `protobuf:"bytes,3,rep,name=target,proto3" json:"target,omitempty"`
+	Held          bool     `protobuf:"varint,4,opt,name=held,proto3" json:"held,omitempty"`
+	Reason        string   `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	SinceMs       int64    `protobuf:"varint,6,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"` // Unix milliseconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupPlacement) Reset() {
+	*x = GroupPlacement{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupPlacement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupPlacement) ProtoMessage() {}
+
+func (x *GroupPlacement) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupPlacement.ProtoReflect.Descriptor instead.
+func (*GroupPlacement) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *GroupPlacement) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *GroupPlacement) GetReplicas() []*ReplicaInfo {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *GroupPlacement) GetTarget() []string {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *GroupPlacement) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
+}
+
+func (x *GroupPlacement) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *GroupPlacement) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+type BalanceSettings struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Paused bool                   `protobuf:"varint,1,opt,name=paused,proto3" json:"paused,omitempty"`
+	// Groups whose members change at the same time.
+	MaxMoves uint32 `protobuf:"varint,2,opt,name=max_moves,json=maxMoves,proto3" json:"max_moves,omitempty"`
+	// What a node sends of copies, bytes per second.
+	CopyRate      uint64 `protobuf:"varint,3,opt,name=copy_rate,json=copyRate,proto3" json:"copy_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BalanceSettings) Reset() {
+	*x = BalanceSettings{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BalanceSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BalanceSettings) ProtoMessage() {}
+
+func (x *BalanceSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BalanceSettings.ProtoReflect.Descriptor instead.
+func (*BalanceSettings) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *BalanceSettings) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *BalanceSettings) GetMaxMoves() uint32 {
+	if x != nil {
+		return x.MaxMoves
+	}
+	return 0
+}
+
+func (x *BalanceSettings) GetCopyRate() uint64 {
+	if x != nil {
+		return x.CopyRate
+	}
+	return 0
+}
+
+type ExpectNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Peer address, when it is known.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// Take the announcement back.
+	Cancel        bool `protobuf:"varint,3,opt,name=cancel,proto3" json:"cancel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExpectNodeRequest) Reset() {
+	*x = ExpectNodeRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExpectNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExpectNodeRequest) ProtoMessage() {}
+
+func (x *ExpectNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExpectNodeRequest.ProtoReflect.Descriptor instead.
+func (*ExpectNodeRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ExpectNodeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExpectNodeRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ExpectNodeRequest) GetCancel() bool {
+	if x != nil {
+		return x.Cancel
+	}
+	return false
+}
+
+type DrainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name or id.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Undo          bool   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeRequest) Reset() {
+	*x = DrainNodeRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeRequest) ProtoMessage() {}
+
+func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *DrainNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DrainNodeRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+type RemoveNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNodeRequest) Reset() {
+	*x = RemoveNodeRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNodeRequest) ProtoMessage() {}
+
+func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
+func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *RemoveNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RemoveNodeRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type ReplaceNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	With          string                 `protobuf:"bytes,2,opt,name=with,proto3" json:"with,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceNodeRequest) Reset() {
+	*x = ReplaceNodeRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceNodeRequest) ProtoMessage() {}
+
+func (x *ReplaceNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceNodeRequest.ProtoReflect.Descriptor instead.
+func (*ReplaceNodeRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ReplaceNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ReplaceNodeRequest) GetWith() string {
+	if x != nil {
+		return x.With
+	}
+	return ""
+}
+
+type ConfigureRequest struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	ReplicationFactor *uint32                `protobuf:"varint,1,opt,name=replication_factor,json=replicationFactor,proto3,oneof" json:"replication_factor,omitempty"`
+	Paused            *bool                  `protobuf:"varint,2,opt,name=paused,proto3,oneof" json:"paused,omitempty"`
+	MaxMoves          *uint32                `protobuf:"varint,3,opt,name=max_moves,json=maxMoves,proto3,oneof" json:"max_moves,omitempty"`
+	CopyRate          *uint64                `protobuf:"varint,4,opt,name=copy_rate,json=copyRate,proto3,oneof" json:"copy_rate,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *ConfigureRequest) Reset() {
+	*x = ConfigureRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigureRequest) ProtoMessage() {}
+
+func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigureRequest.ProtoReflect.Descriptor instead.
+func (*ConfigureRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ConfigureRequest) GetReplicationFactor() uint32 {
+	if x != nil && x.ReplicationFactor != nil {
+		return *x.ReplicationFactor
+	}
+	return 0
+}
+
+func (x *ConfigureRequest) GetPaused() bool {
+	if x != nil && x.Paused != nil {
+		return *x.Paused
+	}
+	return false
+}
+
+func (x *ConfigureRequest) GetMaxMoves() uint32 {
+	if x != nil && x.MaxMoves != nil {
+		return *x.MaxMoves
+	}
+	return 0
+}
+
+func (x *ConfigureRequest) GetCopyRate() uint64 {
+	if x != nil && x.CopyRate != nil {
+		return *x.CopyRate
+	}
+	return 0
+}
+
+type HoldGroupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	Release       bool                   `protobuf:"varint,2,opt,name=release,proto3" json:"release,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldGroupRequest) Reset() {
+	*x = HoldGroupRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldGroupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldGroupRequest) ProtoMessage() {}
+
+func (x *HoldGroupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldGroupRequest.ProtoReflect.Descriptor instead.
+func (*HoldGroupRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *HoldGroupRequest) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *HoldGroupRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
 type TopologyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Answer at once when the caller's epoch is older, else an empty response.
@@ -2660,7 +3486,7 @@ type TopologyRequest struct {
 
 func (x *TopologyRequest) Reset() {
 	*x = TopologyRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[32]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2672,7 +3498,7 @@ func (x *TopologyRequest) String() string {
 func (*TopologyRequest) ProtoMessage() {}
 
 func (x *TopologyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[32]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2685,7 +3511,7 @@ func (x *TopologyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopologyRequest.ProtoReflect.Descriptor instead.
 func (*TopologyRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{32}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *TopologyRequest) GetKnownEpoch() uint64 {
@@ -2714,7 +3540,7 @@ type TopologyResponse struct {
 
 func (x *TopologyResponse) Reset() {
 	*x = TopologyResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[33]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2726,7 +3552,7 @@ func (x *TopologyResponse) String() string {
 func (*TopologyResponse) ProtoMessage() {}
 
 func (x *TopologyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[33]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2739,7 +3565,7 @@ func (x *TopologyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopologyResponse.ProtoReflect.Descriptor instead.
 func (*TopologyResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{33}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *TopologyResponse) GetEpoch() uint64 {
@@ -2816,7 +3642,7 @@ type GroupInfo struct {
 
 func (x *GroupInfo) Reset() {
 	*x = GroupInfo{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[34]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +3654,7 @@ func (x *GroupInfo) String() string {
 func (*GroupInfo) ProtoMessage() {}
 
 func (x *GroupInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[34]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +3667,7 @@ func (x *GroupInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupInfo.ProtoReflect.Descriptor instead.
 func (*GroupInfo) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{34}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GroupInfo) GetGroup() uint32 {
@@ -2879,7 +3705,7 @@ type Namespace struct {
 
 func (x *Namespace) Reset() {
 	*x = Namespace{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[35]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2891,7 +3717,7 @@ func (x *Namespace) String() string {
 func (*Namespace) ProtoMessage() {}
 
 func (x *Namespace) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[35]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2904,7 +3730,7 @@ func (x *Namespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
 func (*Namespace) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{35}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Namespace) GetName() string {
@@ -2951,7 +3777,7 @@ type CreateNamespaceRequest struct {
 
 func (x *CreateNamespaceRequest) Reset() {
 	*x = CreateNamespaceRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[36]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2963,7 +3789,7 @@ func (x *CreateNamespaceRequest) String() string {
 func (*CreateNamespaceRequest) ProtoMessage() {}
 
 func (x *CreateNamespaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[36]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2976,7 +3802,7 @@ func (x *CreateNamespaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNamespaceRequest.ProtoReflect.Descriptor instead.
 func (*CreateNamespaceRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{36}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CreateNamespaceRequest) GetName() string {
@@ -2994,7 +3820,7 @@ type ListNamespacesRequest struct {
 
 func (x *ListNamespacesRequest) Reset() {
 	*x = ListNamespacesRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[37]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3006,7 +3832,7 @@ func (x *ListNamespacesRequest) String() string {
 func (*ListNamespacesRequest) ProtoMessage() {}
 
 func (x *ListNamespacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[37]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3019,7 +3845,7 @@ func (x *ListNamespacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNamespacesRequest.ProtoReflect.Descriptor instead.
 func (*ListNamespacesRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{37}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{49}
 }
 
 type ListNamespacesResponse struct {
@@ -3031,7 +3857,7 @@ type ListNamespacesResponse struct {
 
 func (x *ListNamespacesResponse) Reset() {
 	*x = ListNamespacesResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[38]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3043,7 +3869,7 @@ func (x *ListNamespacesResponse) String() string {
 func (*ListNamespacesResponse) ProtoMessage() {}
 
 func (x *ListNamespacesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[38]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3056,7 +3882,7 @@ func (x *ListNamespacesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNamespacesResponse.ProtoReflect.Descriptor instead.
 func (*ListNamespacesResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{38}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListNamespacesResponse) GetNamespaces() []*Namespace {
@@ -3075,7 +3901,7 @@ type DescribeNamespaceRequest struct {
 
 func (x *DescribeNamespaceRequest) Reset() {
 	*x = DescribeNamespaceRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[39]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3087,7 +3913,7 @@ func (x *DescribeNamespaceRequest) String() string {
 func (*DescribeNamespaceRequest) ProtoMessage() {}
 
 func (x *DescribeNamespaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[39]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3100,7 +3926,7 @@ func (x *DescribeNamespaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeNamespaceRequest.ProtoReflect.Descriptor instead.
 func (*DescribeNamespaceRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{39}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DescribeNamespaceRequest) GetName() string {
@@ -3119,7 +3945,7 @@ type DeleteNamespaceRequest struct {
 
 func (x *DeleteNamespaceRequest) Reset() {
 	*x = DeleteNamespaceRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[40]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3131,7 +3957,7 @@ func (x *DeleteNamespaceRequest) String() string {
 func (*DeleteNamespaceRequest) ProtoMessage() {}
 
 func (x *DeleteNamespaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[40]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3144,7 +3970,7 @@ func (x *DeleteNamespaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNamespaceRequest.ProtoReflect.Descriptor instead.
 func (*DeleteNamespaceRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{40}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DeleteNamespaceRequest) GetName() string {
@@ -3163,7 +3989,7 @@ type DescribeJobRequest struct {
 
 func (x *DescribeJobRequest) Reset() {
 	*x = DescribeJobRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[41]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3175,7 +4001,7 @@ func (x *DescribeJobRequest) String() string {
 func (*DescribeJobRequest) ProtoMessage() {}
 
 func (x *DescribeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[41]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3188,7 +4014,7 @@ func (x *DescribeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeJobRequest.ProtoReflect.Descriptor instead.
 func (*DescribeJobRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{41}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DescribeJobRequest) GetId() string {
@@ -3216,7 +4042,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[42]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3228,7 +4054,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[42]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3241,7 +4067,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{42}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Job) GetId() string {
@@ -3308,7 +4134,7 @@ type DigestRequest struct {
 
 func (x *DigestRequest) Reset() {
 	*x = DigestRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[43]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3320,7 +4146,7 @@ func (x *DigestRequest) String() string {
 func (*DigestRequest) ProtoMessage() {}
 
 func (x *DigestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[43]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3333,7 +4159,7 @@ func (x *DigestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestRequest.ProtoReflect.Descriptor instead.
 func (*DigestRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{43}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{55}
 }
 
 type DigestResponse struct {
@@ -3346,7 +4172,7 @@ type DigestResponse struct {
 
 func (x *DigestResponse) Reset() {
 	*x = DigestResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[44]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3358,7 +4184,7 @@ func (x *DigestResponse) String() string {
 func (*DigestResponse) ProtoMessage() {}
 
 func (x *DigestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[44]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3371,7 +4197,7 @@ func (x *DigestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestResponse.ProtoReflect.Descriptor instead.
 func (*DigestResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{44}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *DigestResponse) GetGroups() []*GroupDigest {
@@ -3400,7 +4226,7 @@ type GroupDigest struct {
 
 func (x *GroupDigest) Reset() {
 	*x = GroupDigest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[45]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3412,7 +4238,7 @@ func (x *GroupDigest) String() string {
 func (*GroupDigest) ProtoMessage() {}
 
 func (x *GroupDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[45]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3425,7 +4251,7 @@ func (x *GroupDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupDigest.ProtoReflect.Descriptor instead.
 func (*GroupDigest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{45}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GroupDigest) GetGroup() uint32 {
@@ -3470,7 +4296,7 @@ type ReplicaDigest struct {
 
 func (x *ReplicaDigest) Reset() {
 	*x = ReplicaDigest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[46]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3482,7 +4308,7 @@ func (x *ReplicaDigest) String() string {
 func (*ReplicaDigest) ProtoMessage() {}
 
 func (x *ReplicaDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[46]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3495,7 +4321,7 @@ func (x *ReplicaDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaDigest.ProtoReflect.Descriptor instead.
 func (*ReplicaDigest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{46}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ReplicaDigest) GetNodeId() string {
@@ -3546,7 +4372,7 @@ type ProfileRequest struct {
 
 func (x *ProfileRequest) Reset() {
 	*x = ProfileRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[47]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3558,7 +4384,7 @@ func (x *ProfileRequest) String() string {
 func (*ProfileRequest) ProtoMessage() {}
 
 func (x *ProfileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[47]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3571,7 +4397,7 @@ func (x *ProfileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileRequest.ProtoReflect.Descriptor instead.
 func (*ProfileRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{47}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ProfileRequest) GetType() string {
@@ -3603,7 +4429,7 @@ type ProfileChunk struct {
 
 func (x *ProfileChunk) Reset() {
 	*x = ProfileChunk{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[48]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3615,7 +4441,7 @@ func (x *ProfileChunk) String() string {
 func (*ProfileChunk) ProtoMessage() {}
 
 func (x *ProfileChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[48]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3628,7 +4454,7 @@ func (x *ProfileChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileChunk.ProtoReflect.Descriptor instead.
 func (*ProfileChunk) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{48}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ProfileChunk) GetData() []byte {
@@ -3675,7 +4501,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[49]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3687,7 +4513,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[49]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3700,7 +4526,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{49}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ErrorDetail) GetCode() string {
@@ -3962,13 +4788,18 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\n" +
 	"state_hash\x18\f \x01(\x06R\tstateHash\x12(\n" +
 	"\x10state_hash_index\x18\r \x01(\x04R\x0estateHashIndex\x123\n" +
-	"\breplicas\x18\x0e \x03(\v2\x17.kvstore.v1.ReplicaInfoR\breplicas\"\x82\x01\n" +
+	"\breplicas\x18\x0e \x03(\v2\x17.kvstore.v1.ReplicaInfoR\breplicas\"\xfd\x01\n" +
 	"\vReplicaInfo\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04role\x18\x03 \x01(\tR\x04role\x12\x14\n" +
 	"\x05match\x18\x04 \x01(\x04R\x05match\x12\x16\n" +
-	"\x06active\x18\x05 \x01(\bR\x06active\"\xb0\x01\n" +
+	"\x06active\x18\x05 \x01(\bR\x06active\x12\x1a\n" +
+	"\bprogress\x18\x06 \x01(\tR\bprogress\x12!\n" +
+	"\fcopied_bytes\x18\a \x01(\x04R\vcopiedBytes\x12\x1d\n" +
+	"\n" +
+	"copy_bytes\x18\b \x01(\x04R\tcopyBytes\x12\x1b\n" +
+	"\tcopy_rate\x18\t \x01(\x04R\bcopyRate\"\xb0\x01\n" +
 	"\bNodeInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -3977,7 +4808,69 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x04peer\x18\x05 \x01(\tR\x04peer\x12\x16\n" +
 	"\x06gossip\x18\x06 \x01(\tR\x06gossip\x12\x12\n" +
 	"\x04zone\x18\a \x01(\tR\x04zone\x12\x18\n" +
-	"\ahealthy\x18\b \x01(\bR\ahealthy\"2\n" +
+	"\ahealthy\x18\b \x01(\bR\ahealthy\"\x10\n" +
+	"\x0eMembersRequest\"\xd1\x02\n" +
+	"\x0fMembersResponse\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12!\n" +
+	"\fcluster_name\x18\x02 \x01(\tR\vclusterName\x12-\n" +
+	"\x12replication_factor\x18\x03 \x01(\rR\x11replicationFactor\x12-\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x17.kvstore.v1.ClusterNodeR\x05nodes\x123\n" +
+	"\apending\x18\x05 \x03(\v2\x19.kvstore.v1.PendingChangeR\apending\x122\n" +
+	"\x06groups\x18\x06 \x03(\v2\x1a.kvstore.v1.GroupPlacementR\x06groups\x125\n" +
+	"\abalance\x18\a \x01(\v2\x1b.kvstore.v1.BalanceSettingsR\abalance\"\x99\x02\n" +
+	"\vClusterNode\x12(\n" +
+	"\x04info\x18\x01 \x01(\v2\x14.kvstore.v1.NodeInfoR\x04info\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
+	"\x06weight\x18\x03 \x01(\x01R\x06weight\x12'\n" +
+	"\x0fleader_priority\x18\x04 \x01(\x11R\x0eleaderPriority\x12\x1a\n" +
+	"\breplicas\x18\x05 \x01(\rR\breplicas\x12'\n" +
+	"\x0ftarget_replicas\x18\x06 \x01(\rR\x0etargetReplicas\x12'\n" +
+	"\x0fpreferred_leads\x18\a \x01(\rR\x0epreferredLeads\x12\x1b\n" +
+	"\tsilent_ms\x18\b \x01(\x04R\bsilentMs\"t\n" +
+	"\rPendingChange\x12\x1c\n" +
+	"\toperation\x18\x01 \x01(\tR\toperation\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\"\xba\x01\n" +
+	"\x0eGroupPlacement\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\x123\n" +
+	"\breplicas\x18\x02 \x03(\v2\x17.kvstore.v1.ReplicaInfoR\breplicas\x12\x16\n" +
+	"\x06target\x18\x03 \x03(\tR\x06target\x12\x12\n" +
+	"\x04held\x18\x04 \x01(\bR\x04held\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x19\n" +
+	"\bsince_ms\x18\x06 \x01(\x03R\asinceMs\"c\n" +
+	"\x0fBalanceSettings\x12\x16\n" +
+	"\x06paused\x18\x01 \x01(\bR\x06paused\x12\x1b\n" +
+	"\tmax_moves\x18\x02 \x01(\rR\bmaxMoves\x12\x1b\n" +
+	"\tcopy_rate\x18\x03 \x01(\x04R\bcopyRate\"Y\n" +
+	"\x11ExpectNodeRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06cancel\x18\x03 \x01(\bR\x06cancel\":\n" +
+	"\x10DrainNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\"=\n" +
+	"\x11RemoveNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"<\n" +
+	"\x12ReplaceNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04with\x18\x02 \x01(\tR\x04with\"\xe5\x01\n" +
+	"\x10ConfigureRequest\x122\n" +
+	"\x12replication_factor\x18\x01 \x01(\rH\x00R\x11replicationFactor\x88\x01\x01\x12\x1b\n" +
+	"\x06paused\x18\x02 \x01(\bH\x01R\x06paused\x88\x01\x01\x12 \n" +
+	"\tmax_moves\x18\x03 \x01(\rH\x02R\bmaxMoves\x88\x01\x01\x12 \n" +
+	"\tcopy_rate\x18\x04 \x01(\x04H\x03R\bcopyRate\x88\x01\x01B\x15\n" +
+	"\x13_replication_factorB\t\n" +
+	"\a_pausedB\f\n" +
+	"\n" +
+	"_max_movesB\f\n" +
+	"\n" +
+	"_copy_rate\"B\n" +
+	"\x10HoldGroupRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\x12\x18\n" +
+	"\arelease\x18\x02 \x01(\bR\arelease\"2\n" +
 	"\x0fTopologyRequest\x12\x1f\n" +
 	"\vknown_epoch\x18\x01 \x01(\x04R\n" +
 	"knownEpoch\"\xc8\x03\n" +
@@ -4091,7 +4984,17 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x11DescribeNamespace\x12$.kvstore.v1.DescribeNamespaceRequest\x1a\x15.kvstore.v1.Namespace\x12F\n" +
 	"\x0fDeleteNamespace\x12\".kvstore.v1.DeleteNamespaceRequest\x1a\x0f.kvstore.v1.Job\x12>\n" +
 	"\vDescribeJob\x12\x1e.kvstore.v1.DescribeJobRequest\x1a\x0f.kvstore.v1.Job\x12A\n" +
-	"\aProfile\x12\x1a.kvstore.v1.ProfileRequest\x1a\x18.kvstore.v1.ProfileChunk0\x01B\"Z kvstore/api/kvstore/v1;kvstorev1b\x06proto3"
+	"\aProfile\x12\x1a.kvstore.v1.ProfileRequest\x1a\x18.kvstore.v1.ProfileChunk0\x012\x85\x04\n" +
+	"\aCluster\x12B\n" +
+	"\aMembers\x12\x1a.kvstore.v1.MembersRequest\x1a\x1b.kvstore.v1.MembersResponse\x12H\n" +
+	"\n" +
+	"ExpectNode\x12\x1d.kvstore.v1.ExpectNodeRequest\x1a\x1b.kvstore.v1.MembersResponse\x12F\n" +
+	"\tDrainNode\x12\x1c.kvstore.v1.DrainNodeRequest\x1a\x1b.kvstore.v1.MembersResponse\x12H\n" +
+	"\n" +
+	"RemoveNode\x12\x1d.kvstore.v1.RemoveNodeRequest\x1a\x1b.kvstore.v1.MembersResponse\x12J\n" +
+	"\vReplaceNode\x12\x1e.kvstore.v1.ReplaceNodeRequest\x1a\x1b.kvstore.v1.MembersResponse\x12F\n" +
+	"\tConfigure\x12\x1c.kvstore.v1.ConfigureRequest\x1a\x1b.kvstore.v1.MembersResponse\x12F\n" +
+	"\tHoldGroup\x12\x1c.kvstore.v1.HoldGroupRequest\x1a\x1b.kvstore.v1.MembersResponseB\"Z kvstore/api/kvstore/v1;kvstorev1b\x06proto3"
 
 var (
 	file_kvstore_v1_kvstore_proto_rawDescOnce sync.Once
@@ -4106,7 +5009,7 @@ func file_kvstore_v1_kvstore_proto_rawDescGZIP() []byte {
 }
 
 var file_kvstore_v1_kvstore_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kvstore_v1_kvstore_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_kvstore_v1_kvstore_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_kvstore_v1_kvstore_proto_goTypes = []any{
 	(Consistency)(0),                 // 0: kvstore.v1.Consistency
 	(*Record)(nil),                   // 1: kvstore.v1.Record
@@ -4141,39 +5044,51 @@ var file_kvstore_v1_kvstore_proto_goTypes = []any{
 	(*GroupStatus)(nil),              // 30: kvstore.v1.GroupStatus
 	(*ReplicaInfo)(nil),              // 31: kvstore.v1.ReplicaInfo
 	(*NodeInfo)(nil),                 // 32: kvstore.v1.NodeInfo
-	(*TopologyRequest)(nil),          // 33: kvstore.v1.TopologyRequest
-	(*TopologyResponse)(nil),         // 34: kvstore.v1.TopologyResponse
-	(*GroupInfo)(nil),                // 35: kvstore.v1.GroupInfo
-	(*Namespace)(nil),                // 36: kvstore.v1.Namespace
-	(*CreateNamespaceRequest)(nil),   // 37: kvstore.v1.CreateNamespaceRequest
-	(*ListNamespacesRequest)(nil),    // 38: kvstore.v1.ListNamespacesRequest
-	(*ListNamespacesResponse)(nil),   // 39: kvstore.v1.ListNamespacesResponse
-	(*DescribeNamespaceRequest)(nil), // 40: kvstore.v1.DescribeNamespaceRequest
-	(*DeleteNamespaceRequest)(nil),   // 41: kvstore.v1.DeleteNamespaceRequest
-	(*DescribeJobRequest)(nil),       // 42: kvstore.v1.DescribeJobRequest
-	(*Job)(nil),                      // 43: kvstore.v1.Job
-	(*DigestRequest)(nil),            // 44: kvstore.v1.DigestRequest
-	(*DigestResponse)(nil),           // 45: kvstore.v1.DigestResponse
-	(*GroupDigest)(nil),              // 46: kvstore.v1.GroupDigest
-	(*ReplicaDigest)(nil),            // 47: kvstore.v1.ReplicaDigest
-	(*ProfileRequest)(nil),           // 48: kvstore.v1.ProfileRequest
-	(*ProfileChunk)(nil),             // 49: kvstore.v1.ProfileChunk
-	(*ErrorDetail)(nil),              // 50: kvstore.v1.ErrorDetail
-	nil,                              // 51: kvstore.v1.Record.TagsEntry
-	nil,                              // 52: kvstore.v1.Record.MetadataEntry
-	nil,                              // 53: kvstore.v1.PutRequest.TagsEntry
-	nil,                              // 54: kvstore.v1.PutRequest.MetadataEntry
-	nil,                              // 55: kvstore.v1.Status.DetailsEntry
-	nil,                              // 56: kvstore.v1.ListRequest.TagsEntry
-	nil,                              // 57: kvstore.v1.StatusResponse.EffectiveConfigEntry
-	nil,                              // 58: kvstore.v1.TopologyResponse.NamespacesEntry
-	nil,                              // 59: kvstore.v1.ErrorDetail.DetailsEntry
+	(*MembersRequest)(nil),           // 33: kvstore.v1.MembersRequest
+	(*MembersResponse)(nil),          // 34: kvstore.v1.MembersResponse
+	(*ClusterNode)(nil),              // 35: kvstore.v1.ClusterNode
+	(*PendingChange)(nil),            // 36: kvstore.v1.PendingChange
+	(*GroupPlacement)(nil),           // 37: kvstore.v1.GroupPlacement
+	(*BalanceSettings)(nil),          // 38: kvstore.v1.BalanceSettings
+	(*ExpectNodeRequest)(nil),        // 39: kvstore.v1.ExpectNodeRequest
+	(*DrainNodeRequest)(nil),         // 40: kvstore.v1.DrainNodeRequest
+	(*RemoveNodeRequest)(nil),        // 41: kvstore.v1.RemoveNodeRequest
+	(*ReplaceNodeRequest)(nil),       // 42: kvstore.v1.ReplaceNodeRequest
+	(*ConfigureRequest)(nil),         // 43: kvstore.v1.ConfigureRequest
+	(*HoldGroupRequest)(nil),         // 44: kvstore.v1.HoldGroupRequest
+	(*TopologyRequest)(nil),          // 45: kvstore.v1.TopologyRequest
+	(*TopologyResponse)(nil),         // 46: kvstore.v1.TopologyResponse
+	(*GroupInfo)(nil),                // 47: kvstore.v1.GroupInfo
+	(*Namespace)(nil),                // 48: kvstore.v1.Namespace
+	(*CreateNamespaceRequest)(nil),   // 49: kvstore.v1.CreateNamespaceRequest
+	(*ListNamespacesRequest)(nil),    // 50: kvstore.v1.ListNamespacesRequest
+	(*ListNamespacesResponse)(nil),   // 51: kvstore.v1.ListNamespacesResponse
+	(*DescribeNamespaceRequest)(nil), // 52: kvstore.v1.DescribeNamespaceRequest
+	(*DeleteNamespaceRequest)(nil),   // 53: kvstore.v1.DeleteNamespaceRequest
+	(*DescribeJobRequest)(nil),       // 54: kvstore.v1.DescribeJobRequest
+	(*Job)(nil),                      // 55: kvstore.v1.Job
+	(*DigestRequest)(nil),            // 56: kvstore.v1.DigestRequest
+	(*DigestResponse)(nil),           // 57: kvstore.v1.DigestResponse
+	(*GroupDigest)(nil),              // 58: kvstore.v1.GroupDigest
+	(*ReplicaDigest)(nil),            // 59: kvstore.v1.ReplicaDigest
+	(*ProfileRequest)(nil),           // 60: kvstore.v1.ProfileRequest
+	(*ProfileChunk)(nil),             // 61: kvstore.v1.ProfileChunk
+	(*ErrorDetail)(nil),              // 62: kvstore.v1.ErrorDetail
+	nil,                              // 63: kvstore.v1.Record.TagsEntry
+	nil,                              // 64: kvstore.v1.Record.MetadataEntry
+	nil,                              // 65: kvstore.v1.PutRequest.TagsEntry
+	nil,                              // 66: kvstore.v1.PutRequest.MetadataEntry
+	nil,                              // 67: kvstore.v1.Status.DetailsEntry
+	nil,                              // 68: kvstore.v1.ListRequest.TagsEntry
+	nil,                              // 69: kvstore.v1.StatusResponse.EffectiveConfigEntry
+	nil,                              // 70: kvstore.v1.TopologyResponse.NamespacesEntry
+	nil,                              // 71: kvstore.v1.ErrorDetail.DetailsEntry
 }
 var file_kvstore_v1_kvstore_proto_depIdxs = []int32{
-	51, // 0: kvstore.v1.Record.tags:type_name -> kvstore.v1.Record.TagsEntry
-	52, // 1: kvstore.v1.Record.metadata:type_name -> kvstore.v1.Record.MetadataEntry
-	53, // 2: kvstore.v1.PutRequest.tags:type_name -> kvstore.v1.PutRequest.TagsEntry
-	54, // 3: kvstore.v1.PutRequest.metadata:type_name -> kvstore.v1.PutRequest.MetadataEntry
+	63, // 0: kvstore.v1.Record.tags:type_name -> kvstore.v1.Record.TagsEntry
+	64, // 1: kvstore.v1.Record.metadata:type_name -> kvstore.v1.Record.MetadataEntry
+	65, // 2: kvstore.v1.PutRequest.tags:type_name -> kvstore.v1.PutRequest.TagsEntry
+	66, // 3: kvstore.v1.PutRequest.metadata:type_name -> kvstore.v1.PutRequest.MetadataEntry
 	2,  // 4: kvstore.v1.PutRequest.condition:type_name -> kvstore.v1.Condition
 	0,  // 5: kvstore.v1.GetRequest.consistency:type_name -> kvstore.v1.Consistency
 	1,  // 6: kvstore.v1.GetResponse.record:type_name -> kvstore.v1.Record
@@ -4191,8 +5106,8 @@ var file_kvstore_v1_kvstore_proto_depIdxs = []int32{
 	18, // 18: kvstore.v1.BatchDeleteResult.status:type_name -> kvstore.v1.Status
 	8,  // 19: kvstore.v1.BatchDeleteResult.delete:type_name -> kvstore.v1.DeleteResponse
 	16, // 20: kvstore.v1.BatchDeleteResponse.results:type_name -> kvstore.v1.BatchDeleteResult
-	55, // 21: kvstore.v1.Status.details:type_name -> kvstore.v1.Status.DetailsEntry
-	56, // 22: kvstore.v1.ListRequest.tags:type_name -> kvstore.v1.ListRequest.TagsEntry
+	67, // 21: kvstore.v1.Status.details:type_name -> kvstore.v1.Status.DetailsEntry
+	68, // 22: kvstore.v1.ListRequest.tags:type_name -> kvstore.v1.ListRequest.TagsEntry
 	1,  // 23: kvstore.v1.ListResponse.records:type_name -> kvstore.v1.Record
 	3,  // 24: kvstore.v1.PutChunk.request:type_name -> kvstore.v1.PutRequest
 	6,  // 25: kvstore.v1.GetChunk.response:type_name -> kvstore.v1.GetResponse
@@ -4213,62 +5128,82 @@ var file_kvstore_v1_kvstore_proto_depIdxs = []int32{
 	25, // 40: kvstore.v1.PipelineResponse.results:type_name -> kvstore.v1.PipelineResult
 	30, // 41: kvstore.v1.StatusResponse.groups:type_name -> kvstore.v1.GroupStatus
 	32, // 42: kvstore.v1.StatusResponse.nodes:type_name -> kvstore.v1.NodeInfo
-	57, // 43: kvstore.v1.StatusResponse.effective_config:type_name -> kvstore.v1.StatusResponse.EffectiveConfigEntry
+	69, // 43: kvstore.v1.StatusResponse.effective_config:type_name -> kvstore.v1.StatusResponse.EffectiveConfigEntry
 	29, // 44: kvstore.v1.StatusResponse.storage:type_name -> kvstore.v1.StorageStatus
 	31, // 45: kvstore.v1.GroupStatus.replicas:type_name -> kvstore.v1.ReplicaInfo
-	35, // 46: kvstore.v1.TopologyResponse.groups:type_name -> kvstore.v1.GroupInfo
-	32, // 47: kvstore.v1.TopologyResponse.nodes:type_name -> kvstore.v1.NodeInfo
-	58, // 48: kvstore.v1.TopologyResponse.namespaces:type_name -> kvstore.v1.TopologyResponse.NamespacesEntry
-	31, // 49: kvstore.v1.GroupInfo.replicas:type_name -> kvstore.v1.ReplicaInfo
-	36, // 50: kvstore.v1.ListNamespacesResponse.namespaces:type_name -> kvstore.v1.Namespace
-	46, // 51: kvstore.v1.DigestResponse.groups:type_name -> kvstore.v1.GroupDigest
-	47, // 52: kvstore.v1.GroupDigest.replicas:type_name -> kvstore.v1.ReplicaDigest
-	59, // 53: kvstore.v1.ErrorDetail.details:type_name -> kvstore.v1.ErrorDetail.DetailsEntry
-	3,  // 54: kvstore.v1.KVStore.Put:input_type -> kvstore.v1.PutRequest
-	5,  // 55: kvstore.v1.KVStore.Get:input_type -> kvstore.v1.GetRequest
-	7,  // 56: kvstore.v1.KVStore.Delete:input_type -> kvstore.v1.DeleteRequest
-	9,  // 57: kvstore.v1.KVStore.BatchPut:input_type -> kvstore.v1.BatchPutRequest
-	12, // 58: kvstore.v1.KVStore.BatchGet:input_type -> kvstore.v1.BatchGetRequest
-	15, // 59: kvstore.v1.KVStore.BatchDelete:input_type -> kvstore.v1.BatchDeleteRequest
-	19, // 60: kvstore.v1.KVStore.List:input_type -> kvstore.v1.ListRequest
-	19, // 61: kvstore.v1.KVStore.ListStream:input_type -> kvstore.v1.ListRequest
-	21, // 62: kvstore.v1.KVStore.PutStream:input_type -> kvstore.v1.PutChunk
-	5,  // 63: kvstore.v1.KVStore.GetStream:input_type -> kvstore.v1.GetRequest
-	24, // 64: kvstore.v1.KVStore.Pipeline:input_type -> kvstore.v1.PipelineRequest
-	27, // 65: kvstore.v1.KVStore.Status:input_type -> kvstore.v1.StatusRequest
-	33, // 66: kvstore.v1.KVStore.Topology:input_type -> kvstore.v1.TopologyRequest
-	44, // 67: kvstore.v1.KVStore.Digest:input_type -> kvstore.v1.DigestRequest
-	37, // 68: kvstore.v1.KVStore.CreateNamespace:input_type -> kvstore.v1.CreateNamespaceRequest
-	38, // 69: kvstore.v1.KVStore.ListNamespaces:input_type -> kvstore.v1.ListNamespacesRequest
-	40, // 70: kvstore.v1.KVStore.DescribeNamespace:input_type -> kvstore.v1.DescribeNamespaceRequest
-	41, // 71: kvstore.v1.KVStore.DeleteNamespace:input_type -> kvstore.v1.DeleteNamespaceRequest
-	42, // 72: kvstore.v1.KVStore.DescribeJob:input_type -> kvstore.v1.DescribeJobRequest
-	48, // 73: kvstore.v1.KVStore.Profile:input_type -> kvstore.v1.ProfileRequest
-	4,  // 74: kvstore.v1.KVStore.Put:output_type -> kvstore.v1.PutResponse
-	6,  // 75: kvstore.v1.KVStore.Get:output_type -> kvstore.v1.GetResponse
-	8,  // 76: kvstore.v1.KVStore.Delete:output_type -> kvstore.v1.DeleteResponse
-	11, // 77: kvstore.v1.KVStore.BatchPut:output_type -> kvstore.v1.BatchPutResponse
-	14, // 78: kvstore.v1.KVStore.BatchGet:output_type -> kvstore.v1.BatchGetResponse
-	17, // 79: kvstore.v1.KVStore.BatchDelete:output_type -> kvstore.v1.BatchDeleteResponse
-	20, // 80: kvstore.v1.KVStore.List:output_type -> kvstore.v1.ListResponse
-	20, // 81: kvstore.v1.KVStore.ListStream:output_type -> kvstore.v1.ListResponse
-	4,  // 82: kvstore.v1.KVStore.PutStream:output_type -> kvstore.v1.PutResponse
-	22, // 83: kvstore.v1.KVStore.GetStream:output_type -> kvstore.v1.GetChunk
-	26, // 84: kvstore.v1.KVStore.Pipeline:output_type -> kvstore.v1.PipelineResponse
-	28, // 85: kvstore.v1.KVStore.Status:output_type -> kvstore.v1.StatusResponse
-	34, // 86: kvstore.v1.KVStore.Topology:output_type -> kvstore.v1.TopologyResponse
-	45, // 87: kvstore.v1.KVStore.Digest:output_type -> kvstore.v1.DigestResponse
-	36, // 88: kvstore.v1.KVStore.CreateNamespace:output_type -> kvstore.v1.Namespace
-	39, // 89: kvstore.v1.KVStore.ListNamespaces:output_type -> kvstore.v1.ListNamespacesResponse
-	36, // 90: kvstore.v1.KVStore.DescribeNamespace:output_type -> kvstore.v1.Namespace
-	43, // 91: kvstore.v1.KVStore.DeleteNamespace:output_type -> kvstore.v1.Job
-	43, // 92: kvstore.v1.KVStore.DescribeJob:output_type -> kvstore.v1.Job
-	49, // 93: kvstore.v1.KVStore.Profile:output_type -> kvstore.v1.ProfileChunk
-	74, // [74:94] is the sub-list for method output_type
-	54, // [54:74] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	35, // 46: kvstore.v1.MembersResponse.nodes:type_name -> kvstore.v1.ClusterNode
+	36, // 47: kvstore.v1.MembersResponse.pending:type_name -> kvstore.v1.PendingChange
+	37, // 48: kvstore.v1.MembersResponse.groups:type_name -> kvstore.v1.GroupPlacement
+	38, // 49: kvstore.v1.MembersResponse.balance:type_name -> kvstore.v1.BalanceSettings
+	32, // 50: kvstore.v1.ClusterNode.info:type_name -> kvstore.v1.NodeInfo
+	31, // 51: kvstore.v1.GroupPlacement.replicas:type_name -> kvstore.v1.ReplicaInfo
+	47, // 52: kvstore.v1.TopologyResponse.groups:type_name -> kvstore.v1.GroupInfo
+	32, // 53: kvstore.v1.TopologyResponse.nodes:type_name -> kvstore.v1.NodeInfo
+	70, // 54: kvstore.v1.TopologyResponse.namespaces:type_name -> kvstore.v1.TopologyResponse.NamespacesEntry
+	31, // 55: kvstore.v1.GroupInfo.replicas:type_name -> kvstore.v1.ReplicaInfo
+	48, // 56: kvstore.v1.ListNamespacesResponse.namespaces:type_name -> kvstore.v1.Namespace
+	58, // 57: kvstore.v1.DigestResponse.groups:type_name -> kvstore.v1.GroupDigest
+	59, // 58: kvstore.v1.GroupDigest.replicas:type_name -> kvstore.v1.ReplicaDigest
+	71, // 59: kvstore.v1.ErrorDetail.details:type_name -> kvstore.v1.ErrorDetail.DetailsEntry
+	3,  // 60: kvstore.v1.KVStore.Put:input_type -> kvstore.v1.PutRequest
+	5,  // 61: kvstore.v1.KVStore.Get:input_type -> kvstore.v1.GetRequest
+	7,  // 62: kvstore.v1.KVStore.Delete:input_type -> kvstore.v1.DeleteRequest
+	9,  // 63: kvstore.v1.KVStore.BatchPut:input_type -> kvstore.v1.BatchPutRequest
+	12, // 64: kvstore.v1.KVStore.BatchGet:input_type -> kvstore.v1.BatchGetRequest
+	15, // 65: kvstore.v1.KVStore.BatchDelete:input_type -> kvstore.v1.BatchDeleteRequest
+	19, // 66: kvstore.v1.KVStore.List:input_type -> kvstore.v1.ListRequest
+	19, // 67: kvstore.v1.KVStore.ListStream:input_type -> kvstore.v1.ListRequest
+	21, // 68: kvstore.v1.KVStore.PutStream:input_type -> kvstore.v1.PutChunk
+	5,  // 69: kvstore.v1.KVStore.GetStream:input_type -> kvstore.v1.GetRequest
+	24, // 70: kvstore.v1.KVStore.Pipeline:input_type -> kvstore.v1.PipelineRequest
+	27, // 71: kvstore.v1.KVStore.Status:input_type -> kvstore.v1.StatusRequest
+	45, // 72: kvstore.v1.KVStore.Topology:input_type -> kvstore.v1.TopologyRequest
+	56, // 73: kvstore.v1.KVStore.Digest:input_type -> kvstore.v1.DigestRequest
+	49, // 74: kvstore.v1.KVStore.CreateNamespace:input_type -> kvstore.v1.CreateNamespaceRequest
+	50, // 75: kvstore.v1.KVStore.ListNamespaces:input_type -> kvstore.v1.ListNamespacesRequest
+	52, // 76: kvstore.v1.KVStore.DescribeNamespace:input_type -> kvstore.v1.DescribeNamespaceRequest
+	53, // 77: kvstore.v1.KVStore.DeleteNamespace:input_type -> kvstore.v1.DeleteNamespaceRequest
+	54, // 78: kvstore.v1.KVStore.DescribeJob:input_type -> kvstore.v1.DescribeJobRequest
+	60, // 79: kvstore.v1.KVStore.Profile:input_type -> kvstore.v1.ProfileRequest
+	33, // 80: kvstore.v1.Cluster.Members:input_type -> kvstore.v1.MembersRequest
+	39, // 81: kvstore.v1.Cluster.ExpectNode:input_type -> kvstore.v1.ExpectNodeRequest
+	40, // 82: kvstore.v1.Cluster.DrainNode:input_type -> kvstore.v1.DrainNodeRequest
+	41, // 83: kvstore.v1.Cluster.RemoveNode:input_type -> kvstore.v1.RemoveNodeRequest
+	42, // 84: kvstore.v1.Cluster.ReplaceNode:input_type -> kvstore.v1.ReplaceNodeRequest
+	43, // 85: kvstore.v1.Cluster.Configure:input_type -> kvstore.v1.ConfigureRequest
+	44, // 86: kvstore.v1.Cluster.HoldGroup:input_type -> kvstore.v1.HoldGroupRequest
+	4,  // 87: kvstore.v1.KVStore.Put:output_type -> kvstore.v1.PutResponse
+	6,  // 88: kvstore.v1.KVStore.Get:output_type -> kvstore.v1.GetResponse
+	8,  // 89: kvstore.v1.KVStore.Delete:output_type -> kvstore.v1.DeleteResponse
+	11, // 90: kvstore.v1.KVStore.BatchPut:output_type -> kvstore.v1.BatchPutResponse
+	14, // 91: kvstore.v1.KVStore.BatchGet:output_type -> kvstore.v1.BatchGetResponse
+	17, // 92: kvstore.v1.KVStore.BatchDelete:output_type -> kvstore.v1.BatchDeleteResponse
+	20, // 93: kvstore.v1.KVStore.List:output_type -> kvstore.v1.ListResponse
+	20, // 94: kvstore.v1.KVStore.ListStream:output_type -> kvstore.v1.ListResponse
+	4,  // 95: kvstore.v1.KVStore.PutStream:output_type -> kvstore.v1.PutResponse
+	22, // 96: kvstore.v1.KVStore.GetStream:output_type -> kvstore.v1.GetChunk
+	26, // 97: kvstore.v1.KVStore.Pipeline:output_type -> kvstore.v1.PipelineResponse
+	28, // 98: kvstore.v1.KVStore.Status:output_type -> kvstore.v1.StatusResponse
+	46, // 99: kvstore.v1.KVStore.Topology:output_type -> kvstore.v1.TopologyResponse
+	57, // 100: kvstore.v1.KVStore.Digest:output_type -> kvstore.v1.DigestResponse
+	48, // 101: kvstore.v1.KVStore.CreateNamespace:output_type -> kvstore.v1.Namespace
+	51, // 102: kvstore.v1.KVStore.ListNamespaces:output_type -> kvstore.v1.ListNamespacesResponse
+	48, // 103: kvstore.v1.KVStore.DescribeNamespace:output_type -> kvstore.v1.Namespace
+	55, // 104: kvstore.v1.KVStore.DeleteNamespace:output_type -> kvstore.v1.Job
+	55, // 105: kvstore.v1.KVStore.DescribeJob:output_type -> kvstore.v1.Job
+	61, // 106: kvstore.v1.KVStore.Profile:output_type -> kvstore.v1.ProfileChunk
+	34, // 107: kvstore.v1.Cluster.Members:output_type -> kvstore.v1.MembersResponse
+	34, // 108: kvstore.v1.Cluster.ExpectNode:output_type -> kvstore.v1.MembersResponse
+	34, // 109: kvstore.v1.Cluster.DrainNode:output_type -> kvstore.v1.MembersResponse
+	34, // 110: kvstore.v1.Cluster.RemoveNode:output_type -> kvstore.v1.MembersResponse
+	34, // 111: kvstore.v1.Cluster.ReplaceNode:output_type -> kvstore.v1.MembersResponse
+	34, // 112: kvstore.v1.Cluster.Configure:output_type -> kvstore.v1.MembersResponse
+	34, // 113: kvstore.v1.Cluster.HoldGroup:output_type -> kvstore.v1.MembersResponse
+	87, // [87:114] is the sub-list for method output_type
+	60, // [60:87] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_kvstore_v1_kvstore_proto_init() }
@@ -4294,15 +5229,16 @@ func file_kvstore_v1_kvstore_proto_init() {
 		(*PipelineResult_BatchGet)(nil),
 		(*PipelineResult_BatchDelete)(nil),
 	}
+	file_kvstore_v1_kvstore_proto_msgTypes[42].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvstore_v1_kvstore_proto_rawDesc), len(file_kvstore_v1_kvstore_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   59,
+			NumMessages:   71,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   2,
 		},
 		GoTypes:           file_kvstore_v1_kvstore_proto_goTypes,
 		DependencyIndexes: file_kvstore_v1_kvstore_proto_depIdxs,

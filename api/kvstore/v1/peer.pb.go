@@ -263,6 +263,8 @@ type GroupMessage struct {
 	//	*GroupMessage_ReadIndexReply
 	//	*GroupMessage_Closed
 	//	*GroupMessage_LostReplica
+	//	*GroupMessage_AsksReplica
+	//	*GroupMessage_RemovedReplica
 	Body          isGroupMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -357,6 +359,24 @@ func (x *GroupMessage) GetLostReplica() uint64 {
 	return 0
 }
 
+func (x *GroupMessage) GetAsksReplica() uint64 {
+	if x != nil {
+		if x, ok := x.Body.(*GroupMessage_AsksReplica); ok {
+			return x.AsksReplica
+		}
+	}
+	return 0
+}
+
+func (x *GroupMessage) GetRemovedReplica() uint64 {
+	if x != nil {
+		if x, ok := x.Body.(*GroupMessage_RemovedReplica); ok {
+			return x.RemovedReplica
+		}
+	}
+	return 0
+}
+
 type isGroupMessage_Body interface {
 	isGroupMessage_Body()
 }
@@ -383,6 +403,17 @@ type GroupMessage_LostReplica struct {
 	LostReplica uint64 `protobuf:"varint,6,opt,name=lost_replica,json=lostReplica,proto3,oneof"`
 }
 
+type GroupMessage_AsksReplica struct {
+	// This replica has heard of no leader for long: is it still a member? The
+	// group's leader answers only when it is not.
+	AsksReplica uint64 `protobuf:"varint,7,opt,name=asks_replica,json=asksReplica,proto3,oneof"`
+}
+
+type GroupMessage_RemovedReplica struct {
+	// This replica was taken out of its group; its node gives it up.
+	RemovedReplica uint64 `protobuf:"varint,8,opt,name=removed_replica,json=removedReplica,proto3,oneof"`
+}
+
 func (*GroupMessage_Raft) isGroupMessage_Body() {}
 
 func (*GroupMessage_ReadIndex) isGroupMessage_Body() {}
@@ -392,6 +423,10 @@ func (*GroupMessage_ReadIndexReply) isGroupMessage_Body() {}
 func (*GroupMessage_Closed) isGroupMessage_Body() {}
 
 func (*GroupMessage_LostReplica) isGroupMessage_Body() {}
+
+func (*GroupMessage_AsksReplica) isGroupMessage_Body() {}
+
+func (*GroupMessage_RemovedReplica) isGroupMessage_Body() {}
 
 type ReadIndexRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -1604,18 +1639,20 @@ func (x *ProbeResponse) GetSeenMembers() map[string]string {
 }
 
 type JoinRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	NodeName      string                 `protobuf:"bytes,1,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
-	NodeId        string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	Http          string                 `protobuf:"bytes,3,opt,name=http,proto3" json:"http,omitempty"`
-	Grpc          string                 `protobuf:"bytes,4,opt,name=grpc,proto3" json:"grpc,omitempty"`
-	Peer          string                 `protobuf:"bytes,5,opt,name=peer,proto3" json:"peer,omitempty"`
-	Gossip        string                 `protobuf:"bytes,6,opt,name=gossip,proto3" json:"gossip,omitempty"`
-	Zone          string                 `protobuf:"bytes,7,opt,name=zone,proto3" json:"zone,omitempty"`
-	FormatVersion uint32                 `protobuf:"varint,8,opt,name=format_version,json=formatVersion,proto3" json:"format_version,omitempty"`
-	ClusterName   string                 `protobuf:"bytes,9,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	NodeName       string                 `protobuf:"bytes,1,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	NodeId         string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Http           string                 `protobuf:"bytes,3,opt,name=http,proto3" json:"http,omitempty"`
+	Grpc           string                 `protobuf:"bytes,4,opt,name=grpc,proto3" json:"grpc,omitempty"`
+	Peer           string                 `protobuf:"bytes,5,opt,name=peer,proto3" json:"peer,omitempty"`
+	Gossip         string                 `protobuf:"bytes,6,opt,name=gossip,proto3" json:"gossip,omitempty"`
+	Zone           string                 `protobuf:"bytes,7,opt,name=zone,proto3" json:"zone,omitempty"`
+	FormatVersion  uint32                 `protobuf:"varint,8,opt,name=format_version,json=formatVersion,proto3" json:"format_version,omitempty"`
+	ClusterName    string                 `protobuf:"bytes,9,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
+	Weight         float64                `protobuf:"fixed64,10,opt,name=weight,proto3" json:"weight,omitempty"`
+	LeaderPriority int32                  `protobuf:"zigzag32,11,opt,name=leader_priority,json=leaderPriority,proto3" json:"leader_priority,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *JoinRequest) Reset() {
@@ -1709,6 +1746,20 @@ func (x *JoinRequest) GetClusterName() string {
 		return x.ClusterName
 	}
 	return ""
+}
+
+func (x *JoinRequest) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *JoinRequest) GetLeaderPriority() int32 {
+	if x != nil {
+		return x.LeaderPriority
+	}
+	return 0
 }
 
 type JoinResponse struct {
@@ -1859,7 +1910,7 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\tfrom_node\x18\x03 \x01(\tR\bfromNode\x12%\n" +
 	"\x0eformat_version\x18\x04 \x01(\rR\rformatVersion\x12\x17\n" +
 	"\ato_node\x18\x05 \x01(\tR\x06toNode\x124\n" +
-	"\bmessages\x18\x06 \x03(\v2\x18.kvstore.v1.GroupMessageR\bmessages\"\xa2\x02\n" +
+	"\bmessages\x18\x06 \x03(\v2\x18.kvstore.v1.GroupMessageR\bmessages\"\xf2\x02\n" +
 	"\fGroupMessage\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x14\n" +
 	"\x04raft\x18\x02 \x01(\fH\x00R\x04raft\x12=\n" +
@@ -1867,7 +1918,9 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"read_index\x18\x03 \x01(\v2\x1c.kvstore.v1.ReadIndexRequestH\x00R\treadIndex\x12F\n" +
 	"\x10read_index_reply\x18\x04 \x01(\v2\x1a.kvstore.v1.ReadIndexReplyH\x00R\x0ereadIndexReply\x122\n" +
 	"\x06closed\x18\x05 \x01(\v2\x18.kvstore.v1.ClosedUpdateH\x00R\x06closed\x12#\n" +
-	"\flost_replica\x18\x06 \x01(\x04H\x00R\vlostReplicaB\x06\n" +
+	"\flost_replica\x18\x06 \x01(\x04H\x00R\vlostReplica\x12#\n" +
+	"\fasks_replica\x18\a \x01(\x04H\x00R\vasksReplica\x12)\n" +
+	"\x0fremoved_replica\x18\b \x01(\x04H\x00R\x0eremovedReplicaB\x06\n" +
 	"\x04body\"t\n" +
 	"\x10ReadIndexRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12!\n" +
@@ -1974,7 +2027,7 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10SeenMembersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf5\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb6\x02\n" +
 	"\vJoinRequest\x12\x1b\n" +
 	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x12\n" +
@@ -1984,7 +2037,10 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\x06gossip\x18\x06 \x01(\tR\x06gossip\x12\x12\n" +
 	"\x04zone\x18\a \x01(\tR\x04zone\x12%\n" +
 	"\x0eformat_version\x18\b \x01(\rR\rformatVersion\x12!\n" +
-	"\fcluster_name\x18\t \x01(\tR\vclusterName\"\xa9\x01\n" +
+	"\fcluster_name\x18\t \x01(\tR\vclusterName\x12\x16\n" +
+	"\x06weight\x18\n" +
+	" \x01(\x01R\x06weight\x12'\n" +
+	"\x0fleader_priority\x18\v \x01(\x11R\x0eleaderPriority\"\xa9\x01\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x123\n" +
@@ -2105,6 +2161,8 @@ func file_kvstore_v1_peer_proto_init() {
 		(*GroupMessage_ReadIndexReply)(nil),
 		(*GroupMessage_Closed)(nil),
 		(*GroupMessage_LostReplica)(nil),
+		(*GroupMessage_AsksReplica)(nil),
+		(*GroupMessage_RemovedReplica)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

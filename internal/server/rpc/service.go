@@ -60,6 +60,8 @@ const (
 type Options struct {
 	Backend Backend
 	Guard   *guard.Guard
+	// Cluster answers the Cluster service; nil leaves it out.
+	Cluster Cluster
 	Logger  *slog.Logger
 	// Profiles makes the recordings of Profile; nil refuses them.
 	Profiles *profiling.Recorder
@@ -120,9 +122,10 @@ func New(o Options) (*Service, error) {
 	return s, nil
 }
 
-// Register adds the KVStore, health and reflection services to a server.
+// Register adds the KVStore, Cluster, health and reflection services to a server.
 func (s *Service) Register(g *grpc.Server) {
 	api.RegisterKVStoreServer(g, s)
+	registerCluster(g, s.o.Cluster)
 	healthpb.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
 }

@@ -1,0 +1,165 @@
+package balancer
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/format"
+	"kvstore/internal/keyspace"
+	"kvstore/internal/placement"
+	"kvstore/internal/router"
+)
+
+// place decides where groups should be: the leader of the meta group plans the
+// whole cluster anew in every round and writes the targets that changed. No
+// plan is kept, so a new leader goes on where the last one was; what is under
+// way is what the targets say. Preferred leaders cost nothing and change at
+// once; of the groups whose replicas move, no more than Balance.MaxMoves are
+// under way at a time.
+func (b *Balancer) place(ctx context.Context, m *router.Map) {
+	if m.Groups == 0 || m.ReplicationFactor == 0 || m.Balance.Paused {
+		return
+	}
+	nodes := b.placementNodes(m)
+	present, ok := presentOf(m)
+	if !ok {
+		return
+	}
+	targets, err := placement.Plan(nodes, present, m.ReplicationFactor)
+	if err != nil {
+		b.o.Logger.Warn("no plan for the replicas", "error", err)
+		return
+	}
+	room := m.Balance.MaxMoves - len(m.Moving())
+	for _, c := range changes(m, nodes, present, targets) {
+		if c.moves && room <= 0 {
+			continue
+		}
+		if err := b.writeTarget(ctx, m, c); err != nil {
+			b.o.Logger.Debug("target is not written", "group", c.group, "error", err)
+			return // read again first
+		}
+		if c.moves {
+			room--
+			b.o.Logger.Info("a group moves", "group", c.group, "to", c.nodes, "reason", c.reason)
+		}
+	}
+}
+
+// placementNodes describes the nodes to placement.Plan; nodes are known by
+// their ids there.
+func (b *Balancer) placementNodes(m *router.Map) []placement.Node {
+	nodes := make([]placement.Node, 0, len(m.Nodes))
+	for _, n := range m.Nodes {
+		nodes = append(nodes, placement.Node{
+			Name: string(n.ID), Zone: n.Zone, Weight: n.Weight, Priority: n.Priority, Draining: n.Draining,
+			Dead: b.o.ReplaceAfter > 0 && b.o.Silent(n.ID) > b.o.ReplaceAfter,
+		})
+	}
+	slices.SortFunc(nodes, func(x, y placement.Node) int { return cmp.Compare(x.Name, y.Name) })
+	return nodes
+}
+
+// presentOf is where groups are meant to be now: their targets, else their
+// voters. ok is false while that is not known of all.
+func presentOf(m *router.Map) (present []placement.Present, ok bool) {
+	for g := range keyspace.GroupID(m.Groups + 1) {
+		nodes := m.Wanted(g)
+		if len(nodes) == 0 {
+			return nil, false
+		}
+		p := placement.Present{Group: g}
+		for _, id := range nodes {
+			p.Replicas = append(p.Replicas, string(id))
+		}
+		present = append(present, p)
+	}
+	return present, true
+}
+
+// change is one target to write.
+type change struct {
+	group  keyspace.GroupID
+	nodes  []keyspace.NodeID
+	moves  bool // its replicas move, not only the preference
+	urgent bool // a node of it is gone
+	reason string
+}
+
+// changes are the targets that differ from what is, those that replace nodes
+// that are gone first.
+func changes(m *router.Map, nodes []placement.Node, present []placement.Present, targets []placement.Target) []change {
+	state := make(map[string]placement.Node, len(nodes))
+	for _, n := range nodes {
+		state[n.Name] = n
+	}
+	now := make(map[keyspace.GroupID][]string, len(present))
+	for _, p := range present {
+		now[p.Group] = p.Replicas
+	}
+	var out []change
+	for _, t := range targets {
+		old := now[t.Group]
+		if slices.Equal(old, t.Replicas) {
+			continue
+		}
+		c := change{group: t.Group}
+		for _, name := range t.Replicas {
+			c.nodes = append(c.nodes, keyspace.NodeID(name))
+			c.moves = c.moves || !slices.Contains(old, name)
+		}
+		c.moves = c.moves || len(old) != len(t.Replicas)
+		if !c.moves && old[0] == t.Replicas[0] {
+			continue // only the order of the others differs
+		}
+		c.reason, c.urgent = why(state, old, t.Replicas)
+		if m.Targets[t.Group].Held && !c.urgent {
+			continue
+		}
+		out = append(out, c)
+	}
+	slices.SortStableFunc(out, func(a, b change) int { return rank(a) - rank(b) })
+	return out
+}
+
+func rank(c change) int {
+	if c.urgent {
+		return 0
+	}
+	return 1
+}
+
+// why names the reason of a change: the state of the first node that leaves.
+func why(nodes map[string]placement.Node, old, next []string) (reason string, urgent bool) {
+	for _, name := range old {
+		n, known := nodes[name]
+		switch {
+		case slices.Contains(next, name):
+		case !known:
+			return "node was removed", true
+		case n.Dead:
+			return "node is silent", true
+		case n.Draining:
+			return "node is drained", false
+		}
+	}
+	if len(old) != len(next) {
+		return "replication factor", false
+	}
+	return "balance", false
+}
+
+func (b *Balancer) writeTarget(ctx context.Context, m *router.Map, c change) error {
+	old := m.Targets[c.group]
+	record := format.TargetRecord{Nodes: c.nodes, Reason: c.reason, Since: b.o.Clock.Wall()}
+	ctx, cancel := context.WithTimeout(router.WithIdentity(ctx, router.SystemIdentity), stepTimeout)
+	defer cancel()
+	_, err := b.o.Store.Put(ctx, &api.PutRequest{
+		Namespace: keyspace.SystemNamespaceName, Key: format.SystemTargetKey(c.group),
+		Value: format.EncodeSystem(record), ContentType: "application/json",
+		Condition: &api.Condition{VersionMatch: &old.Version},
+	})
+	return err
+}

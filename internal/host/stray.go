@@ -1,0 +1,99 @@
+package host
+
+import (
+	"maps"
+	"slices"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/format"
+	"kvstore/internal/invariant"
+	"kvstore/internal/keyspace"
+)
+
+// Strays. A replica that was taken out of its group must not vanish as soon as
+// it knows: of two voters one may be taken out, commit that with its own vote,
+// and the other may restart without knowing that it was committed; it then needs
+// the vote again. Nor does it always know: one that was down or cut off
+// meanwhile never sees the entry, since nobody sends to it any more.
+//
+// So both ask: the one that knows at once, the one that has had no leader for
+// long. They ask their last members and the nodes where the group is meant to
+// be, and go when a leader says that their id is gone. That is final: ids are
+// never used again (DESIGN 5), and a leader says so only once the change that
+// took the replica out is durable here as committed (keepCommit). Until then
+// they vote and acknowledge when asked. Silence changes nothing.
+
+// strayAfter is how many election timeouts without a leader make a replica ask.
+const strayAfter = 5
+
+// askWhenStray asks about this replica's membership, a few times per election
+// timeout.
+func (h *Host) askWhenStray(g *group) {
+	if g.removed() && h.opt.Bugs.Has(invariant.BugRemovedVanishes) {
+		h.control(func() {
+			if h.groups[g.id] == g {
+				h.giveUpReplica(g)
+			}
+		})
+		return
+	}
+	g.leaderless++
+	if g.leader != 0 && !g.removed() {
+		g.leaderless = 0
+	}
+	if every := max(1, h.opt.ElectionTicks/3); g.leaderless == 0 || g.leaderless%every != 0 ||
+		!g.removed() && g.leaderless < strayAfter*h.opt.ElectionTicks {
+		return
+	}
+	nodes := slices.Clone(g.guide)
+	for _, m := range g.core.State().Members {
+		nodes = append(nodes, m.Node)
+	}
+	h.askMembership(g, nodes)
+}
+
+// askDamaged asks about the replicas that do not run: one that is no member is
+// replaced by nobody.
+func (h *Host) askDamaged() {
+	if len(h.groups) == len(h.order) || h.ticks%uint64(strayAfter*h.opt.ElectionTicks) != 0 {
+		return
+	}
+	for _, id := range slices.Sorted(maps.Keys(h.groups)) {
+		if g := h.groups[id]; g.quarantined != "" && g.replica != 0 {
+			h.askMembership(g, slices.Clone(g.guide))
+		}
+	}
+}
+
+func (h *Host) askMembership(g *group, nodes []keyspace.NodeID) {
+	slices.Sort(nodes)
+	for _, node := range slices.Compact(nodes) {
+		if node != h.opt.Node {
+			h.opt.Out.Send(node, &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_AsksReplica{AsksReplica: uint64(g.replica)}})
+		}
+	}
+}
+
+// answerStray tells a replica that it is no member any more, if this leader
+// knows.
+func (h *Host) answerStray(g *group, from keyspace.NodeID, id keyspace.ReplicaID) {
+	s := g.core.State()
+	member := slices.ContainsFunc(s.Members, func(m format.Member) bool { return m.Replica == id })
+	if member || id >= s.NextID || !g.core.Serving(h.now(g)) || h.log.Durable() < g.confFrame {
+		return
+	}
+	h.opt.Out.Send(from, &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_RemovedReplica{RemovedReplica: uint64(id)}})
+}
+
+// wasRemoved gives up this replica.
+func (h *Host) wasRemoved(g *group, id keyspace.ReplicaID) {
+	if g.replica == id && (g.leader == 0 || g.quarantined != "" || g.removed()) {
+		h.giveUpReplica(g)
+	}
+}
+
+// removed reports whether this replica knows that it is no member.
+func (g *group) removed() bool {
+	s := g.core.State()
+	return len(s.Members) > 0 && !slices.ContainsFunc(s.Members, func(m format.Member) bool { return m.Replica == g.replica })
+}
