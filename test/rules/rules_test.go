@@ -38,7 +38,7 @@ var layers = [][]string{
 	{"internal/mvcc"},
 	{"internal/engine", "internal/sstable"},
 	{"internal/config"},
-	{"internal/membership", "internal/placement", "internal/version"},
+	{"internal/membership", "internal/gossip", "internal/placement", "internal/version"},
 	{"internal/format"},
 	{"internal/keyspace"},
 	{"internal/metrics", "internal/profiling", "internal/tlsconf", "internal/env", "internal/dirlock", "internal/deadline", "internal/wirebuf"},
