@@ -19,6 +19,7 @@ type Config struct {
 	Listen     Listen
 	Advertise  Advertise
 	Membership []Member
+	Gossip     Gossip
 	TLS        tlsconf.Config
 	Badger     Badger
 
@@ -58,6 +59,12 @@ type Listen struct {
 // what the user left empty.
 type Advertise struct {
 	HTTP, GRPC, Peer, Gossip string
+}
+
+// Gossip configures what nodes tell each other all the time.
+type Gossip struct {
+	KeyFile  string
+	Interval time.Duration
 }
 
 // Member is one first member of the cluster (S3.12).

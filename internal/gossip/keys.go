@@ -53,6 +53,12 @@ func openKeys(file string, logger *slog.Logger) (*keys, error) {
 	return &keys{file: file, logger: logger, ring: ring, current: list}, nil
 }
 
+// CheckKeyFile says what is wrong with a key file, never with which key.
+func CheckKeyFile(file string) error {
+	_, _, err := readKeys(file)
+	return err
+}
+
 // watch polls until ctx ends.
 func (k *keys) watch(ctx context.Context, every time.Duration) {
 	ticker := time.NewTicker(every)

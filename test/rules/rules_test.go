@@ -133,6 +133,21 @@ func TestOneBadgerImporter(t *testing.T) {
 	}
 }
 
+// TestGossipIsHintsOnly: what decides and moves data does not know gossip, and
+// so cannot depend on it (DESIGN 11).
+func TestGossipIsHintsOnly(t *testing.T) {
+	for _, f := range files(t, true) {
+		for _, spec := range f.ast.Imports {
+			if spec.Path.Value == `"kvstore/internal/gossip"` && f.pkg != "internal/node" && f.pkg != "internal/command" {
+				t.Errorf("%s imports gossip", f.path)
+			}
+			if strings.Contains(spec.Path.Value, "hashicorp/memberlist") && f.pkg != "internal/gossip" {
+				t.Errorf("%s imports memberlist", f.path)
+			}
+		}
+	}
+}
+
 // banned are calls that deterministic packages must not make.
 var banned = map[string][]string{
 	"internal/replica": {"time.Now", "time.Sleep", "time.After", "os.", "rand.", "net."},
