@@ -43,8 +43,9 @@
 // Whatever comes in is bounded before memberlist sees it (wire: size of a
 // packet, number, bytes and life of streams) and judged before it is believed
 // (judge: id, address, versions, Meta, number of members). What is refused is
-// counted by reason, never more than counted and logged. Without keys and TLS,
-// everyone who reaches the ports can lie; with keys, whoever holds one.
+// counted by reason. Without keys everyone who reaches the UDP port can lie
+// about others; with keys, whoever holds one. Sealed bytes of a kind that make
+// memberlist panic are not let through to it (stream.judge).
 //
 // # Seeing the list
 //

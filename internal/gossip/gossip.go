@@ -56,6 +56,7 @@ func New(o Options) (*Gossip, error) {
 		}
 	}
 	g.wire = newWire(&g.o, label(o.Cluster), &g.drops)
+	g.wire.sealed = g.keys != nil
 	g.judge = &judge{g: g, names: map[string]bool{}}
 	g.table.init()
 	return g, nil

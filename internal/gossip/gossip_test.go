@@ -2,8 +2,10 @@ package gossip
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -364,7 +366,7 @@ func TestBounds(t *testing.T) {
 func TestStreamBound(t *testing.T) {
 	var o openStreams
 	mine, theirs := net.Pipe()
-	s := o.track(theirs)
+	s := o.track(theirs, false)
 	go func() {
 		b := make([]byte, 64<<10)
 		for {
@@ -384,7 +386,7 @@ func TestStreamBound(t *testing.T) {
 		t.Errorf("%d bytes, %v", read, err)
 	}
 	o.close()
-	if late := o.track(theirs); late != nil {
+	if late := o.track(theirs, false); late != nil {
 		t.Error("a stream is taken after close")
 	}
 }
@@ -443,5 +445,43 @@ func TestLifecycle(t *testing.T) {
 	o.Node = "Not An Id"
 	if _, err := New(o); fault.CodeOf(err) != fault.InvalidArgument {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What is sealed in a way that memberlist would trust too much does not get to
+// it; what is sealed well does, also byte by byte.
+func TestSealedStreams(t *testing.T) {
+	sealed := func(size uint32, version byte) []byte {
+		return append(binary.BigEndian.AppendUint32([]byte{sealedType}, size), version, 'x', 'y')
+	}
+	label := "\xf4\x04test"
+	for name, c := range map[string]struct {
+		sent string
+		fine bool
+	}{
+		"good":         {label + string(sealed(leastSealed, 1)), true},
+		"answer":       {string(sealed(1000, 1)), true},
+		"plain":        {label + "\x06hello", true}, // memberlist refuses it
+		"empty inside": {label + string(sealed(leastSealed-1, 1)), false},
+		"padded":       {label + string(sealed(1000, 0)), false},
+		"cut":          {label + "\x0a\x00", false},
+		"no label":     {"\xf4", false},
+	} {
+		var o openStreams
+		mine, theirs := net.Pipe()
+		s := o.track(theirs, true)
+		go func() {
+			for i := range c.sent {
+				if _, err := mine.Write([]byte{c.sent[i]}); err != nil {
+					return
+				}
+			}
+			_ = mine.Close()
+		}()
+		got, err := io.ReadAll(s)
+		if c.fine && (err != nil || string(got) != c.sent) || !c.fine && err == nil {
+			t.Errorf("%s: read %q, %v", name, got, err)
+		}
+		_ = s.Close()
 	}
 }

@@ -1,7 +1,6 @@
 package gossip
 
 import (
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,7 +43,7 @@ func (j *judge) NotifyAlive(n *memberlist.Node) error {
 }
 
 func (j *judge) admit(n *memberlist.Node) (reason, error) {
-	if !isID(n.Name) || !net.IP(n.Addr).Equal(addressOf(n.Name)) || n.Port != addressPort {
+	if !isID(n.Name) || !n.Addr.Equal(addressOf(n.Name)) || n.Port != addressPort {
 		return dropIdentity, fault.New(fault.InvalidArgument, "its name is no node id, or its address is not that of its name")
 	}
 	if n.PMin > protocolVersion || n.PMax < protocolVersion || n.PCur != protocolVersion || n.DMin != 0 || n.DMax != 0 || n.DCur != 0 {

@@ -41,6 +41,7 @@ var refusals = []struct {
 	{"no installed keys could decrypt", dropDecrypt},
 	{"remote state is not encrypted", dropDecrypt},
 	{"remote state is encrypted", dropDecrypt},
+	{"not sealed as it should be", dropDecrypt},
 	{"unacceptable label", dropLabel},
 	{"Failed to decode", dropMalformed},
 	{"Failed to decompress", dropMalformed},

@@ -1,6 +1,9 @@
 package gossip
 
 import (
+	"encoding/binary"
+	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -19,6 +22,19 @@ const (
 	streamLife    = 20 * time.Second
 )
 
+// What memberlist writes before sealed bytes: on a stream this type and their
+// number (4 bytes), in a packet nothing; both then begin with the version of
+// sealing. Its predecessor, version 0, pads, and memberlist trusts the padding;
+// it also trusts that something is inside. Neither is let through to it, since
+// a panic there ends the process.
+const (
+	labelType   = 244
+	sealedType  = 10
+	sealVersion = 1
+	// leastSealed is a version, a nonce, one byte and a tag.
+	leastSealed = 1 + 12 + 1 + 16
+)
+
 // openStreams are the streams of one node.
 type openStreams struct {
 	mu     sync.Mutex
@@ -31,18 +47,22 @@ type stream struct {
 	net.Conn
 	owner *openStreams
 	timer *time.Timer
-	left  int // bytes that may still be read; of the reader
+
+	// Of the reader.
+	left   int    // bytes that may still be read
+	sealed bool   // its beginning is to be judged
+	head   []byte // was read to judge it
 }
 
 // track takes conn over; nil when there are too many, conn is then closed.
-func (o *openStreams) track(conn net.Conn) *stream {
+func (o *openStreams) track(conn net.Conn, sealed bool) *stream {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed || len(o.all) >= maxStreams {
 		_ = conn.Close()
 		return nil
 	}
-	s := &stream{Conn: conn, owner: o, left: maxStreamBytes}
+	s := &stream{Conn: conn, owner: o, left: maxStreamBytes, sealed: sealed}
 	s.timer = time.AfterFunc(streamLife, func() { _ = s.Close() })
 	if o.all == nil {
 		o.all = map[*stream]struct{}{}
@@ -76,7 +96,59 @@ func (s *stream) Read(b []byte) (int, error) {
 	if s.left == 0 {
 		return 0, fault.New(fault.MessageTooLarge, "a stream of gossip is too long", "limit", maxStreamBytes)
 	}
+	if s.sealed {
+		if err := s.judge(); err != nil {
+			return 0, err
+		}
+		s.sealed = false
+	}
+	if len(s.head) > 0 {
+		n := copy(b, s.head)
+		s.head = s.head[n:]
+		return n, nil
+	}
 	n, err := s.Conn.Read(b[:min(len(b), s.left)])
 	s.left -= n
 	return n, err
+}
+
+// judge reads the beginning of a stream: a label if it comes in, then what is
+// sealed. A stream that is not sealed is memberlist's to refuse.
+func (s *stream) judge() error {
+	if err := s.more(1); err != nil {
+		return err
+	}
+	if s.head[0] == labelType {
+		if err := s.more(1); err != nil {
+			return err
+		}
+		if err := s.more(int(s.head[1]) + 1); err != nil {
+			return err
+		}
+	}
+	at := len(s.head)
+	if s.head[at-1] != sealedType {
+		return nil
+	}
+	if err := s.more(4 + 1); err != nil {
+		return err
+	}
+	size, version := binary.BigEndian.Uint32(s.head[at:]), s.head[at+4]
+	if size < leastSealed || version != sealVersion {
+		return fault.New(fault.InvalidArgument, "a stream of gossip is not sealed as it should be", "version", version, "bytes", size)
+	}
+	return nil
+}
+
+// more reads n bytes into head; an end before the first of them is io.EOF.
+func (s *stream) more(n int) error {
+	b := make([]byte, n)
+	if _, err := io.ReadFull(s.Conn, b); err != nil {
+		if errors.Is(err, io.EOF) && len(s.head) > 0 {
+			return io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	s.head = append(s.head, b...)
+	return nil
 }

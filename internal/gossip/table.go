@@ -82,7 +82,7 @@ func (g *Gossip) StateOf(id keyspace.NodeID) State {
 func (g *Gossip) seen(nodes []*memberlist.Node) {
 	now, peers := g.o.Clock.Mono(), g.o.Peers()
 	known := make(map[string]bool, len(nodes))
-	var changed []Member
+	var changed []change
 	g.table.mu.Lock()
 	for _, n := range nodes {
 		known[n.Name] = true
@@ -110,8 +110,8 @@ func (g *Gossip) seen(nodes []*memberlist.Node) {
 	g.table.mu.Unlock()
 	g.judge.keep(names(nodes))
 	g.wire.places.forget(func(id string) bool { return known[id] })
-	for _, m := range changed {
-		g.tell(m)
+	for _, c := range changed {
+		g.tell(c)
 	}
 }
 
@@ -123,8 +123,14 @@ func names(nodes []*memberlist.Node) map[string]bool {
 	return out
 }
 
+// change is a member that is not as it was.
+type change struct {
+	Member
+	was State
+}
+
 // put records m and returns it when it differs from before. mu must be held.
-func (t *table) put(m Member) []Member {
+func (t *table) put(m Member) []change {
 	old, there := t.all[m.ID]
 	if there && old.State == m.State {
 		m.Since = old.Since
@@ -133,12 +139,14 @@ func (t *table) put(m Member) []Member {
 	if old == m {
 		return nil
 	}
-	return []Member{m}
+	return []change{{m, old.State}}
 }
 
-func (g *Gossip) tell(m Member) {
-	g.o.Logger.Debug("gossip member", "id", m.ID, "name", m.Meta.Name, "state", m.State, "health", m.Meta.Health)
-	g.o.OnChange(m)
+func (g *Gossip) tell(c change) {
+	if c.State != c.was {
+		g.o.Logger.Info("gossip: a member's state changed", "id", c.ID, "name", c.Meta.Name, "state", c.State.String(), "was", c.was.String())
+	}
+	g.o.OnChange(c.Member)
 }
 
 // Stats are this node's figures.

@@ -53,6 +53,7 @@ type wire struct {
 	dialer  func(ctx context.Context, addr string) (net.Conn, error)
 	peers   func() map[keyspace.NodeID]string
 	drops   *drops
+	sealed  bool // there are keys
 
 	in      chan *memberlist.Packet
 	streams chan net.Conn
@@ -147,8 +148,13 @@ func (w *wire) receive(b []byte, from net.Addr) {
 		w.drops.count(dropMalformed)
 		return
 	}
-	if _, label, err := memberlist.RemoveLabelHeaderFromPacket(b); err != nil || label != w.label {
+	body, label, err := memberlist.RemoveLabelHeaderFromPacket(b)
+	if err != nil || label != w.label {
 		w.drops.count(dropLabel)
+		return
+	}
+	if w.sealed && (len(body) == 0 || body[0] != sealVersion) {
+		w.drops.count(dropDecrypt)
 		return
 	}
 	select {
@@ -160,7 +166,7 @@ func (w *wire) receive(b []byte, from net.Addr) {
 
 // take takes an incoming stream, or closes it.
 func (w *wire) take(conn net.Conn) {
-	s := w.open.track(conn)
+	s := w.open.track(conn, w.sealed)
 	if s == nil {
 		w.drops.count(dropBusy)
 		return
@@ -193,7 +199,7 @@ func (w *wire) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (
 		if conn, err = w.dialOne(ctx, addr, timeout/time.Duration(len(candidates)-i)); err != nil {
 			continue
 		}
-		if s := w.open.track(conn); s != nil {
+		if s := w.open.track(conn, w.sealed); s != nil {
 			return s, nil
 		}
 		return nil, fault.New(fault.Overloaded, "too many streams of gossip are open", "limit", maxStreams)
