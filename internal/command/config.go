@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kvstore/internal/config"
+	"kvstore/internal/gossip"
 	"kvstore/internal/tlsconf"
 )
 
@@ -44,8 +45,9 @@ func configCheckCommand() *cobra.Command {
 }
 
 // writeNotes says what the keys alone do not: how memory_budget is shared, and
-// whether TLS would work on this machine. That it would not is no problem of
-// the configuration, which may be meant for another machine.
+// whether the files of TLS and gossip can be used on this machine. That they
+// cannot is no problem of the configuration, which may be meant for another
+// machine.
 func writeNotes(w io.Writer, c *config.Config) error {
 	const budget = "memory_budget"
 	effective := c.Effective()
@@ -55,9 +57,15 @@ func writeNotes(w io.Writer, c *config.Config) error {
 			notes += fmt.Sprintf(" %s %s", part, effective[key])
 		}
 	}
+	const unusable = "\n# a node would not start here: %v"
 	if c.TLS.Enabled() {
 		if _, err := tlsconf.Open(c.TLS, tlsconf.Options{}); err != nil {
-			notes += fmt.Sprintf("\n# a node would not start here: %v", err)
+			notes += fmt.Sprintf(unusable, err)
+		}
+	}
+	if c.Gossip.KeyFile != "" {
+		if err := gossip.CheckKeyFile(c.Gossip.KeyFile); err != nil {
+			notes += fmt.Sprintf(unusable, err)
 		}
 	}
 	_, err := fmt.Fprintln(w, notes)

@@ -21,6 +21,7 @@ type Config struct {
 	Membership []Member
 	// Join lists peer addresses of a running cluster, for a node that is new.
 	Join   []string
+	Gossip Gossip
 	TLS    tlsconf.Config
 	Badger Badger
 
@@ -67,6 +68,12 @@ type Listen struct {
 // what the user left empty.
 type Advertise struct {
 	HTTP, GRPC, Peer, Gossip string
+}
+
+// Gossip configures what nodes tell each other all the time.
+type Gossip struct {
+	KeyFile  string
+	Interval time.Duration
 }
 
 // Member is one first member of the cluster (S3.12).

@@ -206,6 +206,24 @@ func TestEnvNamesAreUnique(t *testing.T) {
 	}
 }
 
+// TestGossipIsWherePeersAre: unless it was given.
+func TestGossipIsWherePeersAre(t *testing.T) {
+	for _, c := range []struct {
+		values map[string]any
+		want   string
+	}{
+		{nil, "127.0.0.1:7947"},
+		{map[string]any{"listen.peer": "0.0.0.0:17946"}, "0.0.0.0:7947"},
+		{map[string]any{"listen.peer": "[fd00::1]:7946"}, "[fd00::1]:7947"},
+		{map[string]any{"listen.peer": "0.0.0.0:7946", "listen.gossip": "10.0.0.1:1"}, "10.0.0.1:1"},
+	} {
+		got, err := Load(Sources{Values: c.values})
+		if err != nil || got.Listen.Gossip != c.want {
+			t.Errorf("%v: %v, %v", c.values, got, err)
+		}
+	}
+}
+
 func TestAdvertise(t *testing.T) {
 	c := mustLoad(t, `
 node: {name: b}

@@ -46,6 +46,7 @@ func Load(s Sources) (*Config, error) {
 	for _, l := range layers {
 		problems = append(problems, c.apply(l)...)
 	}
+	c.fillGossip()
 	c.fillAdvertise()
 	if !c.Given("cluster.groups") {
 		c.Cluster.Groups = max(leastGroups, len(c.Membership))

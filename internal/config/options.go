@@ -24,6 +24,7 @@ var sections = []section{
 	{"listen", "Addresses to bind (S2.2, S0.3). Loopback by default: a node is reachable from outside only when you say so."},
 	{"advertise", "Addresses others reach this node at. Empty: the listen address, with the host of this node's own entry in cluster_membership when it listens on all interfaces."},
 	{"cluster_membership", "The first members of the cluster (S3.12). Empty: this node is a cluster of its own. A node that is not listed joins the cluster of those that are."},
+	{"gossip", "What nodes tell each other all the time: who is alive, and how each is doing. Hints only; see docs/gossip.md."},
 	{"tls", "TLS on every listener and mutual TLS between nodes (S3.19). Empty files: plaintext. Changed files are read again while the node runs."},
 	{"badger_config", "The storage engine (S3.14). What is not given derives from memory_budget."},
 	{"log", "This process's log, on standard error."},
@@ -60,7 +61,7 @@ var options = []option{
 	{"listen.http", "127.0.0.1:8080", "REST, health, and gRPC for those behind one load balancer.", listenAt(func(c *Config) *string { return &c.Listen.HTTP })},
 	{"listen.grpc", "127.0.0.1:8085", "gRPC.", listenAt(func(c *Config) *string { return &c.Listen.GRPC })},
 	{"listen.peer", "127.0.0.1:7946", "Traffic between nodes.", listenAt(func(c *Config) *string { return &c.Listen.Peer })},
-	{"listen.gossip", "127.0.0.1:7947", "Gossip between nodes (UDP). Announced; not bound yet.", listenAt(func(c *Config) *string { return &c.Listen.Gossip })},
+	{"listen.gossip", "127.0.0.1:7947", "Gossip between nodes (UDP); its streams go to listen.peer. Not given: port 7947 on the host of listen.peer.", listenAt(func(c *Config) *string { return &c.Listen.Gossip })},
 	{"listen.metrics", "127.0.0.1:2112", "Metrics and health.", listenAt(func(c *Config) *string { return &c.Listen.Metrics })},
 
 	{"advertise.http", "", "For listen.http.", advertiseAt(func(c *Config) *string { return &c.Advertise.HTTP })},
@@ -72,6 +73,13 @@ var options = []option{
 		func(c *Config) value { return membersValue{&c.Membership} }},
 	{"cluster_membership.pending_config", nil, "Must be empty: a change of members is a matter of the running cluster.",
 		func(*Config) value { return pendingValue{} }},
+
+	{"gossip.key_file", "", "File of the keys that gossip is encrypted with, the same on every node: one per line, 16, 24 or 32 bytes in base64. The first one encrypts, all decrypt. Read again while the node runs. Empty: not encrypted.",
+		func(c *Config) value { return textValue{&c.Gossip.KeyFile, "a path", nil} }},
+	{"gossip.interval", time.Second, "How often a node probes another. One that does not answer is suspect after this, dead after at least four times this.",
+		func(c *Config) value {
+			return durationValue{&c.Gossip.Interval, 100 * time.Millisecond, 10 * time.Second}
+		}},
 
 	{"tls.cert_file", "", "This node's certificate chain, PEM.",
 		func(c *Config) value { return textValue{&c.TLS.CertFile, "a path", nil} }},

@@ -85,6 +85,17 @@ func (c *Config) ownMember() *Member {
 // alone.
 func (c *Config) FirstMember() bool { return len(c.Membership) == 0 || c.ownMember() != nil }
 
+// fillGossip puts gossip where peers are: on loopback, packets would not reach a
+// node whose peer port others reach.
+func (c *Config) fillGossip() {
+	host, _, err := net.SplitHostPort(c.Listen.Peer)
+	_, port, gossipErr := net.SplitHostPort(c.Listen.Gossip)
+	if c.Given("listen.gossip") || !c.Given("listen.peer") || err != nil || gossipErr != nil {
+		return
+	}
+	c.Listen.Gossip = net.JoinHostPort(host, port)
+}
+
 // fillAdvertise completes what the user left empty.
 func (c *Config) fillAdvertise() {
 	own := c.ownMember()

@@ -187,7 +187,7 @@ func TestCompletion(t *testing.T) {
 	if r := kvctl("", "completion", "tcsh"); r.code != exitUsage || !strings.Contains(r.err, "tcsh") {
 		t.Errorf("tcsh: %+v", r)
 	}
-	for flag, want := range map[string]string{"--output": "table\njson\nraw\n", "--read": "leader\nany\nnearest\n"} {
+	for flag, want := range map[string]string{"--output": "table\njson\nyaml\nraw\n", "--read": "leader\nany\nnearest\n"} {
 		if r := kvctl("", "__complete", "get", flag, ""); !strings.HasPrefix(r.out, want) {
 			t.Errorf("%s: %+v", flag, r)
 		}

@@ -35,6 +35,7 @@ type nodeView struct {
 	Gossip   string            `json:"gossip"`
 	Zone     string            `json:"zone"`
 	State    string            `json:"state"` // ready, not ready or unreachable
+	Heard    string            `json:"gossip_state,omitempty"`
 	Reason   string            `json:"reason,omitempty"`
 	Version  string            `json:"version,omitempty"`
 	Format   uint32            `json:"format_version,omitempty"`
@@ -130,7 +131,7 @@ func leadersOf(answers []*api.StatusResponse) map[uint32]*api.GroupStatus {
 func viewNode(n *api.NodeInfo, s *api.StatusResponse, err error) nodeView {
 	v := nodeView{
 		Name: n.GetName(), ID: n.GetId(), GRPC: n.GetGrpc(), HTTP: n.GetHttp(), Peer: n.GetPeer(), Gossip: n.GetGossip(),
-		Zone: n.GetZone(), State: "ready",
+		Zone: n.GetZone(), State: "ready", Heard: n.GetGossipState(),
 	}
 	if err != nil {
 		v.State, v.Reason = "unreachable", strings.TrimPrefix(err.Error(), "kvstore: ")
@@ -199,7 +200,7 @@ func (a *app) showStatus(v clusterView, config bool) error {
 	if err := a.fields("cluster", v.ClusterName, "id", v.ClusterID); err != nil {
 		return err
 	}
-	if err := a.section("NODE STATE GRPC HTTP ZONE VERSION UPTIME LEADS LSM VALUES RAFTLOG DELTA", nodeRows(v.Nodes)); err != nil {
+	if err := a.section("NODE STATE GOSSIP GRPC HTTP ZONE VERSION UPTIME LEADS LSM VALUES RAFTLOG DELTA", nodeRows(v.Nodes)); err != nil {
 		return err
 	}
 	if err := a.section("GROUP LEADER TERM COMMIT APPLIED", groupRows(v.Groups)); err != nil {
@@ -220,12 +221,12 @@ func nodeRows(nodes []nodeView) [][]string {
 	rows := make([][]string, 0, len(nodes))
 	size := func(n uint64) string { return progress.Bytes(int64(n)) }
 	for _, n := range nodes {
-		row := []string{n.Name, n.State, n.GRPC, n.HTTP, n.Zone, n.Version, "", number(int64(n.Leads)), "", "", "", ""}
+		row := []string{n.Name, n.State, n.Heard, n.GRPC, n.HTTP, n.Zone, n.Version, "", number(int64(n.Leads)), "", "", "", ""}
 		if n.UptimeMS > 0 {
-			row[6] = (time.Duration(n.UptimeMS) * time.Millisecond).Round(time.Second).String()
+			row[7] = (time.Duration(n.UptimeMS) * time.Millisecond).Round(time.Second).String()
 		}
 		if s := n.Storage; s != nil {
-			row[8], row[9], row[10], row[11] = size(s.LSM), size(s.Values), size(s.Raft), size(s.Delta)
+			row[9], row[10], row[11], row[12] = size(s.LSM), size(s.Values), size(s.Raft), size(s.Delta)
 		}
 		rows = append(rows, row)
 	}

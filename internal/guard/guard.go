@@ -112,6 +112,9 @@ func (g *Guard) Acquire(ctx context.Context, operations int, bytes int64) error 
 // Release gives back what Acquire took.
 func (g *Guard) Release(operations int, bytes int64) { g.limit.release(operations, bytes) }
 
+// Load returns the part of the slots for operations that is taken, in percent.
+func (g *Guard) Load() int { return g.limit.load() }
+
 // Observe records the answer to one operation of a stream.
 func (g *Guard) Observe(method string, code fault.Code, d time.Duration) {
 	g.o.Metrics.Observe(method, code, d)

@@ -37,6 +37,12 @@ func newLimiter(name string, maxOps int, maxBytes int64, maxQueue int, maxWait t
 	return &limiter{name: name, maxOps: maxOps, maxBytes: maxBytes, maxQueue: maxQueue, maxWait: maxWait}
 }
 
+func (l *limiter) load() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ops * 100 / l.maxOps
+}
+
 // clamp lets a request that is larger than the limit run alone.
 func (l *limiter) clamp(ops int, bytes int64) (int, int64) {
 	if l.maxBytes == 0 {

@@ -8,9 +8,11 @@ import (
 	"kvstore/internal/config"
 )
 
-// listeners are the bound ports. Gossip is announced but not bound: it comes
-// with its feature.
-type listeners struct{ http, grpc, peer, metrics net.Listener }
+// listeners are the bound ports.
+type listeners struct {
+	http, grpc, peer, metrics net.Listener
+	gossip                    net.PacketConn
+}
 
 // openListeners binds all ports, and reports all that cannot be.
 func openListeners(l config.Listen) (*listeners, error) {
@@ -32,6 +34,10 @@ func openListeners(l config.Listen) (*listeners, error) {
 		}
 		*one.into = lis
 	}
+	var err error
+	if out.gossip, err = net.ListenPacket("udp", l.Gossip); err != nil {
+		errs = append(errs, fmt.Errorf("listen.gossip: %w", err))
+	}
 	if err := errors.Join(errs...); err != nil {
 		out.close()
 		return nil, err
@@ -45,5 +51,8 @@ func (l *listeners) close() {
 		if lis != nil {
 			_ = lis.Close()
 		}
+	}
+	if l.gossip != nil {
+		_ = l.gossip.Close()
 	}
 }

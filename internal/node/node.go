@@ -14,16 +14,18 @@
 //  3. Transport, then host: the host's first message needs somewhere to go,
 //     and the first one delivered needs a host.
 //  4. Router, then metadata and balancer: from here on requests are served.
+//  5. Gossip, which nothing waits for and nothing depends on.
 //
 // # Stop
 //
 //  1. Health turns to not ready and Pipeline streams end; then the client
-//     listeners finish what is in progress.
+//     listeners finish what is in progress. Beside this and what follows, gossip
+//     tells the others that this node leaves.
 //  2. Balancer and metadata, then router: all use the host, the first two also
 //     the router.
 //  3. Host: it hands leaderships over, which needs the transport and the peer
 //     listener; then it flushes, which needs the storage.
-//  4. Transport and peer listener, metrics listener, storage; the lock last.
+//  4. Gossip, whose streams the transport dials; transport and peer listener, metrics listener, storage; the lock last.
 package node
 
 import (
@@ -41,6 +43,7 @@ import (
 	"kvstore/internal/config"
 	"kvstore/internal/env"
 	"kvstore/internal/env/system"
+	"kvstore/internal/gossip"
 	"kvstore/internal/guard"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
@@ -71,6 +74,7 @@ type Node struct {
 	transport *transport.Transport
 	book      *addressBook
 	agent     *membership.Agent
+	gossip    *gossip.Gossip
 	host      *host.Host
 	router    *router.Router
 	directory *meta.Directory
@@ -105,7 +109,7 @@ func New(c *config.Config) (_ *Node, err error) {
 			err = errors.Join(err, n.closeParts())
 		}
 	}()
-	for _, open := range []func() error{n.openListeners, n.openStorage, n.openPeers, n.openHost, n.openServices} {
+	for _, open := range []func() error{n.openListeners, n.openStorage, n.openPeers, n.openGossip, n.openHost, n.openServices} {
 		if err := open(); err != nil {
 			return nil, err
 		}
@@ -189,7 +193,7 @@ func (n *Node) Start(ctx context.Context) (failed <-chan error) {
 	}
 	n.servers.start(n.fail)
 	n.logger.Info("node started", "id", n.id, "version", version.String(), "data_dir", n.config.Node.DataDir,
-		"http", n.config.Listen.HTTP, "grpc", n.config.Listen.GRPC, "peer", n.config.Listen.Peer, "metrics", n.config.Listen.Metrics)
+		"http", n.config.Listen.HTTP, "grpc", n.config.Listen.GRPC, "peer", n.config.Listen.Peer, "gossip", n.config.Listen.Gossip, "metrics", n.config.Listen.Metrics)
 	n.wg.Go(func() {
 		if err := n.run(ctx); err != nil && ctx.Err() == nil {
 			n.fail(err)
@@ -231,6 +235,7 @@ func (n *Node) run(ctx context.Context) error {
 		return err
 	}
 	n.wg.Go(func() { n.watchReady(ctx) })
+	n.wg.Go(func() { n.runGossip(ctx) })
 	select {
 	case <-ctx.Done():
 		return nil
@@ -266,6 +271,10 @@ func (n *Node) cancelRun() {
 // closeParts closes whatever New or Start opened.
 func (n *Node) closeParts() error {
 	var errs []error
+	var leaving sync.WaitGroup
+	if n.gossip != nil {
+		leaving.Go(n.leaveGossip)
+	}
 	if n.servers != nil {
 		errs = append(errs, n.servers.stopClients())
 	}
@@ -274,6 +283,10 @@ func (n *Node) closeParts() error {
 	}
 	if n.host != nil {
 		errs = append(errs, n.host.Close())
+	}
+	leaving.Wait()
+	if n.gossip != nil {
+		errs = append(errs, n.gossip.Close())
 	}
 	if n.transport != nil {
 		errs = append(errs, n.transport.Close())

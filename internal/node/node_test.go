@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,6 +25,7 @@ import (
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/config"
 	"kvstore/internal/dirlock"
+	"kvstore/internal/gossip"
 	"kvstore/internal/tlsconf"
 )
 
@@ -46,6 +49,7 @@ func newTestCluster(t *testing.T, size int, secure bool) *testCluster {
 		values[i] = map[string]any{
 			"node.name": name, "node.data_dir": filepath.Join(dir, name), "profile": "edge", "log.level": "error",
 			"listen.http": addr[0], "listen.grpc": addr[1], "listen.peer": addr[2], "listen.metrics": addr[3],
+			"listen.gossip": freePacketAddress(t),
 		}
 		members = append(members, map[string]any{"node_id": name, "address": addr[2], "role": "voter"})
 	}
@@ -65,6 +69,7 @@ func newTestCluster(t *testing.T, size int, secure bool) *testCluster {
 				t.Fatal(err)
 			}
 			v["tls.cert_file"], v["tls.key_file"], v["tls.ca_file"] = section.CertFile, section.KeyFile, section.CAFile
+			v["gossip.key_file"] = mustKeyFile(t, dir)
 		}
 		parsed, err := config.Load(config.Sources{Values: v})
 		if err != nil {
@@ -75,6 +80,16 @@ func newTestCluster(t *testing.T, size int, secure bool) *testCluster {
 	c.nodes = make([]*Node, size)
 	t.Cleanup(c.closeAll)
 	return c
+}
+
+// mustKeyFile writes the keys of gossip.
+func mustKeyFile(t *testing.T, dir string) string {
+	t.Helper()
+	file := filepath.Join(dir, "gossip.keys")
+	if err := os.WriteFile(file, []byte(base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("k"), 32))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 func mustClient(t *testing.T, ca *tlsconf.DevCA) *tls.Config {
@@ -102,6 +117,17 @@ func freeAddresses(t *testing.T, n int) []string {
 		out = append(out, l.Addr().String())
 	}
 	return out
+}
+
+// freePacketAddress is for UDP, whose ports are others than those of TCP.
+func freePacketAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.LocalAddr().String()
 }
 
 func (c *testCluster) start(i int) {
@@ -207,7 +233,9 @@ func TestCluster(t *testing.T) {
 			}
 			c.expectAll(ctx)
 			c.expectHealth(ctx)
+			c.expectHeard(ctx)
 			c.expectQuiet(ctx)
+			c.expectLeft(2)
 			c.closeAll()
 			c.startAll()
 			c.expectAll(ctx)
@@ -249,7 +277,7 @@ func (c *testCluster) expectHealth(ctx context.Context) {
 			}
 		}
 		body, err := fetch(ctx, web, scheme+"://"+n.Listen.Metrics+"/metrics")
-		for _, name := range []string{"kvstore_request_duration_seconds", "kvstore_leader_elections_total", "kvstore_fsync_duration_seconds", "kvstore_badger_bytes", "kvstore_ready 1"} {
+		for _, name := range []string{"kvstore_request_duration_seconds", "kvstore_leader_elections_total", "kvstore_fsync_duration_seconds", "kvstore_badger_bytes", "kvstore_ready 1", `kvstore_gossip_members{state="alive"}`, "kvstore_gossip_dropped_total"} {
 			if err != nil || !strings.Contains(body, name) {
 				c.t.Errorf("metrics of %s have no %s (%v)", n.Node.Name, name, err)
 			}
@@ -265,6 +293,52 @@ func (c *testCluster) expectHealth(ctx context.Context) {
 		if err != nil || s.GetNodeName() != n.Node.Name || s.GetEffectiveConfig()["badger_config.compression"] != "snappy" || !s.GetReady() {
 			c.t.Errorf("status of %s: %v, %v", n.Node.Name, s, err)
 		}
+	}
+}
+
+// expectHeard waits until every node hears all by gossip, with what they say.
+func (c *testCluster) expectHeard(ctx context.Context) {
+	c.t.Helper()
+	for i, n := range c.nodes {
+		eventually(c.t, func() error {
+			heard := n.gossip.Members()
+			for _, m := range heard {
+				if m.State != gossip.Alive || m.Meta.Health != gossip.HealthReady || m.Meta.Epoch == 0 {
+					return fmt.Errorf("n%d hears %+v", i+1, m)
+				}
+			}
+			if len(heard) != len(c.nodes) {
+				return fmt.Errorf("n%d hears %d members", i+1, len(heard))
+			}
+			return nil
+		})
+		s, err := c.client(c.configs[i].Listen.GRPC).Status(ctx, &api.StatusRequest{})
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for _, info := range s.GetNodes() {
+			if info.GetGossipState() != "alive" {
+				c.t.Errorf("status of n%d says %q of %s", i+1, info.GetGossipState(), info.GetName())
+			}
+		}
+	}
+}
+
+// expectLeft closes a node; the others hear that it meant it.
+func (c *testCluster) expectLeft(i int) {
+	c.t.Helper()
+	id := c.nodes[i].id
+	c.close(i)
+	for j, n := range c.nodes {
+		if n == nil {
+			continue
+		}
+		eventually(c.t, func() error {
+			if got := n.gossip.StateOf(id); got != gossip.Left {
+				return fmt.Errorf("n%d hears that n%d is %v", j+1, i+1, got)
+			}
+			return nil
+		})
 	}
 }
 
@@ -355,7 +429,7 @@ func TestOneProcessPerDirectory(t *testing.T) {
 	c.start(0)
 	other := *c.configs[0]
 	addr := freeAddresses(t, 4)
-	other.Listen = config.Listen{HTTP: addr[0], GRPC: addr[1], Peer: addr[2], Metrics: addr[3]}
+	other.Listen = config.Listen{HTTP: addr[0], GRPC: addr[1], Peer: addr[2], Metrics: addr[3], Gossip: "127.0.0.1:0"}
 	n, err := New(&other)
 	if !errors.Is(err, dirlock.ErrHeld) {
 		t.Errorf("got %v", err)

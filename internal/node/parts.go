@@ -31,7 +31,7 @@ func (n *Node) openServices() (err error) {
 	n.directory = meta.NewDirectory(meta.Seed{})
 	n.router, err = router.New(router.Options{
 		Node: n.id, NodeName: n.config.Node.Name, Host: n.host, Peers: n.transport, Directory: n.directory,
-		Clock: n.clock, Rand: n.rand, Logger: n.logger.With("part", "router"), Info: n.report,
+		Clock: n.clock, Rand: n.rand, Logger: n.logger.With("part", "router"), Info: n.report, Heard: func(id keyspace.NodeID) string { return n.gossip.StateOf(id).String() },
 		PeerBytes: int64(n.config.Budget().Frames),
 	})
 	if err != nil {
@@ -67,6 +67,7 @@ func (n *Node) openServices() (err error) {
 		return err
 	}
 	n.feedMetrics()
+	n.feedGossip()
 	front, err := rest.New(rest.Options{Backend: n.router, Guard: n.guard, Ready: n.Ready, Metrics: n.metrics.Handler()})
 	if err != nil {
 		return err

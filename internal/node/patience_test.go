@@ -17,7 +17,7 @@ func TestPortOfDyingProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	free := "127.0.0.1:0"
-	l := config.Listen{HTTP: dying.Addr().String(), GRPC: free, Peer: free, Metrics: free}
+	l := config.Listen{HTTP: dying.Addr().String(), GRPC: free, Peer: free, Gossip: free, Metrics: free}
 	attempts := 0
 	var got *listeners
 	err = patiently(func() (err error) {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/config"
 	"kvstore/internal/fault"
+	"kvstore/internal/gossip"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/router"
@@ -29,6 +31,9 @@ type readiness struct {
 	at     time.Duration
 	known  bool
 	reason string
+
+	// health is the last answer for those who must not wait for a check.
+	health atomic.Uint32
 }
 
 // Ready reports whether this node can serve linearizable requests, and if not,
@@ -40,24 +45,35 @@ func (n *Node) Ready() (bool, string) {
 	defer r.mu.Unlock()
 	if now := n.clock.Mono(); !r.known || now-r.at > readyAge {
 		ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
-		r.reason = n.notReady(ctx)
+		var health gossip.Health
+		health, r.reason = n.notReady(ctx)
+		r.health.Store(uint32(health))
 		cancel()
 		r.at, r.known = n.clock.Mono(), true
 	}
 	return r.reason == "", r.reason
 }
 
-func (n *Node) notReady(ctx context.Context) string {
+// notReady says why, roughly and in words; no words mean that it is ready.
+func (n *Node) notReady(ctx context.Context) (gossip.Health, string) {
 	if !n.running.Load() {
-		return n.agent.Status()
+		return gossip.HealthStarting, n.agent.Status()
 	}
 	if err := n.host.Err(); err != nil {
-		return fmt.Sprintf("storage failed: %v", err)
+		return gossip.HealthStorage, fmt.Sprintf("storage failed: %v", err)
 	}
 	m := n.directory.Map()
 	if m.Groups == 0 {
-		return "the cluster's metadata is not known yet"
+		return gossip.HealthStarting, "the cluster's metadata is not known yet"
 	}
+	if reason := n.readGroups(ctx, m); reason != "" {
+		return gossip.HealthGroups, reason
+	}
+	return gossip.HealthReady, ""
+}
+
+// readGroups proves that reads of every group are answered.
+func (n *Node) readGroups(ctx context.Context, m *router.Map) string {
 	var hosted, elsewhere []keyspace.GroupID
 	for g := keyspace.GroupID(0); int(g) <= m.Groups; g++ {
 		if n.host.Hosts(g) {

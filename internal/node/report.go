@@ -101,6 +101,20 @@ func (n *Node) feedMetrics() {
 	})
 }
 
+// feedGossip registers the figures of gossip.
+func (n *Node) feedGossip() {
+	n.metrics.GaugeBy("kvstore_gossip_members", "Members as this node hears them, itself included, by state.", "state", func(emit metrics.Emit) {
+		for state, count := range n.gossip.Stats().Members {
+			emit(state, float64(count))
+		}
+	})
+	n.metrics.CounterBy("kvstore_gossip_dropped_total", "Gossip that was not heard or not sent, by reason.", "reason", func(emit metrics.Emit) {
+		for reason, count := range n.gossip.Stats().Dropped {
+			emit(reason, float64(count))
+		}
+	})
+}
+
 // leastProcs is how many threads run Go code at least. Flushes, compactions and
 // syncs of a busy node would otherwise hold all of a small machine's few: a
 // goroutine that waits for a request then runs when Go takes turns, every 10

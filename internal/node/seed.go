@@ -68,6 +68,17 @@ func (b *addressBook) all() map[keyspace.NodeID]peerAddress {
 	return maps.Clone(b.peers)
 }
 
+// addresses returns where the nodes of the book are.
+func (b *addressBook) addresses() map[keyspace.NodeID]string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make(map[keyspace.NodeID]string, len(b.peers))
+	for id, p := range b.peers {
+		out[id] = p.Peer
+	}
+	return out
+}
+
 // alive asks the node at a record's address whether it still is that node.
 func (n *Node) alive(ctx context.Context, r format.NodeRecord) bool {
 	c, err := n.transport.ClientAt(r.Peer)

@@ -57,6 +57,8 @@ type Options struct {
 	// Healthy tells whether a node answers; nil means that the router's own
 	// experience decides.
 	Healthy func(keyspace.NodeID) bool
+	// Heard tells what gossip says of a node, for those who ask; it may be nil.
+	Heard func(keyspace.NodeID) string
 
 	// MaxInflight bounds the operations taken and not answered.
 	MaxInflight int

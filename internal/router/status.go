@@ -68,6 +68,9 @@ func (r *Router) nodes(m *Map) []*api.NodeInfo {
 	for _, n := range m.Nodes {
 		info := n.Info()
 		info.Healthy = r.healthy(n.ID)
+		if r.o.Heard != nil {
+			info.GossipState = r.o.Heard(n.ID)
+		}
 		out = append(out, info)
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })

@@ -13,6 +13,10 @@ import (
 // nothing but frames.
 const FramesProtocol = "kvstore-frames/1"
 
+// GossipProtocol names, in ALPN, the connections between nodes that carry the
+// streams of gossip.
+const GossipProtocol = "kvstore-gossip/1"
+
 // files are the bytes of the three files at one moment.
 type files struct{ cert, key, ca []byte }
 
@@ -64,7 +68,7 @@ func load(c Config, f files, now time.Time) (*material, error) {
 	m.client.RootCAs = roots
 	m.server = m.serverConfig(c, clientAuths[c.ClientAuth])
 	m.peerServer = m.serverConfig(c, tls.RequireAndVerifyClientCert)
-	m.peerServer.NextProtos = append(m.peerServer.NextProtos, FramesProtocol)
+	m.peerServer.NextProtos = append(m.peerServer.NextProtos, FramesProtocol, GossipProtocol)
 	return m, nil
 }
 

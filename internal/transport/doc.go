@@ -25,6 +25,12 @@
 // in order and never at the same time. Every frame is checked again: cluster,
 // sender, addressee, format version.
 //
+// # Gossip
+//
+// The streams of gossip (internal/gossip) come to the same port: named like a
+// link, by ALPN or by a first line, after the same handshake. This package
+// dials and accepts them; what they carry is not its business.
+//
 // # Snapshots
 //
 // A snapshot is a stream of its own on a connection of its own, limited in

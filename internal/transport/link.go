@@ -20,6 +20,9 @@ const (
 	// frames by gRPC only.
 	linkVersion = 1
 	linkMagic   = tlsconf.FramesProtocol + "\n"
+	// gossipMagic begins a stream of gossip without TLS. It is as long as
+	// linkMagic, so that one read tells them apart.
+	gossipMagic = tlsconf.GossipProtocol + "\n"
 	// prefixBytes is the length before each frame.
 	prefixBytes = 4
 

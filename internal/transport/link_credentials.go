@@ -16,8 +16,8 @@ import (
 )
 
 // ServerCredentials returns the credentials for the gRPC server of the peer
-// port. They take links of frames out of its hands and leave every other
-// connection to inner; nil is plaintext. Only a node that uses them announces
+// port. They take links of frames and streams of gossip out of its hands
+// and leave every other connection to inner; nil is plaintext. Only a node that uses them announces
 // links to its peers.
 func (t *Transport) ServerCredentials(inner credentials.TransportCredentials) credentials.TransportCredentials {
 	if inner == nil {
@@ -58,12 +58,15 @@ func (c *linkCredentials) handshake(raw net.Conn) (net.Conn, credentials.AuthInf
 	if err != nil {
 		return nil, nil, err
 	}
-	conn, isLink, err := protocolOf(conn, info)
-	if err != nil || !isLink {
+	conn, protocol, err := protocolOf(conn, info)
+	if err != nil || protocol == "" {
 		return conn, info, err
 	}
 	if tcp, ok := raw.(*net.TCPConn); ok {
 		_ = tcp.SetKeepAliveConfig(keepAlive) // fails only when closed, as the read then does
+	}
+	if protocol == tlsconf.GossipProtocol {
+		return nil, nil, c.t.takeGossip(conn)
 	}
 	c.t.takeLink(conn)
 	return nil, nil, credentials.ErrConnDispatched
@@ -74,26 +77,33 @@ func (c *linkCredentials) Clone() credentials.TransportCredentials {
 	return &linkCredentials{TransportCredentials: c.TransportCredentials.Clone(), t: c.t}
 }
 
-// protocolOf reads what the dialer named. The connection it returns has all
-// bytes that belong to the protocol.
-func protocolOf(conn net.Conn, info credentials.AuthInfo) (_ net.Conn, isLink bool, err error) {
+// protocolOf reads what the dialer named: FramesProtocol, GossipProtocol, or ""
+// for gRPC. The connection it returns has all bytes that belong to the protocol.
+func protocolOf(conn net.Conn, info credentials.AuthInfo) (_ net.Conn, protocol string, err error) {
 	if secure, ok := info.(credentials.TLSInfo); ok {
-		return conn, secure.State.NegotiatedProtocol == tlsconf.FramesProtocol, nil
+		switch p := secure.State.NegotiatedProtocol; p {
+		case tlsconf.FramesProtocol, tlsconf.GossipProtocol:
+			return conn, p, nil
+		}
+		return conn, "", nil
 	}
 	named := make([]byte, len(linkMagic))
 	if _, err := io.ReadFull(conn, named[:1]); err != nil {
-		return nil, false, err
+		return nil, "", err
 	}
 	if named[0] != linkMagic[0] {
-		return &begun{Conn: conn, head: named[:1]}, false, nil
+		return &begun{Conn: conn, head: named[:1]}, "", nil
 	}
 	if _, err := io.ReadFull(conn, named[1:]); err != nil {
-		return nil, false, fmt.Errorf("reading the name of a protocol: %w", err)
+		return nil, "", fmt.Errorf("reading the name of a protocol: %w", err)
 	}
-	if string(named) != linkMagic {
-		return nil, false, fault.New(fault.InvalidArgument, "connection names no protocol of this port", "actual", fmt.Sprintf("%q", named))
+	switch string(named) {
+	case linkMagic:
+		return conn, tlsconf.FramesProtocol, nil
+	case gossipMagic:
+		return conn, tlsconf.GossipProtocol, nil
 	}
-	return conn, true, nil
+	return nil, "", fault.New(fault.InvalidArgument, "connection names no protocol of this port", "actual", fmt.Sprintf("%q", named))
 }
 
 // begun is a connection of which head was read.

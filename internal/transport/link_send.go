@@ -22,7 +22,7 @@ type linkSender struct {
 // openLink connects, names the protocol and the sender. The link ends with
 // ctx; ended receives why it did.
 func (p *peer) openLink(ctx context.Context, h *frameHeader) (outgoing, <-chan error, error) {
-	conn, err := p.t.dialLink(ctx, p.addr)
+	conn, err := p.t.dialNamed(ctx, p.addr, tlsconf.FramesProtocol)
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening a link of frames: %w", err)
 	}
@@ -40,8 +40,9 @@ func (p *peer) openLink(ctx context.Context, h *frameHeader) (outgoing, <-chan e
 	return l, ended, nil
 }
 
-// dialLink returns a connection that carries frames from its next byte on.
-func (t *Transport) dialLink(ctx context.Context, addr string) (net.Conn, error) {
+// dialNamed returns a connection that carries a protocol of the peer port from
+// its next byte on.
+func (t *Transport) dialNamed(ctx context.Context, addr, protocol string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.o.HelloTimeout)
 	defer cancel()
 	conn, err := dialTCP(ctx, addr)
@@ -52,7 +53,7 @@ func (t *Transport) dialLink(ctx context.Context, addr string) (net.Conn, error)
 		_ = conn.Close()
 		return nil, err
 	}
-	named, err := t.nameProtocol(ctx, conn, addr)
+	named, err := t.nameProtocol(ctx, conn, addr, protocol)
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -60,10 +61,10 @@ func (t *Transport) dialLink(ctx context.Context, addr string) (net.Conn, error)
 	return named, nil
 }
 
-func (t *Transport) nameProtocol(ctx context.Context, conn net.Conn, addr string) (net.Conn, error) {
+func (t *Transport) nameProtocol(ctx context.Context, conn net.Conn, addr, protocol string) (net.Conn, error) {
 	if t.o.TLS == nil {
 		_ = conn.SetWriteDeadline(time.Now().Add(linkWriteTimeout)) // fails only when closed, as the write then does
-		_, err := io.WriteString(conn, linkMagic)
+		_, err := io.WriteString(conn, protocol+"\n")
 		return conn, err
 	}
 	host, _, err := net.SplitHostPort(addr)
@@ -71,15 +72,15 @@ func (t *Transport) nameProtocol(ctx context.Context, conn net.Conn, addr string
 		return nil, err
 	}
 	config := t.o.TLS()
-	config.NextProtos = []string{tlsconf.FramesProtocol}
+	config.NextProtos = []string{protocol}
 	config.ServerName = host
 	config.DynamicRecordSizingDisabled = true
 	secure := tls.Client(conn, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
-	if got := secure.ConnectionState().NegotiatedProtocol; got != tlsconf.FramesProtocol {
-		return nil, fmt.Errorf("peer speaks the protocol %q instead of %q", got, tlsconf.FramesProtocol)
+	if got := secure.ConnectionState().NegotiatedProtocol; got != protocol {
+		return nil, fmt.Errorf("peer speaks the protocol %q instead of %q", got, protocol)
 	}
 	return secure, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"sync"
 	"sync/atomic"
 
@@ -55,13 +56,15 @@ type Transport struct {
 	// takesLinks: the peer port tells links from gRPC.
 	takesLinks atomic.Bool
 	links      chan struct{} // incoming
-	unnamed    chan struct{} // connections of the peer port
-	refusals   refusals
-	unknown    atomic.Int64
-	snapSend   chan struct{}
-	snapRecv   chan struct{}
-	snapPace   *pacer
-	snapStats  snapshotCounters
+	// gossip takes incoming streams of gossip; nil where none runs.
+	gossip    atomic.Pointer[func(net.Conn)]
+	unnamed   chan struct{} // connections of the peer port
+	refusals  refusals
+	unknown   atomic.Int64
+	snapSend  chan struct{}
+	snapRecv  chan struct{}
+	snapPace  *pacer
+	snapStats snapshotCounters
 }
 
 // New returns a transport that is not connected to anything yet. Client and

@@ -38,7 +38,7 @@ var layers = [][]string{
 	{"internal/mvcc"},
 	{"internal/engine", "internal/sstable"},
 	{"internal/config"},
-	{"internal/membership", "internal/placement", "internal/version"},
+	{"internal/membership", "internal/gossip", "internal/placement", "internal/version"},
 	{"internal/format"},
 	{"internal/keyspace"},
 	{"internal/metrics", "internal/profiling", "internal/tlsconf", "internal/env", "internal/dirlock", "internal/deadline", "internal/wirebuf"},
@@ -128,6 +128,21 @@ func TestOneBadgerImporter(t *testing.T) {
 		for _, spec := range f.ast.Imports {
 			if strings.Contains(spec.Path.Value, "dgraph-io/badger") && f.pkg != "internal/engine/badger" {
 				t.Errorf("%s imports Badger", f.path)
+			}
+		}
+	}
+}
+
+// TestGossipIsHintsOnly: what decides and moves data does not know gossip, and
+// so cannot depend on it (DESIGN 11).
+func TestGossipIsHintsOnly(t *testing.T) {
+	for _, f := range files(t, true) {
+		for _, spec := range f.ast.Imports {
+			if spec.Path.Value == `"kvstore/internal/gossip"` && f.pkg != "internal/node" && f.pkg != "internal/command" {
+				t.Errorf("%s imports gossip", f.path)
+			}
+			if strings.Contains(spec.Path.Value, "hashicorp/memberlist") && f.pkg != "internal/gossip" {
+				t.Errorf("%s imports memberlist", f.path)
 			}
 		}
 	}

@@ -2586,15 +2586,18 @@ func (x *ReplicaInfo) GetCopyRate() uint64 {
 }
 
 type NodeInfo struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Http          string                 `protobuf:"bytes,3,opt,name=http,proto3" json:"http,omitempty"`
-	Grpc          string                 `protobuf:"bytes,4,opt,name=grpc,proto3" json:"grpc,omitempty"`
-	Peer          string                 `protobuf:"bytes,5,opt,name=peer,proto3" json:"peer,omitempty"`
-	Gossip        string                 `protobuf:"bytes,6,opt,name=gossip,proto3" json:"gossip,omitempty"`
-	Zone          string                 `protobuf:"bytes,7,opt,name=zone,proto3" json:"zone,omitempty"`
-	Healthy       bool                   `protobuf:"varint,8,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name    string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Http    string                 `protobuf:"bytes,3,opt,name=http,proto3" json:"http,omitempty"`
+	Grpc    string                 `protobuf:"bytes,4,opt,name=grpc,proto3" json:"grpc,omitempty"`
+	Peer    string                 `protobuf:"bytes,5,opt,name=peer,proto3" json:"peer,omitempty"`
+	Gossip  string                 `protobuf:"bytes,6,opt,name=gossip,proto3" json:"gossip,omitempty"`
+	Zone    string                 `protobuf:"bytes,7,opt,name=zone,proto3" json:"zone,omitempty"`
+	Healthy bool                   `protobuf:"varint,8,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	// What the answering node hears of it by gossip: alive, suspect, dead, left,
+	// or unknown before it heard anything. A hint.
+	GossipState   string `protobuf:"bytes,9,opt,name=gossip_state,json=gossipState,proto3" json:"gossip_state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2683,6 +2686,13 @@ func (x *NodeInfo) GetHealthy() bool {
 		return x.Healthy
 	}
 	return false
+}
+
+func (x *NodeInfo) GetGossipState() string {
+	if x != nil {
+		return x.GossipState
+	}
+	return ""
 }
 
 type MembersRequest struct {
@@ -4799,7 +4809,7 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\fcopied_bytes\x18\a \x01(\x04R\vcopiedBytes\x12\x1d\n" +
 	"\n" +
 	"copy_bytes\x18\b \x01(\x04R\tcopyBytes\x12\x1b\n" +
-	"\tcopy_rate\x18\t \x01(\x04R\bcopyRate\"\xb0\x01\n" +
+	"\tcopy_rate\x18\t \x01(\x04R\bcopyRate\"\xd3\x01\n" +
 	"\bNodeInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -4808,7 +4818,8 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x04peer\x18\x05 \x01(\tR\x04peer\x12\x16\n" +
 	"\x06gossip\x18\x06 \x01(\tR\x06gossip\x12\x12\n" +
 	"\x04zone\x18\a \x01(\tR\x04zone\x12\x18\n" +
-	"\ahealthy\x18\b \x01(\bR\ahealthy\"\x10\n" +
+	"\ahealthy\x18\b \x01(\bR\ahealthy\x12!\n" +
+	"\fgossip_state\x18\t \x01(\tR\vgossipState\"\x10\n" +
 	"\x0eMembersRequest\"\xd1\x02\n" +
 	"\x0fMembersResponse\x12\x1d\n" +
 	"\n" +

@@ -10,7 +10,7 @@ import (
 const nodeID = "11111111-1111-4111-8111-111111111111"
 
 func (s *Server) node() *api.NodeInfo {
-	return &api.NodeInfo{Id: nodeID, Name: "node-1", Http: "127.0.0.1:8080", Grpc: s.Addr, Peer: "127.0.0.1:7946", Healthy: true}
+	return &api.NodeInfo{Id: nodeID, Name: "node-1", Http: "127.0.0.1:8080", Grpc: s.Addr, Peer: "127.0.0.1:7946", Healthy: true, GossipState: "alive"}
 }
 
 // Status is the service's method.
