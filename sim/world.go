@@ -28,6 +28,7 @@ type Config struct {
 	Wipes      int
 	FullDisks  int
 	Damages    int
+	Stalls     int
 	// Probes aims operations at leaders that are cut off.
 	Probes bool
 	// LargeEvery makes one put in that many a chunked value; 0 for none.
@@ -48,6 +49,7 @@ type World struct {
 	seeds []host.GroupSeed
 	cut   map[[2]int]bool // directed links that lose everything
 	trace uint64          // hash of everything that happened
+	calm  time.Duration   // since when nothing but the disk of one node is wrong
 
 	history  history
 	stats    Coverage
@@ -62,6 +64,7 @@ type Coverage struct {
 	Crashes, Partitions, Pauses, ClockJumps             int
 	Wipes, Snapshots, Elections, Flushes, Merges, Moves int
 	FullDisks, Damaged, Rebuilt                         int
+	Stalls, Handovers                                   int // disks that hung, and leaderships given up because of it
 	Messages, Lost, Duplicated                          int
 	// Undecided counts histories that the checker could not judge in its time.
 	Undecided int
@@ -181,7 +184,7 @@ func (w *World) heal() {
 		if n.host == nil {
 			n.boot(false)
 		}
-		n.paused = 0
+		n.paused, n.stuck = 0, 0
 		n.disk.SetCapacity(0)
 	}
 	deadline := w.now + 60*time.Second
@@ -220,13 +223,15 @@ func (c *Coverage) add(o Coverage) {
 	c.FullDisks += o.FullDisks
 	c.Damaged += o.Damaged
 	c.Rebuilt += o.Rebuilt
+	c.Stalls += o.Stalls
+	c.Handovers += o.Handovers
 	c.Duplicated += o.Duplicated
 	c.Undecided += o.Undecided
 }
 
 func (c Coverage) String() string {
 	return fmt.Sprintf("%d operations (%d acknowledged, %d unknown, %d not executed, %d reads of which %d on followers, %d pairs, %d large values), "+
-		"%d crashes, %d partitions, %d pauses, %d clock jumps, %d wiped nodes, %d full disks, %d damaged logs (%d replicas rebuilt), %d snapshots, %d elections, %d flushes, %d merges, %d moves, %d frames (%d lost, %d doubled), %d histories undecided",
+		"%d crashes, %d partitions, %d pauses, %d clock jumps, %d wiped nodes, %d full disks, %d damaged logs (%d replicas rebuilt), %d hung disks (%d leaderships moved), %d snapshots, %d elections, %d flushes, %d merges, %d moves, %d frames (%d lost, %d doubled), %d histories undecided",
 		c.Operations, c.Acknowledged, c.Unknown, c.Failed, c.Reads, c.FollowerReads, c.Batches, c.Large,
-		c.Crashes, c.Partitions, c.Pauses, c.ClockJumps, c.Wipes, c.FullDisks, c.Damaged, c.Rebuilt, c.Snapshots, c.Elections, c.Flushes, c.Merges, c.Moves, c.Messages, c.Lost, c.Duplicated, c.Undecided)
+		c.Crashes, c.Partitions, c.Pauses, c.ClockJumps, c.Wipes, c.FullDisks, c.Damaged, c.Rebuilt, c.Stalls, c.Handovers, c.Snapshots, c.Elections, c.Flushes, c.Merges, c.Moves, c.Messages, c.Lost, c.Duplicated, c.Undecided)
 }

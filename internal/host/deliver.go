@@ -52,6 +52,12 @@ func (h *Host) step(m *inMessage) {
 		}
 		if g = h.groupFor(g, m); g != nil {
 			g.nodes[keyspace.ReplicaID(m.raft.GetFrom())] = m.from
+			if m.raft.GetType() == raftpb.MsgTimeoutNow {
+				if h.hanging.Load() {
+					return
+				}
+				g.planned = true
+			}
 			h.stepRaft(g, m.raft)
 		}
 		return

@@ -53,7 +53,9 @@ type group struct {
 	transferAt   time.Duration // when a running transfer is given up
 	transferring bool
 	transferNext time.Duration
-	planned      bool
+	fleeNext     time.Duration // not giving up again before
+	planned      bool          // a transfer was asked for that leads here
+	acked        commitSamples
 	raisedAt     time.Duration
 	digests      atomic.Pointer[[]Digest] // the last few, oldest first
 	digestAsked  []func(keyspace.Index, error)

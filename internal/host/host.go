@@ -39,10 +39,11 @@ type Host struct {
 	pace    chunkPace
 	peers   map[keyspace.NodeID]clockSample
 	flush   flushState
-	snaps   int      // snapshots being sent
-	offered []*group // snapshots offered to raft in this loop
-	stalled bool     // the disk is full: the batch and its responses wait
-	ticked  bool     // this loop has let time pass
+	snaps   int         // snapshots being sent
+	offered []*group    // snapshots offered to raft in this loop
+	stalled bool        // the disk is full: the batch and its responses wait
+	hanging atomic.Bool // a sync runs for longer than StallAfter
+	ticked  bool        // this loop has let time pass
 
 	nextRead     uint64
 	gathering    time.Duration // how long the first group that gathers readers still does, 0 for none

@@ -44,6 +44,8 @@ type Hooks struct {
 	Snapshot    func(sent bool, bytes int64)
 	Overloaded  func()
 	LoopLatency func(d time.Duration)
+	// Stall: a sync of the raft log has run for StallAfter.
+	Stall func()
 }
 
 // Options configure a Host. Zero numbers take defaults.
@@ -68,6 +70,9 @@ type Options struct {
 	Window time.Duration
 	// MaxClockOffset is how far the node's clock may be from its peers'.
 	MaxClockOffset time.Duration
+	// StallAfter is how long a sync of the raft log may run before the node
+	// gives up its leaderships; it has done so half an election timeout later.
+	StallAfter time.Duration
 
 	MaxEntryBytes, MaxEntryOps int
 	ChunkBytes                 int
@@ -107,6 +112,7 @@ func (o *Options) setDefaults() {
 	def(&o.ElectionTicks, 10)
 	def(&o.Window, 10*time.Minute)
 	def(&o.MaxClockOffset, 500*time.Millisecond)
+	def(&o.StallAfter, time.Second)
 	def(&o.MaxEntryBytes, 1<<20)
 	def(&o.MaxEntryOps, 4096)
 	def(&o.ChunkBytes, 128<<10)

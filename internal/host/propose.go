@@ -168,7 +168,7 @@ func (h *Host) admit(r *replica.Request) {
 
 // propose evaluates what waits in a group and hands the entries to raft.
 func (h *Host) propose(g *group) {
-	if _, leading := g.core.Leading(); !leading || g.dropped || g.unsynced > 0 || !g.core.HasWork() {
+	if _, leading := g.core.Leading(); !leading || g.dropped || g.unsynced > 0 || h.hanging.Load() || !g.core.HasWork() {
 		return
 	}
 	if !h.log.HasSpace(int64(h.opt.MaxEntryBytes) * 4) {

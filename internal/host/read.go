@@ -152,6 +152,8 @@ func (h *Host) ask(all []readWaiter) {
 			w.done(ReadPoint{}, fault.New(fault.Unavailable, "this node's storage failed"))
 		case h.lookup(w.group) == nil:
 			w.done(ReadPoint{}, errNotHosted(w.group))
+		case h.hanging.Load() && !h.leads(w.group):
+			w.done(ReadPoint{}, errHangs(w.group))
 		default:
 			asked = append(asked, w)
 		}
@@ -166,6 +168,16 @@ func (h *Host) ask(all []readWaiter) {
 	for i := range asked {
 		asked[i].done(ReadPoint{}, errStopped())
 	}
+}
+
+// leads reports whether this node leads a group, as far as it published.
+func (h *Host) leads(id keyspace.GroupID) bool {
+	g := h.lookup(id)
+	if g == nil {
+		return false
+	}
+	p := g.published.Load()
+	return p != nil && p.leading
 }
 
 // deadline converts a context's deadline to the monotonic clock; 0 for none.

@@ -13,11 +13,12 @@ import (
 func (h *Host) tick() {
 	h.ticks++
 	mono := h.opt.Clock.Mono()
+	h.noticeHang(mono)
 	for _, g := range h.order {
+		g.core.Expire(mono)
+		h.tickLeader(g, mono) // first: raft's tick may forget who answered
 		g.rn.Tick()
 		h.campaignFirst(g)
-		g.core.Expire(mono)
-		h.tickLeader(g, mono)
 		h.releaseCommits(g, "")
 		g.dirty, g.dropped = true, false
 		h.publish(g)
@@ -50,6 +51,9 @@ func (h *Host) campaignFirst(g *group) {
 // tickLeader advances closed revisions, ceilings and transfers.
 func (h *Host) tickLeader(g *group, mono time.Duration) {
 	if _, leading := g.core.Leading(); !leading {
+		if h.hanging.Load() {
+			g.reads.failAll(errHangs(g.id))
+		}
 		return
 	}
 	now := h.now(g)
@@ -61,6 +65,11 @@ func (h *Host) tickLeader(g *group, mono time.Duration) {
 	if mono-g.raisedAt > h.opt.Window/10 {
 		g.raisedAt = mono
 		g.core.RaiseCeiling(keyspace.RevisionAt(now.Physical + h.opt.electionTimeout().Milliseconds()))
+	}
+	g.acked.take(g.rn.BasicStatus().GetCommit(), mono, h.opt.electionTimeout())
+	if h.hanging.Load() {
+		h.escape(g, mono)
+		return
 	}
 	h.tickTransfer(g, mono)
 }
@@ -76,14 +85,22 @@ func (h *Host) broadcastClosed(g *group, closed keyspace.Revision) {
 	}
 }
 
-// tickTransfer moves leadership to the preferred replica when that one is
-// alive and caught up, and gives up transfers that take too long.
+// tickTransfer moves leadership away from a node with a bad clock, at once, or
+// to the preferred replica when that one is alive and caught up, and gives up
+// transfers that take too long.
 func (h *Host) tickTransfer(g *group, mono time.Duration) {
 	if g.transferring {
 		if mono > g.transferAt {
 			g.core.EndTransfer()
 			g.transferring = false
+			g.fleeNext = mono + h.opt.electionTimeout()
 			g.transferNext = mono + 5*h.opt.electionTimeout()
+		}
+		return
+	}
+	if h.clockOff(g, g.replica) {
+		if mono >= g.fleeNext {
+			h.flee(g, mono, "the node's clock is far from its peers'")
 		}
 		return
 	}
@@ -91,10 +108,8 @@ func (h *Host) tickTransfer(g *group, mono time.Duration) {
 		return
 	}
 	g.transferNext = mono + h.opt.electionTimeout()
-	if reason := h.unfit(g); reason != "" {
-		if h.giveUp(g, mono) {
-			h.opt.Logger.Warn("giving up leadership", "group", g.id, "reason", reason)
-		}
+	if h.opt.Store.Full() {
+		h.flee(g, mono, "the memory for recent writes is full")
 		return
 	}
 	for _, m := range g.core.State().Members {
@@ -108,16 +123,11 @@ func (h *Host) tickTransfer(g *group, mono time.Duration) {
 	}
 }
 
-// unfit says why this node should not lead, empty when it may: its memory for
-// recent writes is full, or its clock is far from its peers'.
-func (h *Host) unfit(g *group) string {
-	switch {
-	case h.opt.Store.Full():
-		return "the memory for recent writes is full"
-	case h.clockOff(g, g.replica):
-		return "the node's clock is far from its peers'"
+// flee gives leadership up because this node should not lead.
+func (h *Host) flee(g *group, mono time.Duration, reason string) {
+	if h.giveUp(g, mono) {
+		h.opt.Logger.Warn("giving up leadership", "group", g.id, "reason", reason)
 	}
-	return ""
 }
 
 // giveUp transfers leadership to any member that is fit for it.
@@ -130,12 +140,27 @@ func (h *Host) giveUp(g *group, mono time.Duration) bool {
 	return false
 }
 
-// caughtUp reports whether a member is active and close to the leader's log.
+// commitSamples remember a leader's commit index of one to two election timeouts
+// ago.
+type commitSamples struct {
+	older, newer uint64
+	at           time.Duration
+}
+
+func (s *commitSamples) take(commit uint64, mono, every time.Duration) {
+	if mono-s.at >= every {
+		s.older, s.newer, s.at = s.newer, commit, mono
+	}
+}
+
+// caughtUp reports whether a member is active, close to the leader's log, and
+// acknowledges: one whose disk hangs answers heartbeats and has all entries in
+// memory, but would not campaign.
 func (h *Host) caughtUp(g *group, id keyspace.ReplicaID) bool {
 	const close = 1024 // entries; a transfer waits for them
 	st := g.rn.Status()
 	p, ok := st.Progress[uint64(id)]
-	return ok && p.RecentActive && p.State.String() == "StateReplicate" && p.Match+close >= st.GetCommit()
+	return ok && p.RecentActive && p.State.String() == "StateReplicate" && p.Match+close >= st.GetCommit() && p.Match >= g.acked.older
 }
 
 func (h *Host) beginTransfer(g *group, to keyspace.ReplicaID, mono time.Duration) bool {
@@ -200,11 +225,14 @@ func (h *Host) handOverAll() bool {
 		if _, leading := g.core.Leading(); !leading {
 			continue
 		}
-		if g.transferring {
+		switch {
+		case h.hanging.Load():
+			more = h.escape(g, mono) || more
+		case g.transferring:
 			more = true
-			continue
+		default:
+			more = h.giveUp(g, mono) || more
 		}
-		more = h.giveUp(g, mono) || more
 	}
 	return more
 }

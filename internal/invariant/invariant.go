@@ -40,6 +40,8 @@ const (
 	BugSnapshotUndurable
 	// BugHalfEntry publishes in the middle of an entry.
 	BugHalfEntry
+	// BugLeadStalled keeps leading on a disk that hangs.
+	BugLeadStalled
 )
 
 // Has reports whether all bugs of x are planted in b.
