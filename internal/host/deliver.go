@@ -45,6 +45,10 @@ func (h *Host) step(m *inMessage) {
 	if m.first {
 		h.observeClock(m.from, m.clockMS)
 	}
+	if m.other.GetUnfit() {
+		h.peerUnfit(m.from)
+		return
+	}
 	g := h.groups[m.group]
 	if m.raft != nil {
 		if h.stalled {

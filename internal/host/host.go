@@ -43,7 +43,9 @@ type Host struct {
 	offered []*group    // snapshots offered to raft in this loop
 	stalled bool        // the disk is full: the batch and its responses wait
 	hanging atomic.Bool // a sync runs for longer than StallAfter
-	ticked  bool        // this loop has let time pass
+	unfit   atomic.Bool // this node should lead nothing
+	fitness fitness
+	ticked  bool // this loop has let time pass
 
 	nextRead     uint64
 	gathering    time.Duration // how long the first group that gathers readers still does, 0 for none

@@ -70,8 +70,9 @@ type Options struct {
 	Window time.Duration
 	// MaxClockOffset is how far the node's clock may be from its peers'.
 	MaxClockOffset time.Duration
-	// StallAfter is how long a sync of the raft log may run before the node
-	// gives up its leaderships; it has done so half an election timeout later.
+	// StallAfter is how long a sync of the raft log may run, or room may be
+	// missing, before the node gives up its leaderships; it leads nothing half an
+	// election timeout after the disk began to hang for so long.
 	StallAfter time.Duration
 
 	MaxEntryBytes, MaxEntryOps int

@@ -171,7 +171,7 @@ func (h *Host) propose(g *group) {
 	if _, leading := g.core.Leading(); !leading || g.dropped || g.unsynced > 0 || h.hanging.Load() || !g.core.HasWork() {
 		return
 	}
-	if !h.log.HasSpace(int64(h.opt.MaxEntryBytes) * 4) {
+	if !h.roomToPropose() {
 		g.core.Shed(fault.New(fault.Overloaded, "the disk of the raft log is full").WithRetry(10 * h.opt.TickInterval))
 		return
 	}
@@ -198,6 +198,10 @@ func (h *Host) propose(g *group) {
 	// entry to be applied or for a tick.
 	g.dirty = g.dirty || (progress && g.core.HasWork())
 }
+
+// roomToPropose reports whether the disk has room in the log for what a loop may
+// propose.
+func (h *Host) roomToPropose() bool { return h.log.HasSpace(int64(h.opt.MaxEntryBytes) * 4) }
 
 // maxChunksPerLoop bounds how much of large values one loop proposes, so that
 // small writes are not held up.

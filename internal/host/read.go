@@ -152,8 +152,8 @@ func (h *Host) ask(all []readWaiter) {
 			w.done(ReadPoint{}, fault.New(fault.Unavailable, "this node's storage failed"))
 		case h.lookup(w.group) == nil:
 			w.done(ReadPoint{}, errNotHosted(w.group))
-		case h.hanging.Load() && !h.leads(w.group):
-			w.done(ReadPoint{}, errHangs(w.group))
+		case h.unfit.Load() && !h.leads(w.group):
+			w.done(ReadPoint{}, errUnfit(w.group))
 		default:
 			asked = append(asked, w)
 		}

@@ -13,7 +13,7 @@ import (
 func (h *Host) tick() {
 	h.ticks++
 	mono := h.opt.Clock.Mono()
-	h.noticeHang(mono)
+	h.noticeFitness(mono)
 	for _, g := range h.order {
 		g.core.Expire(mono)
 		h.tickLeader(g, mono) // first: raft's tick may forget who answered
@@ -51,8 +51,8 @@ func (h *Host) campaignFirst(g *group) {
 // tickLeader advances closed revisions, ceilings and transfers.
 func (h *Host) tickLeader(g *group, mono time.Duration) {
 	if _, leading := g.core.Leading(); !leading {
-		if h.hanging.Load() {
-			g.reads.failAll(errHangs(g.id))
+		if h.unfit.Load() {
+			g.reads.failAll(errUnfit(g.id))
 		}
 		return
 	}
@@ -67,7 +67,7 @@ func (h *Host) tickLeader(g *group, mono time.Duration) {
 		g.core.RaiseCeiling(keyspace.RevisionAt(now.Physical + h.opt.electionTimeout().Milliseconds()))
 	}
 	g.acked.take(g.rn.BasicStatus().GetCommit(), mono, h.opt.electionTimeout())
-	if h.hanging.Load() {
+	if h.unfit.Load() {
 		h.escape(g, mono)
 		return
 	}
@@ -99,8 +99,8 @@ func (h *Host) tickTransfer(g *group, mono time.Duration) {
 		return
 	}
 	if h.clockOff(g, g.replica) {
-		if mono >= g.fleeNext {
-			h.flee(g, mono, "the node's clock is far from its peers'")
+		if mono >= g.fleeNext && h.giveUp(g, mono) {
+			h.opt.Logger.Warn("giving up leadership", "group", g.id, "reason", "the node's clock is far from its peers'")
 		}
 		return
 	}
@@ -108,32 +108,21 @@ func (h *Host) tickTransfer(g *group, mono time.Duration) {
 		return
 	}
 	g.transferNext = mono + h.opt.electionTimeout()
-	if h.opt.Store.Full() {
-		h.flee(g, mono, "the memory for recent writes is full")
-		return
-	}
 	for _, m := range g.core.State().Members {
 		if m.Learner {
 			continue
 		}
-		if m.Replica != g.replica && h.caughtUp(g, m.Replica) && !h.clockOff(g, m.Replica) {
+		if m.Replica != g.replica && h.caughtUp(g, m.Replica) && h.mayLead(g, m.Replica) {
 			h.beginTransfer(g, m.Replica, mono)
 		}
 		return // only the first voter is preferred
 	}
 }
 
-// flee gives leadership up because this node should not lead.
-func (h *Host) flee(g *group, mono time.Duration, reason string) {
-	if h.giveUp(g, mono) {
-		h.opt.Logger.Warn("giving up leadership", "group", g.id, "reason", reason)
-	}
-}
-
 // giveUp transfers leadership to any member that is fit for it.
 func (h *Host) giveUp(g *group, mono time.Duration) bool {
 	for _, m := range g.core.State().Members {
-		if !m.Learner && m.Replica != g.replica && h.caughtUp(g, m.Replica) && !h.clockOff(g, m.Replica) {
+		if !m.Learner && m.Replica != g.replica && h.caughtUp(g, m.Replica) && h.mayLead(g, m.Replica) {
 			return h.beginTransfer(g, m.Replica, mono)
 		}
 	}
@@ -226,7 +215,7 @@ func (h *Host) handOverAll() bool {
 			continue
 		}
 		switch {
-		case h.hanging.Load():
+		case h.unfit.Load():
 			more = h.escape(g, mono) || more
 		case g.transferring:
 			more = true

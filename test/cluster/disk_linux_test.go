@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"regexp"
@@ -126,4 +127,56 @@ func TestDiskFails(t *testing.T) {
 	w.stop()
 	verifyJournal(t, c, w)
 	c.ExpectEqualDigests(3)
+}
+
+// TestDiskIsFull: no space is left for a while. The node hands over what it
+// leads, so that writes go on, and neither ends nor loses anything.
+func TestDiskIsFull(t *testing.T) {
+	c, disk := harness.StartOnFaultyDisk(t, harness.Options{})
+	c.ExpectErrors(0)
+	w := startWriter(t, c, 4)
+	w.waitMore(200)
+	pid := c.PID(0)
+	settleLeaders(t, c)
+	disk.Do("full")
+	fill(t, c)
+	if led := ledBy(t, c, 0); len(led) > 0 {
+		t.Errorf("node 0 leads %v on a full disk", led)
+	}
+	w.waitMore(200)
+	if c.PID(0) != pid || !harness.Alive(pid) {
+		t.Error("the node ended")
+	}
+	disk.Do("clear")
+	c.WaitReady()
+	settleLeaders(t, c)
+	w.waitMore(100)
+	w.stop()
+	verifyJournal(t, c, w)
+	c.ExpectEqualDigests(3)
+}
+
+// fill writes more than a node has room for in its log and its memory while its
+// disk is full.
+func fill(t *testing.T, c *harness.Cluster) {
+	t.Helper()
+	const values = 150 // of 1 MB; a segment of the log has 64
+	cl := c.Client(client.Config{Timeout: 30 * time.Second})
+	value := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	outcomes := map[string]int{}
+	for n := range values {
+		_, err := cl.Put(t.Context(), fmt.Sprintf("full/%d", n), value)
+		switch {
+		case err == nil:
+			outcomes["written"]++
+		case errors.Is(err, client.ErrOverloaded):
+			outcomes["overloaded"]++
+		default:
+			outcomes[err.Error()]++
+		}
+	}
+	t.Logf("values while a disk is full: %v", outcomes)
+	if outcomes["written"] < values*9/10 {
+		t.Error("writes do not go on")
+	}
 }

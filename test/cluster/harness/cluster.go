@@ -44,7 +44,7 @@ type Cluster struct {
 	byHand map[int]*Process
 	// failing are the nodes whose logs may have errors.
 	failing map[string]bool
-	http   *http.Client
+	http    *http.Client
 }
 
 // Start starts a cluster and returns when every node serves.

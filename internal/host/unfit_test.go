@@ -177,3 +177,32 @@ func TestHungDiskIsNoHeir(t *testing.T) {
 		c.pass(100 * time.Millisecond)
 	}
 }
+
+// A node whose disk is full hands over what it leads and is given nothing back
+// until there is room; what it refused is written by another (DESIGN 4).
+func TestFullDiskGivesUpLeadership(t *testing.T) {
+	c := newCluster(t, 3, 3, func(c *cluster) {
+		c.store.SealBytes, c.store.MaxSealed = 2000, 2
+		c.opt = func(o *Options) { o.MaxEntryBytes = 10_000 }
+	})
+	c.write(testOp("k", "v"))
+	old := c.nodes[0]
+	free := old.fill()
+	for n := 0; c.serving() == old && n < 1000; n++ {
+		_, answers := old.submit(testOp("k", string(make([]byte, 500))))
+		c.pump("the write is answered", func() bool { return answers.Load() > 0 })
+	}
+	c.pump("another leader serves", func() bool { n := c.serving(); return n != nil && n != old && !old.leads() })
+	term := c.serving().group().term
+	for end := c.Mono() + 10*time.Second; c.Mono() < end; {
+		c.write(testOp("k", "w"))
+		if g := c.serving().group(); g.transferring || g.term != term {
+			t.Fatal("a transfer to a node whose disk is full")
+		}
+		c.pass(100 * time.Millisecond)
+	}
+	free()
+	c.pump("it leads again", func() bool { return c.serving() == old })
+	c.mustGet(old, "k", "w")
+	c.mustAgree()
+}
