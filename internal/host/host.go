@@ -45,6 +45,7 @@ type Host struct {
 	hanging atomic.Bool // a sync runs for longer than StallAfter
 	unfit   atomic.Bool // this node should lead nothing
 	fitness fitness
+	watched loopWatch
 	ticked  bool // this loop has let time pass
 
 	nextRead     uint64
@@ -102,6 +103,7 @@ func (h *Host) spawn(job func(context.Context)) {
 func (h *Host) Start(context.Context) {
 	h.started = true
 	h.deleteOrphans()
+	h.spawn(h.watch)
 	go h.run()
 }
 
@@ -197,6 +199,8 @@ func (h *Host) Busy() bool {
 // replica met an entry it must not skip.
 func (h *Host) Step() error {
 	start := h.opt.Clock.Mono()
+	h.watched.began.Store(int64(max(1, start)))
+	defer h.watched.began.Store(0)
 	h.mail = h.inbox.take(h.mail)
 	h.receive()
 	h.ticked = h.mail.ticks > 0

@@ -46,6 +46,9 @@ func (h *Host) admissible(g *group, id keyspace.GroupID) error {
 	if err := h.Err(); err != nil {
 		return fault.Wrap(fault.Unavailable, err, "this node's storage failed")
 	}
+	if h.watched.blocked.Load() {
+		return errUnfit(id)
+	}
 	if g == nil {
 		return errNotHosted(id)
 	}

@@ -127,7 +127,8 @@ type Read struct {
 	Group keyspace.GroupID
 	// Deadline is when the wait for it ends, on env.Clock.Mono.
 	Deadline time.Duration
-	// Done is called once, on the loop or by ReadIndexAll, and must not block.
+	// Done is called once, on the loop, by ReadIndexAll or, with an error, on a
+	// goroutine of the host, and must not block.
 	Done func(ReadPoint, error)
 }
 
@@ -152,7 +153,7 @@ func (h *Host) ask(all []readWaiter) {
 			w.done(ReadPoint{}, fault.New(fault.Unavailable, "this node's storage failed"))
 		case h.lookup(w.group) == nil:
 			w.done(ReadPoint{}, errNotHosted(w.group))
-		case h.unfit.Load() && !h.leads(w.group):
+		case h.watched.blocked.Load(), h.unfit.Load() && !h.leads(w.group):
 			w.done(ReadPoint{}, errUnfit(w.group))
 		default:
 			asked = append(asked, w)

@@ -79,6 +79,7 @@ func TestDiskHangs(t *testing.T) {
 		disk.Do(fault)
 		moved(t, c, groups, began)
 		w.waitMore(200)
+		through(t, c)
 		if n := disk.Do("waiting"); n == "0" {
 			t.Errorf("%s: nothing waits for the disk", fault)
 		}
@@ -100,6 +101,29 @@ func TestDiskHangs(t *testing.T) {
 	c.WaitReady()
 	verifyJournal(t, c, w)
 	c.ExpectEqualDigests(3)
+}
+
+// through expects that the node with the bad disk serves its clients by asking
+// the others.
+func through(t *testing.T, c *harness.Cluster) {
+	t.Helper()
+	cl := c.Client(client.Config{Endpoints: c.Endpoints()[:1], Gateway: true, Timeout: 10 * time.Second})
+	defer func() { _ = cl.Close() }()
+	m := members(t, c, 1, 2)
+	began := time.Now()
+	for _, g := range m.topology.GetGroups() {
+		if g.GetGroup() == 0 {
+			continue
+		}
+		key := m.keyIn(t, g.GetGroup())
+		if _, err := cl.Put(t.Context(), key, []byte("v")); err != nil {
+			t.Errorf("a write to group %d by way of the node with the bad disk: %v", g.GetGroup(), err)
+		}
+		if _, err := cl.Get(t.Context(), key); err != nil {
+			t.Errorf("a read of group %d by way of the node with the bad disk: %v", g.GetGroup(), err)
+		}
+	}
+	t.Logf("reads and writes of all groups by way of that node: %v", time.Since(began).Round(time.Millisecond))
 }
 
 // TestDiskFails: an fsync reports an error. The node ends and says why; the
