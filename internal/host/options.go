@@ -44,7 +44,8 @@ type Hooks struct {
 	Snapshot    func(sent bool, bytes int64)
 	Overloaded  func()
 	LoopLatency func(d time.Duration)
-	// Stall: a sync of the raft log has run for StallAfter.
+	// Stall: a sync of the raft log, or an iteration of the loop, has run for
+	// StallAfter; the second is called beside the loop.
 	Stall func()
 }
 

@@ -49,7 +49,7 @@ func (h *Host) lookAtLoop() {
 	}
 	if !w.blocked.Swap(true) {
 		h.opt.Logger.Warn("the loop does not come back, as on a disk that hangs; this node refuses requests", "iteration_runs_for", mono-began)
-		if hook := h.opt.Hooks.Stall; hook != nil {
+		if hook := h.opt.Hooks.Stall; hook != nil && !h.hanging.Load() {
 			hook()
 		}
 	}

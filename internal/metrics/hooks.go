@@ -28,7 +28,7 @@ type Hooks struct {
 	Overloaded func()
 	// LoopLatency: one turn of the host loop.
 	LoopLatency func(d time.Duration)
-	// Stall: a sync of the shared log took so long that leaderships were given up.
+	// Stall: the disk hung for so long that leaderships are lost.
 	Stall func()
 }
 
