@@ -35,6 +35,7 @@ func (w *World) planFaults() {
 	plan(w.cfg.FullDisks, w.fillDisk)
 	plan(w.cfg.Damages, w.damageOne)
 	plan(w.cfg.Retargets, w.retarget)
+	plan(w.cfg.Stalls, w.stallDisk)
 	w.after(time.Second, w.balance)
 }
 
@@ -203,10 +204,12 @@ func (w *World) fillDisk() {
 	w.stats.FullDisks++
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
 	disk := n.disk
+	n.full = true
 	disk.SetCapacity(disk.Used() + w.rng.Int64N(100_000))
 	w.after(w.between(500*time.Millisecond, 4*time.Second), func() {
 		for _, n := range w.nodes {
 			n.disk.SetCapacity(0)
+			n.full = false
 		}
 	})
 }

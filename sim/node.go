@@ -27,6 +27,8 @@ type node struct {
 	log    *raftlog.Log
 	skew   int64 // milliseconds
 	paused time.Duration
+	stuck  time.Duration // until when the disk does not answer
+	full   bool          // the disk has a capacity
 	// damaged: its log lost durable records once.
 	damaged bool
 	woken   bool
@@ -136,13 +138,19 @@ func (n *node) seeds() []host.GroupSeed {
 	return out
 }
 
-// background runs a job as an event of this life.
+// background runs a job as an event of this life. All jobs use the disk.
 func (n *node) background(life int, job func(context.Context)) {
-	n.w.after(n.w.between(0, 20*time.Millisecond), func() {
-		n.whenAwake(life, func() {
-			job(context.Background())
-			n.wake()
-		})
+	n.w.after(n.w.between(0, 20*time.Millisecond), func() { n.whenUnstuck(life, job) })
+}
+
+func (n *node) whenUnstuck(life int, job func(context.Context)) {
+	n.whenAwake(life, func() {
+		if n.stuck > n.w.now {
+			n.w.after(min(n.stuck-n.w.now, tick), func() { n.whenUnstuck(life, job) })
+			return
+		}
+		job(context.Background())
+		n.wake()
 	})
 }
 
@@ -204,7 +212,7 @@ func (n *node) crash() {
 	n.w.note("crash", uint64(n.index), uint64(n.w.now))
 	n.host, n.log = nil, nil
 	n.life++
-	n.woken = false
+	n.woken, n.stuck = false, 0
 	n.disk = n.disk.Crash(n.w.rng)
 	n.engine = n.engine.Crash(func(int) bool { return n.w.chance(0.5) })
 }

@@ -18,7 +18,7 @@ var (
 func configOf(seed uint64) Config {
 	return Config{Seed: seed, Nodes: 3 + 2*int(seed%2), Groups: 2 + int(seed/2%2), Operations: 1000, Crashes: 3, Partitions: 2,
 		Pauses: int(seed % 3), ClockJumps: int(seed / 3 % 3), Wipes: int(seed / 5 % 2),
-		FullDisks: int(seed / 7 % 2), Damages: int(seed / 11 % 2), LargeEvery: 10,
+		FullDisks: int(seed / 7 % 2), Damages: int(seed / 11 % 2), Stalls: int(seed / 13 % 3), LargeEvery: 10,
 		Retargets: int(seed / 2 % 4)}
 }
 
@@ -60,6 +60,33 @@ func TestLeadersCutOff(t *testing.T) {
 		})
 	}
 	mustDecide(t, undecided, seeds)
+}
+
+// stallsOf is a cluster in which nothing happens but that disks hang.
+func stallsOf(seed uint64) Config {
+	cfg := configOf(seed)
+	return Config{Seed: seed, Nodes: cfg.Nodes, Groups: cfg.Groups, Operations: 1000, LargeEvery: cfg.LargeEvery, Stalls: 5}
+}
+
+// TestHungDisks aims at leaders whose disk does not answer (G4).
+func TestHungDisks(t *testing.T) {
+	const seeds = 25
+	var total Coverage
+	for seed := uint64(1); seed <= seeds; seed++ {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			cryptotest.SetGlobalRandom(t, seed)
+			cov, problems := Run(stallsOf(seed))
+			for _, p := range problems {
+				t.Errorf("seed %d: %s", seed, p)
+			}
+			total.add(cov)
+		})
+	}
+	mustDecide(t, total.Undecided, seeds)
+	if total.Handovers < seeds {
+		t.Errorf("%d leaderships moved from %d hung disks", total.Handovers, total.Stalls)
+	}
+	t.Logf("coverage of %d seeds: %s", seeds, total)
 }
 
 // mustDecide allows one history in twenty-five to be too hard for the checker.
@@ -137,6 +164,7 @@ func TestPlantedBugs(t *testing.T) {
 		{"half an entry visible to a reader", invariant.BugHalfEntry},
 		{"a replica that was taken out is gone at once", invariant.BugRemovedVanishes},
 		{"entries kept without the commit index known before", invariant.BugCommitForgotten},
+		{"keep leading on a stalled disk", invariant.BugLeadStalled},
 	}
 	const most = 400
 	for _, b := range bugs {
@@ -144,10 +172,14 @@ func TestPlantedBugs(t *testing.T) {
 			for seed := uint64(1); seed <= most; seed++ {
 				cryptotest.SetGlobalRandom(t, seed)
 				cfg := configOf(seed)
-				cfg.Bugs, cfg.Partitions, cfg.Keys, cfg.Clients, cfg.Probes = b.bug, 6, 3, 16, true
+				cfg.Partitions, cfg.Keys, cfg.Clients, cfg.Probes = 6, 3, 16, true
 				if membershipBugs.Has(b.bug) {
 					cfg = changeOften(cfg)
 				}
+				if b.bug == invariant.BugLeadStalled {
+					cfg = stallsOf(seed)
+				}
+				cfg.Bugs = b.bug
 				if _, problems := Run(cfg); len(problems) > 0 {
 					t.Logf("found by seed %d: %.200s", seed, problems[0])
 					return

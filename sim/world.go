@@ -31,6 +31,7 @@ type Config struct {
 	Damages    int
 	// Retargets moves replicas: a group's voters go to other nodes.
 	Retargets int
+	Stalls    int
 	// Probes aims operations at leaders that are cut off.
 	Probes bool
 	// LargeEvery makes one put in that many a chunked value; 0 for none.
@@ -52,7 +53,8 @@ type World struct {
 	cut   map[[2]int]bool // directed links that lose everything
 	// targets say where groups' voters should be, as first lives of nodes.
 	targets map[keyspace.GroupID]router.Target
-	trace   uint64 // hash of everything that happened
+	trace   uint64        // hash of everything that happened
+	calm    time.Duration // since when nothing but the disk of one node is wrong
 
 	history  history
 	stats    Coverage
@@ -67,6 +69,7 @@ type Coverage struct {
 	Crashes, Partitions, Pauses, ClockJumps             int
 	Wipes, Snapshots, Elections, Flushes, Merges, Moves int
 	FullDisks, Damaged, Rebuilt, Retargets, Changes     int
+	Stalls, Handovers                                   int // disks that hung, and leaderships given up because of it
 	Messages, Lost, Duplicated                          int
 	// Undecided counts histories that the checker could not judge in its time.
 	Undecided int
@@ -187,7 +190,7 @@ func (w *World) heal() {
 		if n.host == nil {
 			n.boot(false)
 		}
-		n.paused, n.skew = 0, 0
+		n.paused, n.skew, n.stuck = 0, 0, 0
 		n.disk.SetCapacity(0)
 	}
 	deadline := w.now + 60*time.Second
@@ -228,13 +231,15 @@ func (c *Coverage) add(o Coverage) {
 	c.Rebuilt += o.Rebuilt
 	c.Retargets += o.Retargets
 	c.Changes += o.Changes
+	c.Stalls += o.Stalls
+	c.Handovers += o.Handovers
 	c.Duplicated += o.Duplicated
 	c.Undecided += o.Undecided
 }
 
 func (c Coverage) String() string {
 	return fmt.Sprintf("%d operations (%d acknowledged, %d unknown, %d not executed, %d reads of which %d on followers, %d pairs, %d large values), "+
-		"%d crashes, %d partitions, %d pauses, %d clock jumps, %d wiped nodes, %d full disks, %d damaged logs (%d replicas rebuilt), %d new targets (%d membership changes), %d snapshots, %d elections, %d flushes, %d merges, %d moves, %d frames (%d lost, %d doubled), %d histories undecided",
+		"%d crashes, %d partitions, %d pauses, %d clock jumps, %d wiped nodes, %d full disks, %d damaged logs (%d replicas rebuilt), %d hung disks (%d leaderships moved), %d new targets (%d membership changes), %d snapshots, %d elections, %d flushes, %d merges, %d moves, %d frames (%d lost, %d doubled), %d histories undecided",
 		c.Operations, c.Acknowledged, c.Unknown, c.Failed, c.Reads, c.FollowerReads, c.Batches, c.Large,
-		c.Crashes, c.Partitions, c.Pauses, c.ClockJumps, c.Wipes, c.FullDisks, c.Damaged, c.Rebuilt, c.Retargets, c.Changes, c.Snapshots, c.Elections, c.Flushes, c.Merges, c.Moves, c.Messages, c.Lost, c.Duplicated, c.Undecided)
+		c.Crashes, c.Partitions, c.Pauses, c.ClockJumps, c.Wipes, c.FullDisks, c.Damaged, c.Rebuilt, c.Stalls, c.Handovers, c.Retargets, c.Changes, c.Snapshots, c.Elections, c.Flushes, c.Merges, c.Moves, c.Messages, c.Lost, c.Duplicated, c.Undecided)
 }

@@ -2,6 +2,8 @@ package host
 
 import (
 	"context"
+	"sync/atomic"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -38,6 +40,17 @@ type syncState struct {
 	running bool
 	queue   []appendTask
 	err     error
+	// since is when the running sync began, 0 for none; never 0 while one runs.
+	since atomic.Int64
+}
+
+// age is how long the sync has run that runs at mono, 0 for none.
+func (s *syncState) age(mono time.Duration) time.Duration {
+	since := time.Duration(s.since.Load())
+	if since == 0 {
+		return 0
+	}
+	return max(0, mono-since)
 }
 
 // commit writes what all groups must keep, starts the sync that makes it
@@ -102,6 +115,7 @@ func (h *Host) startSync() {
 		return
 	}
 	h.syncs.running = true
+	h.syncs.since.Store(int64(max(1, h.opt.Clock.Mono())))
 	h.opt.Go(func(context.Context) {
 		err := s.Run()
 		h.control(func() { h.syncEnded(s, err) })
@@ -112,6 +126,8 @@ func (h *Host) startSync() {
 // this loop has written what it has.
 func (h *Host) syncEnded(s *raftlog.PendingSync, err error) {
 	h.syncs.running = false
+	h.hangEnded(h.SyncRunning())
+	h.syncs.since.Store(0)
 	if err := h.log.EndSync(s, err); err != nil {
 		h.syncs.err = err
 		return

@@ -45,6 +45,10 @@ func (h *Host) step(m *inMessage) {
 	if m.first {
 		h.observeClock(m.from, m.clockMS)
 	}
+	if m.other.GetUnfit() {
+		h.peerUnfit(m.from)
+		return
+	}
 	g := h.groups[m.group]
 	if m.raft != nil {
 		if h.stalled {
@@ -52,6 +56,12 @@ func (h *Host) step(m *inMessage) {
 		}
 		if g = h.groupFor(g, m); g != nil {
 			g.nodes[keyspace.ReplicaID(m.raft.GetFrom())] = m.from
+			if m.raft.GetType() == raftpb.MsgTimeoutNow {
+				if h.hanging.Load() {
+					return
+				}
+				g.planned = true
+			}
 			h.stepRaft(g, m.raft)
 		}
 		return

@@ -64,7 +64,9 @@ type group struct {
 	confFrame uint64
 	// leaderless counts ticks without a leader.
 	leaderless  int
-	planned     bool
+	fleeNext    time.Duration // not giving up again before
+	planned     bool          // a transfer was asked for that leads here
+	acked       commitSamples
 	raisedAt    time.Duration
 	digests     atomic.Pointer[[]Digest] // the last few, oldest first
 	digestAsked []func(keyspace.Index, error)

@@ -39,10 +39,14 @@ type Host struct {
 	pace    chunkPace
 	peers   map[keyspace.NodeID]clockSample
 	flush   flushState
-	snaps   int      // snapshots being sent
-	offered []*group // snapshots offered to raft in this loop
-	stalled bool     // the disk is full: the batch and its responses wait
-	ticked  bool     // this loop has let time pass
+	snaps   int         // snapshots being sent
+	offered []*group    // snapshots offered to raft in this loop
+	stalled bool        // the disk is full: the batch and its responses wait
+	hanging atomic.Bool // a sync runs for longer than StallAfter
+	unfit   atomic.Bool // this node should lead nothing
+	fitness fitness
+	watched loopWatch
+	ticked  bool // this loop has let time pass
 
 	nextRead     uint64
 	gathering    time.Duration // how long the first group that gathers readers still does, 0 for none
@@ -99,6 +103,7 @@ func (h *Host) spawn(job func(context.Context)) {
 func (h *Host) Start(context.Context) {
 	h.started = true
 	h.deleteOrphans()
+	h.spawn(h.watch)
 	go h.run()
 }
 
@@ -194,6 +199,8 @@ func (h *Host) Busy() bool {
 // replica met an entry it must not skip.
 func (h *Host) Step() error {
 	start := h.opt.Clock.Mono()
+	h.watched.began.Store(int64(max(1, start)))
+	defer h.watched.began.Store(0)
 	h.mail = h.inbox.take(h.mail)
 	h.receive()
 	h.ticked = h.mail.ticks > 0

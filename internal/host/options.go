@@ -44,6 +44,9 @@ type Hooks struct {
 	Snapshot    func(sent bool, bytes int64)
 	Overloaded  func()
 	LoopLatency func(d time.Duration)
+	// Stall: a sync of the raft log, or an iteration of the loop, has run for
+	// StallAfter; the second is called beside the loop.
+	Stall func()
 }
 
 // Options configure a Host. Zero numbers take defaults.
@@ -68,6 +71,10 @@ type Options struct {
 	Window time.Duration
 	// MaxClockOffset is how far the node's clock may be from its peers'.
 	MaxClockOffset time.Duration
+	// StallAfter is how long a sync of the raft log may run, or room may be
+	// missing, before the node gives up its leaderships; it leads nothing half an
+	// election timeout after the disk began to hang for so long.
+	StallAfter time.Duration
 
 	MaxEntryBytes, MaxEntryOps int
 	ChunkBytes                 int
@@ -107,6 +114,7 @@ func (o *Options) setDefaults() {
 	def(&o.ElectionTicks, 10)
 	def(&o.Window, 10*time.Minute)
 	def(&o.MaxClockOffset, 500*time.Millisecond)
+	def(&o.StallAfter, time.Second)
 	def(&o.MaxEntryBytes, 1<<20)
 	def(&o.MaxEntryOps, 4096)
 	def(&o.ChunkBytes, 128<<10)

@@ -46,6 +46,9 @@ func (h *Host) admissible(g *group, id keyspace.GroupID) error {
 	if err := h.Err(); err != nil {
 		return fault.Wrap(fault.Unavailable, err, "this node's storage failed")
 	}
+	if h.watched.blocked.Load() {
+		return errUnfit(id)
+	}
 	if g == nil {
 		return errNotHosted(id)
 	}
@@ -168,10 +171,10 @@ func (h *Host) admit(r *replica.Request) {
 
 // propose evaluates what waits in a group and hands the entries to raft.
 func (h *Host) propose(g *group) {
-	if _, leading := g.core.Leading(); !leading || g.dropped || g.unsynced > 0 || !g.core.HasWork() {
+	if _, leading := g.core.Leading(); !leading || g.dropped || g.unsynced > 0 || h.hanging.Load() || !g.core.HasWork() {
 		return
 	}
-	if !h.log.HasSpace(int64(h.opt.MaxEntryBytes) * 4) {
+	if !h.roomToPropose() {
 		g.core.Shed(fault.New(fault.Overloaded, "the disk of the raft log is full").WithRetry(10 * h.opt.TickInterval))
 		return
 	}
@@ -198,6 +201,10 @@ func (h *Host) propose(g *group) {
 	// entry to be applied or for a tick.
 	g.dirty = g.dirty || (progress && g.core.HasWork())
 }
+
+// roomToPropose reports whether the disk has room in the log for what a loop may
+// propose.
+func (h *Host) roomToPropose() bool { return h.log.HasSpace(int64(h.opt.MaxEntryBytes) * 4) }
 
 // maxChunksPerLoop bounds how much of large values one loop proposes, so that
 // small writes are not held up.

@@ -127,7 +127,8 @@ type Read struct {
 	Group keyspace.GroupID
 	// Deadline is when the wait for it ends, on env.Clock.Mono.
 	Deadline time.Duration
-	// Done is called once, on the loop or by ReadIndexAll, and must not block.
+	// Done is called once, on the loop, by ReadIndexAll or, with an error, on a
+	// goroutine of the host, and must not block.
 	Done func(ReadPoint, error)
 }
 
@@ -152,6 +153,8 @@ func (h *Host) ask(all []readWaiter) {
 			w.done(ReadPoint{}, fault.New(fault.Unavailable, "this node's storage failed"))
 		case h.lookup(w.group) == nil:
 			w.done(ReadPoint{}, errNotHosted(w.group))
+		case h.watched.blocked.Load(), h.unfit.Load() && !h.leads(w.group):
+			w.done(ReadPoint{}, errUnfit(w.group))
 		default:
 			asked = append(asked, w)
 		}
@@ -166,6 +169,16 @@ func (h *Host) ask(all []readWaiter) {
 	for i := range asked {
 		asked[i].done(ReadPoint{}, errStopped())
 	}
+}
+
+// leads reports whether this node leads a group, as far as it published.
+func (h *Host) leads(id keyspace.GroupID) bool {
+	g := h.lookup(id)
+	if g == nil {
+		return false
+	}
+	p := g.published.Load()
+	return p != nil && p.leading
 }
 
 // deadline converts a context's deadline to the monotonic clock; 0 for none.

@@ -46,6 +46,7 @@ func (h *Host) softState(g *group, s *raft.SoftState) {
 		g.proposed = nil
 		clear(g.beats.held)
 		g.raisedAt = h.opt.Clock.Mono()
+		g.acked = commitSamples{}
 		g.transferring = false
 		g.transferNext = h.opt.Clock.Mono() + 2*h.opt.electionTimeout()
 		if f := h.opt.Hooks.Election; f != nil {
@@ -63,7 +64,8 @@ func (h *Host) softState(g *group, s *raft.SoftState) {
 			g.conf = nil
 		}
 	}
-	g.planned = false
+	// A transfer makes its target a candidate, without a pre-vote, then the leader.
+	g.planned = g.planned && s.RaftState == raft.StateCandidate
 	h.requeueReads(g)
 	g.dirty = true
 	h.publish(g)
@@ -78,7 +80,7 @@ func (h *Host) send(g *group, m *raftpb.Message) {
 		return
 	}
 	node := g.nodes[to]
-	if g.commits.hold(m) || h.holdBeat(g, m) {
+	if g.commits.hold(m) || h.holdBeat(g, m) || h.hanging.Load() && asksForVotes(m) {
 		return
 	}
 	switch {

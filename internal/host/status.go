@@ -84,7 +84,7 @@ func (g *group) role() string {
 // Leader returns the node that leads a group, as far as this replica knows.
 func (h *Host) Leader(id keyspace.GroupID) (node keyspace.NodeID, local, known bool) {
 	g := h.lookup(id)
-	if g == nil {
+	if g == nil || h.watched.blocked.Load() {
 		return "", false, false
 	}
 	p := g.published.Load()

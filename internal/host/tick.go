@@ -15,12 +15,13 @@ import (
 func (h *Host) tick() {
 	h.ticks++
 	mono := h.opt.Clock.Mono()
+	h.noticeFitness(mono)
 	for _, g := range h.order {
 		g.noteActive(mono)
+		g.core.Expire(mono)
+		h.tickLeader(g, mono) // first: raft's tick may forget who answered
 		g.rn.Tick()
 		h.campaignFirst(g)
-		g.core.Expire(mono)
-		h.tickLeader(g, mono)
 		h.askWhenStray(g)
 		h.releaseCommits(g, "")
 		g.dirty, g.dropped = true, false
@@ -76,6 +77,9 @@ func (h *Host) Guide(id keyspace.GroupID, nodes []keyspace.NodeID) {
 // tickLeader advances closed revisions, ceilings and transfers.
 func (h *Host) tickLeader(g *group, mono time.Duration) {
 	if _, leading := g.core.Leading(); !leading {
+		if h.unfit.Load() {
+			g.reads.failAll(errUnfit(g.id))
+		}
 		return
 	}
 	now := h.now(g)
@@ -87,6 +91,11 @@ func (h *Host) tickLeader(g *group, mono time.Duration) {
 	if mono-g.raisedAt > h.opt.Window/10 {
 		g.raisedAt = mono
 		g.core.RaiseCeiling(keyspace.RevisionAt(now.Physical + h.opt.electionTimeout().Milliseconds()))
+	}
+	g.acked.take(g.rn.BasicStatus().GetCommit(), mono, h.opt.electionTimeout())
+	if h.unfit.Load() {
+		h.escape(g, mono)
+		return
 	}
 	h.tickTransfer(g, mono)
 }
@@ -102,14 +111,22 @@ func (h *Host) broadcastClosed(g *group, closed keyspace.Revision) {
 	}
 }
 
-// tickTransfer moves leadership to the preferred replica when that one is
-// alive and caught up, and gives up transfers that take too long.
+// tickTransfer moves leadership away from a node with a bad clock, at once, or
+// to the preferred replica when that one is alive and caught up, and gives up
+// transfers that take too long.
 func (h *Host) tickTransfer(g *group, mono time.Duration) {
 	if g.transferring {
 		if mono > g.transferAt {
 			g.core.EndTransfer()
 			g.transferring = false
+			g.fleeNext = mono + h.opt.electionTimeout()
 			g.transferNext = mono + 5*h.opt.electionTimeout()
+		}
+		return
+	}
+	if h.clockOff(g, g.replica) {
+		if mono >= g.fleeNext && h.giveUp(g, mono) {
+			h.opt.Logger.Warn("giving up leadership", "group", g.id, "reason", "the node's clock is far from its peers'")
 		}
 		return
 	}
@@ -117,12 +134,6 @@ func (h *Host) tickTransfer(g *group, mono time.Duration) {
 		return
 	}
 	g.transferNext = mono + h.opt.electionTimeout()
-	if reason := h.unfit(g); reason != "" {
-		if h.giveUp(g, mono) {
-			h.opt.Logger.Warn("giving up leadership", "group", g.id, "reason", reason)
-		}
-		return
-	}
 	if m, ok := g.preferred(); !ok || m.Replica == g.replica || h.tryTransfer(g, m, mono) || slices.Contains(g.guide, h.opt.Node) {
 		return
 	}
@@ -135,19 +146,7 @@ func (h *Host) tickTransfer(g *group, mono time.Duration) {
 
 // tryTransfer begins to hand leadership to a member that is fit for it.
 func (h *Host) tryTransfer(g *group, m format.Member, mono time.Duration) bool {
-	return !m.Learner && m.Replica != g.replica && h.caughtUp(g, m.Replica) && !h.clockOff(g, m.Replica) && h.beginTransfer(g, m.Replica, mono)
-}
-
-// unfit says why this node should not lead, empty when it may: its memory for
-// recent writes is full, or its clock is far from its peers'.
-func (h *Host) unfit(g *group) string {
-	switch {
-	case h.opt.Store.Full():
-		return "the memory for recent writes is full"
-	case h.clockOff(g, g.replica):
-		return "the node's clock is far from its peers'"
-	}
-	return ""
+	return !m.Learner && m.Replica != g.replica && h.caughtUp(g, m.Replica) && h.mayLead(g, m.Replica) && h.beginTransfer(g, m.Replica, mono)
 }
 
 // giveUp transfers leadership to any member that is fit for it.
@@ -160,12 +159,27 @@ func (h *Host) giveUp(g *group, mono time.Duration) bool {
 	return false
 }
 
-// caughtUp reports whether a member is active and close to the leader's log.
+// commitSamples remember a leader's commit index of one to two election timeouts
+// ago.
+type commitSamples struct {
+	older, newer uint64
+	at           time.Duration
+}
+
+func (s *commitSamples) take(commit uint64, mono, every time.Duration) {
+	if mono-s.at >= every {
+		s.older, s.newer, s.at = s.newer, commit, mono
+	}
+}
+
+// caughtUp reports whether a member is active, close to the leader's log, and
+// acknowledges: one whose disk hangs answers heartbeats and has all entries in
+// memory, but would not campaign.
 func (h *Host) caughtUp(g *group, id keyspace.ReplicaID) bool {
 	const close = 1024 // entries; a transfer waits for them
 	st := g.rn.Status()
 	p, ok := st.Progress[uint64(id)]
-	return ok && h.active(g, id) && p.State.String() == "StateReplicate" && p.Match+close >= st.GetCommit()
+	return ok && h.active(g, id) && p.State.String() == "StateReplicate" && p.Match+close >= st.GetCommit() && p.Match >= g.acked.older
 }
 
 func (h *Host) beginTransfer(g *group, to keyspace.ReplicaID, mono time.Duration) bool {
@@ -230,11 +244,14 @@ func (h *Host) handOverAll() bool {
 		if _, leading := g.core.Leading(); !leading {
 			continue
 		}
-		if g.transferring {
+		switch {
+		case h.unfit.Load():
+			more = h.escape(g, mono) || more
+		case g.transferring:
 			more = true
-			continue
+		default:
+			more = h.giveUp(g, mono) || more
 		}
-		more = h.giveUp(g, mono) || more
 	}
 	return more
 }

@@ -46,6 +46,8 @@ const (
 	// BugCommitForgotten writes entries without the commit index that was known
 	// before them.
 	BugCommitForgotten
+	// BugLeadStalled keeps leading on a disk that hangs.
+	BugLeadStalled
 )
 
 // Has reports whether all bugs of x are planted in b.

@@ -28,6 +28,8 @@ type Hooks struct {
 	Overloaded func()
 	// LoopLatency: one turn of the host loop.
 	LoopLatency func(d time.Duration)
+	// Stall: the disk hung for so long that leaderships are lost.
+	Stall func()
 }
 
 // Hooks returns the functions that feed r.
@@ -62,5 +64,6 @@ func (r *Registry) Hooks() Hooks {
 		},
 		Overloaded:  r.refused.Inc,
 		LoopLatency: func(d time.Duration) { r.loop.Observe(d.Seconds()) },
+		Stall:       r.stalls.Inc,
 	}
 }

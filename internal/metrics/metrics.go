@@ -39,6 +39,7 @@ type Registry struct {
 	snapBytes *prometheus.CounterVec
 	refused   prometheus.Counter
 	loop      prometheus.Histogram
+	stalls    prometheus.Counter
 }
 
 // New returns a registry with the process's and the Go runtime's own figures.
@@ -71,6 +72,7 @@ func (r *Registry) registerHost() {
 	r.moved = r.counter("kvstore_move_bytes_total", "Bytes of sorted runs moved to the engine.")
 	r.snapshots = r.counterVec("kvstore_snapshots_total", "Snapshots between replicas.", "direction")
 	r.snapBytes = r.counterVec("kvstore_snapshot_bytes_total", "Bytes of snapshots between replicas.", "direction")
+	r.stalls = r.counter("kvstore_disk_stalls_total", "Times the disk hung for so long that this node lost its leaderships.")
 	r.refused = r.counter("kvstore_overloaded_total", "Proposals refused because a queue was full.")
 	r.loop = r.histogram("kvstore_host_loop_seconds", "One turn of the host loop over all groups.", latencyBuckets)
 }

@@ -36,6 +36,7 @@ func TestEveryMetricIsShown(t *testing.T) {
 	h.Snapshot(false, 6)
 	h.Overloaded()
 	h.LoopLatency(time.Microsecond)
+	h.Stall()
 	q := r.Requests()
 	q.Observe("Put", "", 2*time.Millisecond)
 	q.Observe("Put", "", 2*time.Millisecond)
@@ -55,7 +56,7 @@ func TestEveryMetricIsShown(t *testing.T) {
 		`kvstore_batch_operations_sum 7`, `kvstore_read_batch_operations_sum 2`, `kvstore_apply_lag_entries{group="1"} 2`,
 		`kvstore_badger_bytes{kind="lsm"} 1`, `kvstore_badger_bytes{kind="value_log"} 2`, `kvstore_raft_log_bytes 3`,
 		`kvstore_delta_bytes 4`, `kvstore_history_bytes 5`, `kvstore_leader{group="1"} 1`, `kvstore_snapshots_total{direction="sent"} 1`,
-		`kvstore_snapshot_bytes_total{direction="received"} 6`, `kvstore_overloaded_total 1`, `kvstore_requests_in_flight{method="Pipeline"} 1`,
+		`kvstore_snapshot_bytes_total{direction="received"} 6`, `kvstore_overloaded_total 1`, `kvstore_disk_stalls_total 1`, `kvstore_requests_in_flight{method="Pipeline"} 1`,
 		`kvstore_request_bytes_total{direction="sent"} 20`, `kvstore_request_panics_total 1`, `kvstore_build_info{version="v1"} 1`,
 		`kvstore_dropped_total 1`, `kvstore_host_loop_seconds_count 1`, `kvstore_flush_bytes_total 100`, `go_goroutines`,
 	} {

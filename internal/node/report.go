@@ -54,6 +54,7 @@ func hostHooks(h metrics.Hooks) host.Hooks {
 		Snapshot:    h.Snapshot,
 		Overloaded:  h.Overloaded,
 		LoopLatency: h.LoopLatency,
+		Stall:       h.Stall,
 	}
 }
 
@@ -79,6 +80,8 @@ func (n *Node) feedMetrics() {
 			BlockCacheHitRatio: e.BlockCacheHitRatio, IndexCacheHitRatio: e.IndexCacheHitRatio,
 		}
 	})
+	n.metrics.Gauge("kvstore_fsync_running_seconds", "For how long the sync of the shared log runs that runs now; 0 when none does.",
+		func() float64 { return n.host.SyncRunning().Seconds() })
 	n.metrics.Gauge("kvstore_ready", "1 while this node serves linearizable requests.", func() float64 {
 		if ok, _ := n.Ready(); ok {
 			return 1

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"slices"
 	"time"
 
 	"kvstore/internal/format"
@@ -71,8 +72,8 @@ type Request struct {
 	// proposed by then ends with deadline_exceeded, one that was with
 	// unknown_outcome.
 	Deadline time.Duration
-	// Done is called exactly once, on the host loop or on the caller's
-	// goroutine, and must not block.
+	// Done is called exactly once, on the host loop, on the caller's goroutine or,
+	// with an error, on one of the host's, and must not block.
 	Done func(*Request)
 	// Err is set when the request as a whole failed; the ops' results are then
 	// meaningless. wrong_leader, unavailable and overloaded mean that nothing
@@ -107,6 +108,12 @@ type Fetched struct {
 	// Equal is the outcome of ValueEquals against Header.Revision.
 	Equal bool
 	Valid bool
+}
+
+// Uploading reports whether the core keeps chunks of one of the values: such a
+// request ends on the loop.
+func (r *Request) Uploading() bool {
+	return slices.ContainsFunc(r.Ops, func(op Op) bool { return op.upload != nil })
 }
 
 // DiskKey is the operation's key in the engine, without instance.

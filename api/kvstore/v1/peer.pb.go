@@ -265,6 +265,7 @@ type GroupMessage struct {
 	//	*GroupMessage_LostReplica
 	//	*GroupMessage_AsksReplica
 	//	*GroupMessage_RemovedReplica
+	//	*GroupMessage_Unfit
 	Body          isGroupMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -377,6 +378,15 @@ func (x *GroupMessage) GetRemovedReplica() uint64 {
 	return 0
 }
 
+func (x *GroupMessage) GetUnfit() bool {
+	if x != nil {
+		if x, ok := x.Body.(*GroupMessage_Unfit); ok {
+			return x.Unfit
+		}
+	}
+	return false
+}
+
 type isGroupMessage_Body interface {
 	isGroupMessage_Body()
 }
@@ -414,6 +424,12 @@ type GroupMessage_RemovedReplica struct {
 	RemovedReplica uint64 `protobuf:"varint,8,opt,name=removed_replica,json=removedReplica,proto3,oneof"`
 }
 
+type GroupMessage_Unfit struct {
+	// The sending node should lead no group for now. It is said at every tick
+	// while it is so, and belongs to no group.
+	Unfit bool `protobuf:"varint,9,opt,name=unfit,proto3,oneof"`
+}
+
 func (*GroupMessage_Raft) isGroupMessage_Body() {}
 
 func (*GroupMessage_ReadIndex) isGroupMessage_Body() {}
@@ -427,6 +443,8 @@ func (*GroupMessage_LostReplica) isGroupMessage_Body() {}
 func (*GroupMessage_AsksReplica) isGroupMessage_Body() {}
 
 func (*GroupMessage_RemovedReplica) isGroupMessage_Body() {}
+
+func (*GroupMessage_Unfit) isGroupMessage_Body() {}
 
 type ReadIndexRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -1910,7 +1928,7 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\tfrom_node\x18\x03 \x01(\tR\bfromNode\x12%\n" +
 	"\x0eformat_version\x18\x04 \x01(\rR\rformatVersion\x12\x17\n" +
 	"\ato_node\x18\x05 \x01(\tR\x06toNode\x124\n" +
-	"\bmessages\x18\x06 \x03(\v2\x18.kvstore.v1.GroupMessageR\bmessages\"\xf2\x02\n" +
+	"\bmessages\x18\x06 \x03(\v2\x18.kvstore.v1.GroupMessageR\bmessages\"\x8a\x03\n" +
 	"\fGroupMessage\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x14\n" +
 	"\x04raft\x18\x02 \x01(\fH\x00R\x04raft\x12=\n" +
@@ -1920,7 +1938,8 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\x06closed\x18\x05 \x01(\v2\x18.kvstore.v1.ClosedUpdateH\x00R\x06closed\x12#\n" +
 	"\flost_replica\x18\x06 \x01(\x04H\x00R\vlostReplica\x12#\n" +
 	"\fasks_replica\x18\a \x01(\x04H\x00R\vasksReplica\x12)\n" +
-	"\x0fremoved_replica\x18\b \x01(\x04H\x00R\x0eremovedReplicaB\x06\n" +
+	"\x0fremoved_replica\x18\b \x01(\x04H\x00R\x0eremovedReplica\x12\x16\n" +
+	"\x05unfit\x18\t \x01(\bH\x00R\x05unfitB\x06\n" +
 	"\x04body\"t\n" +
 	"\x10ReadIndexRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12!\n" +
@@ -2163,6 +2182,7 @@ func file_kvstore_v1_peer_proto_init() {
 		(*GroupMessage_LostReplica)(nil),
 		(*GroupMessage_AsksReplica)(nil),
 		(*GroupMessage_RemovedReplica)(nil),
+		(*GroupMessage_Unfit)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

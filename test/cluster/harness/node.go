@@ -213,3 +213,14 @@ func (c *Cluster) StopNode(i int, sig syscall.Signal) int {
 	c.byHand[i].Signal(sig)
 	return c.byHand[i].Wait(c.t, Patience)
 }
+
+// WaitEnd waits for the end of a node that Restart started; it returns the exit
+// code.
+func (c *Cluster) WaitEnd(i int) int { c.t.Helper(); return c.byHand[i].Wait(c.t, Patience) }
+
+// Metrics reads the metrics of node i.
+func (c *Cluster) Metrics(i int) (string, error) {
+	c.t.Helper()
+	_, body, err := c.Do(http.MethodGet, "http://"+c.Nodes()[i].Metrics+"/metrics", nil, nil)
+	return body, err
+}
