@@ -250,7 +250,7 @@ func (h *Host) memberLost(g *group, from keyspace.NodeID, id keyspace.ReplicaID)
 func (h *Host) dropRemoved() {
 	for _, g := range slices.Clone(h.order) {
 		s := g.core.State()
-		if len(s.Members) == 0 || slices.ContainsFunc(s.Members, func(m format.Member) bool { return m.Replica == g.replica }) {
+		if len(s.Members) == 0 || s.Index < g.replayTo || slices.ContainsFunc(s.Members, func(m format.Member) bool { return m.Replica == g.replica }) {
 			continue
 		}
 		h.opt.Logger.Info("replica removed", "group", g.id, "replica", g.replica)
@@ -263,6 +263,12 @@ func (h *Host) dropRemoved() {
 
 // retire stops a replica and gives its data up.
 func (h *Host) retire(g *group) {
+	h.dismiss(g)
+	h.retireInstance(g.instance)
+}
+
+// dismiss stops a replica; its data stays.
+func (h *Host) dismiss(g *group) {
 	if g.core != nil {
 		g.core.StepDown(errNotHosted(g.id))
 		g.reads.failAll(errNotHosted(g.id))
@@ -276,5 +282,4 @@ func (h *Host) retire(g *group) {
 	own := func(t appendTask) bool { return t.g == g }
 	h.appends = slices.DeleteFunc(h.appends, own)
 	h.syncs.queue = slices.DeleteFunc(h.syncs.queue, own)
-	h.retireInstance(g.instance)
 }

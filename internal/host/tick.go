@@ -15,6 +15,9 @@ func (h *Host) tick() {
 	mono := h.opt.Clock.Mono()
 	for _, g := range h.order {
 		g.rn.Tick()
+		if g.leader != 0 {
+			g.heard = h.opt.Clock.Wall()
+		}
 		h.campaignFirst(g)
 		g.core.Expire(mono)
 		h.tickLeader(g, mono)
