@@ -33,7 +33,7 @@ func newRoot(a *app) *cobra.Command {
 	a.globalFlags(root)
 	root.AddCommand(
 		a.putCmd(), a.getCmd(), a.existsCmd(), a.deleteCmd(), a.listCmd(), a.batchCmd(),
-		a.importCmd(), a.exportCmd(), a.statusCmd(), a.digestCmd(), a.debugCmd(), a.namespaceCmd(),
+		a.importCmd(), a.exportCmd(), a.statusCmd(), a.digestCmd(), a.clusterCmd(), a.debugCmd(), a.namespaceCmd(),
 		a.contextCmd(), a.versionCmd(),
 		&cobra.Command{Use: "exit-codes", Short: "The codes kvctl ends with", Long: exitHelp},
 	)

@@ -44,13 +44,15 @@ func SystemNamespaceKey(name string) string { return SystemNamespacePrefix + nam
 // SystemJobKey returns the key of a JobRecord.
 func SystemJobKey(id string) string { return SystemJobPrefix + id }
 
-// ClusterRecord is what never changes about a cluster.
+// ClusterRecord is what hardly changes about a cluster.
 type ClusterRecord struct {
 	ID                string `json:"id"`
 	Name              string `json:"name"`
 	Groups            int    `json:"groups"`
 	ReplicationFactor int    `json:"replication_factor"`
 	Created           int64  `json:"created"` // Unix milliseconds
+	// RecoveryEpoch counts the recoveries after a loss of quorums.
+	RecoveryEpoch uint64 `json:"recovery_epoch,omitempty"`
 }
 
 // NodeRecord is a member of the cluster; addresses are host:port.
@@ -65,6 +67,9 @@ type NodeRecord struct {
 	// ReplacedBy names the node that came back under the same name with an
 	// empty disk. A replaced node never returns.
 	ReplacedBy keyspace.NodeID `json:"replaced_by,omitempty"`
+	// Removed says why the node does not belong to the cluster any more. It
+	// never returns; its name is free.
+	Removed string `json:"removed,omitempty"`
 }
 
 // GroupRecord tells who the members of a group are; its leader keeps it true.

@@ -108,6 +108,9 @@ func (h *Host) writeNow(add func(*raftlog.Batch)) error {
 
 func (h *Host) adopt(a Adoption) (keyspace.ReplicaID, error) {
 	g := h.groups[a.Group]
+	if g != nil && g.core != nil && g.replica >= a.Replica+adoptedIDs {
+		return g.replica, nil // the answer to an earlier request was lost
+	}
 	if err := h.adoptable(g, a); err != nil {
 		return 0, err
 	}

@@ -65,12 +65,15 @@ func (s *Service) admit(ctx context.Context, n format.NodeRecord) error {
 	case known && own.record.ReplacedBy != "":
 		return fault.New(fault.FailedPrecondition, "this node was replaced under its name and must not come back",
 			"name", n.Name, "node", n.ID, "replaced_by", own.record.ReplacedBy)
+	case known && own.record.Removed != "":
+		return fault.New(fault.FailedPrecondition, "this node was removed from the cluster; delete its data directory to join again",
+			"name", n.Name, "node", n.ID, "removed", own.record.Removed)
 	case known && own.record == n:
 		return nil
 	}
 	writes := []*api.PutRequest{item(format.SystemNodeKey(n.ID), n, atVersion(own.version))}
 	if old, ok := st.named(n.Name); ok && old.record.ID != n.ID {
-		if s.o.Alive(ctx, old.record) {
+		if old.record.Removed == "" && s.o.Alive(ctx, old.record) {
 			return fault.New(fault.FailedPrecondition, "another node with this name is running",
 				"name", n.Name, "node", n.ID, "running", old.record.ID)
 		}
@@ -88,6 +91,7 @@ func (s *Service) welcome(ctx context.Context) (*api.JoinResponse, error) {
 	}
 	m := s.dir.Map()
 	out := &api.JoinResponse{ClusterId: m.ClusterID}
+	out.RecoveryEpoch, out.Survivors = s.o.Recovery()
 	for _, n := range m.Nodes {
 		out.Nodes = append(out.Nodes, n.Info())
 	}

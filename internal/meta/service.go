@@ -55,7 +55,7 @@ type PeerBook interface {
 	RemovePeer(id keyspace.NodeID)
 }
 
-// Options builds a Service; all but Logger, Alive and Interval are required.
+// Options builds a Service; all but Logger, Alive, Recovery and Interval are required.
 type Options struct {
 	// Self is this node's record.
 	Self      format.NodeRecord
@@ -69,6 +69,9 @@ type Options struct {
 	// Alive asks the node at a record's address whether it still is the node
 	// of that record. A join under a name whose node is alive is refused.
 	Alive func(ctx context.Context, n format.NodeRecord) bool
+	// Recovery returns the last recovery that this node has taken part in, and
+	// its survivors; nil for none.
+	Recovery func() (epoch uint64, survivors []string)
 	// Interval between two reads of the metadata; 1 s by default.
 	Interval time.Duration
 }
@@ -98,6 +101,9 @@ func New(o Options) (*Service, error) {
 	}
 	if o.Alive == nil {
 		o.Alive = func(context.Context, format.NodeRecord) bool { return false }
+	}
+	if o.Recovery == nil {
+		o.Recovery = func() (uint64, []string) { return 0, nil }
 	}
 	if o.Interval == 0 {
 		o.Interval = defaultInterval
@@ -212,6 +218,9 @@ func (s *Service) keepSelf(ctx context.Context) error {
 	case ok && old.record.ReplacedBy != "":
 		return fault.New(fault.FailedPrecondition, "this node was replaced under its name and must not come back",
 			"name", self.Name, "node", self.ID, "replaced_by", old.record.ReplacedBy)
+	case ok && old.record.Removed != "":
+		return fault.New(fault.FailedPrecondition, "this node was removed from the cluster and must not come back",
+			"name", self.Name, "node", self.ID, "removed", old.record.Removed)
 	case named && holder.record.ID != self.ID:
 		return fault.New(fault.FailedPrecondition, "another node holds this node's name",
 			"name", self.Name, "node", self.ID, "holder", holder.record.ID)

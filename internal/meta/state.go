@@ -114,6 +114,7 @@ func (s *state) viewCluster() {
 	c := s.cluster.record
 	s.view.ClusterID, s.view.ClusterName, s.view.Groups = c.ID, c.Name, c.Groups
 	s.view.ReplicationFactor = c.ReplicationFactor
+	s.view.RecoveryEpoch = c.RecoveryEpoch
 }
 
 // viewNodes takes the records, and of the seed what no record stands for.
@@ -125,6 +126,9 @@ func (s *state) viewNodes(seed Seed) {
 		names[n.record.Name] = true
 		if n.record.ReplacedBy != "" {
 			s.view.Replaced[id] = n.record.ReplacedBy
+			continue
+		}
+		if n.record.Removed != "" {
 			continue
 		}
 		s.view.Nodes[id] = node(n.record)

@@ -16,8 +16,8 @@ import (
 // it is one of the survivors, whom the recovery has only not reached yet.
 type Recovery struct {
 	// Epoch is 0 when there was none.
-	Epoch     uint64
-	Survivors []keyspace.NodeID
+	Epoch     uint64            `json:"epoch"`
+	Survivors []keyspace.NodeID `json:"survivors"`
 }
 
 // SetRecovery says which recovery this node has taken part in; from now on

@@ -3593,9 +3593,7 @@ func (x *ReplicaDigest) GetError() string {
 }
 
 type RecoverPlanRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only what the asked node knows of itself.
-	Local         bool `protobuf:"varint,1,opt,name=local,proto3" json:"local,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3628,13 +3626,6 @@ func (x *RecoverPlanRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use RecoverPlanRequest.ProtoReflect.Descriptor instead.
 func (*RecoverPlanRequest) Descriptor() ([]byte, []int) {
 	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{47}
-}
-
-func (x *RecoverPlanRequest) GetLocal() bool {
-	if x != nil {
-		return x.Local
-	}
-	return false
 }
 
 type RecoverPlanResponse struct {
@@ -4697,9 +4688,8 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x12\n" +
 	"\x04hash\x18\x03 \x01(\x06R\x04hash\x12\x12\n" +
 	"\x04keys\x18\x04 \x01(\x04R\x04keys\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"*\n" +
-	"\x12RecoverPlanRequest\x12\x14\n" +
-	"\x05local\x18\x01 \x01(\bR\x05local\"D\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"\x14\n" +
+	"\x12RecoverPlanRequest\"D\n" +
 	"\x13RecoverPlanResponse\x12-\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x17.kvstore.v1.RecoverNodeR\x05nodes\"\x8d\x03\n" +
 	"\vRecoverNode\x12\x17\n" +

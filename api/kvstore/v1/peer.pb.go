@@ -1779,8 +1779,10 @@ type JoinResponse struct {
 	// Set when the caller asked a node that could not decide.
 	RetryAt string      `protobuf:"bytes,3,opt,name=retry_at,json=retryAt,proto3" json:"retry_at,omitempty"`
 	Nodes   []*NodeInfo `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	// The last recovery of the cluster, which the node belongs to from now on.
-	RecoveryEpoch uint64 `protobuf:"varint,5,opt,name=recovery_epoch,json=recoveryEpoch,proto3" json:"recovery_epoch,omitempty"`
+	// The last recovery of the cluster, which the node belongs to from now on,
+	// and who was left then.
+	RecoveryEpoch uint64   `protobuf:"varint,5,opt,name=recovery_epoch,json=recoveryEpoch,proto3" json:"recovery_epoch,omitempty"`
+	Survivors     []string `protobuf:"bytes,6,rep,name=survivors,proto3" json:"survivors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1848,6 +1850,13 @@ func (x *JoinResponse) GetRecoveryEpoch() uint64 {
 		return x.RecoveryEpoch
 	}
 	return 0
+}
+
+func (x *JoinResponse) GetSurvivors() []string {
+	if x != nil {
+		return x.Survivors
+	}
+	return nil
 }
 
 type JoinReplica struct {
@@ -2060,14 +2069,15 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\x06gossip\x18\x06 \x01(\tR\x06gossip\x12\x12\n" +
 	"\x04zone\x18\a \x01(\tR\x04zone\x12%\n" +
 	"\x0eformat_version\x18\b \x01(\rR\rformatVersion\x12!\n" +
-	"\fcluster_name\x18\t \x01(\tR\vclusterName\"\xd0\x01\n" +
+	"\fcluster_name\x18\t \x01(\tR\vclusterName\"\xee\x01\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x123\n" +
 	"\breplicas\x18\x02 \x03(\v2\x17.kvstore.v1.JoinReplicaR\breplicas\x12\x19\n" +
 	"\bretry_at\x18\x03 \x01(\tR\aretryAt\x12*\n" +
 	"\x05nodes\x18\x04 \x03(\v2\x14.kvstore.v1.NodeInfoR\x05nodes\x12%\n" +
-	"\x0erecovery_epoch\x18\x05 \x01(\x04R\rrecoveryEpoch\"=\n" +
+	"\x0erecovery_epoch\x18\x05 \x01(\x04R\rrecoveryEpoch\x12\x1c\n" +
+	"\tsurvivors\x18\x06 \x03(\tR\tsurvivors\"=\n" +
 	"\vJoinReplica\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica2\xd0\x04\n" +
