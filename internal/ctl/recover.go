@@ -72,6 +72,9 @@ func (a *app) recoverCluster(ctx context.Context, yes, dry bool) error {
 	if err := a.showRecovery(plan); err != nil || !plan.ToDo() || dry {
 		return err
 	}
+	if plan.Waiting {
+		return codeError{error: errors.New("some group may have a leader; run this again in a few seconds, when that is known"), code: exitUnavailable}
+	}
 	if plan.Groups[0].State == recovery.Gone {
 		return codeError{error: errors.New("no replica of the cluster's metadata (group 0) is left; restore a backup"), code: exitRefused}
 	}
@@ -178,6 +181,10 @@ func (a *app) showRecovery(p *recovery.Plan) error {
 		_, err := fmt.Fprintln(a.Out, p.Epoch)
 		return err
 	}
+	if !p.ToDo() && p.Waiting {
+		_, err := fmt.Fprintf(a.Out, "nothing is to be done yet: no quorum of some group of %s answers, but it may have a leader; run this again in a few seconds\n", p.ClusterName)
+		return err
+	}
 	if !p.ToDo() {
 		_, err := fmt.Fprintf(a.Out, "nothing is to be done: every group of %s that has a replica has a quorum\n", p.ClusterName)
 		return err
@@ -228,7 +235,11 @@ func recoverRow(g *recovery.Group, at int64) []string {
 	case g.State == recovery.Lost:
 		row[3] = g.Survivor.Node
 		if !g.LossNone {
-			row[4] = fmt.Sprintf("after %s (%d), until %s", milli(g.LossFrom), g.LossFromRevision, milli(at))
+			from := fmt.Sprintf("after %s (revision %d)", milli(g.LossFrom), g.LossFromRevision)
+			if g.LossFromRevision == 0 {
+				from = "all since the group began"
+			}
+			row[4] = from + ", until " + milli(at)
 			if g.LeaderHeard != 0 {
 				row[4] += "; leader last heard " + milli(g.LeaderHeard)
 			}
@@ -249,6 +260,9 @@ func (a *app) recoverNotes(p *recovery.Plan) error {
 	}
 	if p.Shapeless {
 		notes = append(notes, "No node that answers knows how many groups there are: name more of them.")
+	}
+	if p.Waiting {
+		notes = append(notes, "Some group may have a leader: run this again in a few seconds, before it acts.")
 	}
 	notes = append(notes, "Nodes that are removed must not run any more. If one of them still does, bring it back instead of recovering.")
 	_, err := fmt.Fprintln(a.Out, "\n"+strings.Join(notes, "\n"))

@@ -17,7 +17,9 @@ func (c *cluster) lose(survivor *node, lost ...*node) {
 	for _, n := range lost {
 		n.stop()
 	}
-	c.pump("the survivor has no leader", func() bool { return survivor.group().leader == 0 && survivor.group().raftRole.String() != "StateLeader" })
+	c.pump("the survivor has no leader", func() bool {
+		return survivor.group().leader == 0 && survivor.group().raftRole.String() != "StateLeader"
+	})
 }
 
 func (c *cluster) report(n *node) (r ReplicaReport) {
@@ -230,7 +232,10 @@ func TestDiscardedReplicaNeverComesBack(t *testing.T) {
 	if _, err := c.change(MemberChange{AddLearner: other.id}); err != nil {
 		t.Fatal(err)
 	}
-	c.pump("the learner has all", func() bool { g := other.group(); return g != nil && g.core.State().Index >= n.group().core.State().Index })
+	c.pump("the learner has all", func() bool {
+		g := other.group()
+		return g != nil && g.core.State().Index >= n.group().core.State().Index
+	})
 	c.mustGet(other, "k", "v")
 	c.mustAgree()
 }

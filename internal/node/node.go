@@ -68,22 +68,23 @@ type Node struct {
 	id      keyspace.NodeID
 	cluster *clusterFact // nil until the node belongs to one
 	// recovering is held by a step of a recovery, which may change cluster.
-	recovering sync.Mutex
-	tls        *tlsconf.Source
-	transport  *transport.Transport
-	book       *addressBook
-	agent      *membership.Agent
-	host       *host.Host
-	router     *router.Router
-	directory  *meta.Directory
-	meta       *meta.Service
-	balancer   *balancer.Balancer
-	guard      *guard.Guard
-	peer       *peer.Server
-	rpc        *rpc.Service
-	listeners  *listeners
-	servers    *servers
-	ready      readiness
+	recovering   sync.Mutex
+	toldOutdated sync.Once
+	tls          *tlsconf.Source
+	transport    *transport.Transport
+	book         *addressBook
+	agent        *membership.Agent
+	host         *host.Host
+	router       *router.Router
+	directory    *meta.Directory
+	meta         *meta.Service
+	balancer     *balancer.Balancer
+	guard        *guard.Guard
+	peer         *peer.Server
+	rpc          *rpc.Service
+	listeners    *listeners
+	servers      *servers
+	ready        readiness
 
 	running atomic.Bool // host, router and metadata were started
 	cancel  context.CancelFunc

@@ -27,8 +27,10 @@ type recoverer struct{ n *Node }
 
 var _ router.Recovery = recoverer{}
 
-// outdated ends a node that is left from before a recovery.
-func (n *Node) outdated(epoch uint64) { n.fail(transport.Outdated(epoch)) }
+// outdated ends a node that is left from before a recovery. Every peer says so.
+func (n *Node) outdated(epoch uint64) {
+	n.toldOutdated.Do(func() { n.fail(transport.Outdated(epoch)) })
+}
 
 // adoptRecovery tells the transport what the stored cluster says.
 func (n *Node) adoptRecovery() {

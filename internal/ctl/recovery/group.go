@@ -81,11 +81,6 @@ func (p *planner) better(a, b view) int {
 // live says why a group is left alone, "" when it is lost: a quorum of the
 // membership that any replica knows runs, or a leader was just heard of.
 func (p *planner) live(views []view) string {
-	for _, v := range views {
-		if v.runs() && v.r.GetLeaderReplica() != 0 {
-			return "it has a leader, or had one a moment ago"
-		}
-	}
 	running := map[uint64]bool{}
 	for _, v := range views {
 		if v.runs() {
@@ -95,6 +90,12 @@ func (p *planner) live(views []view) string {
 	for _, v := range views {
 		if v.runs() && quorum(v.r.GetVoters(), running) && (len(v.r.GetVotersOutgoing()) == 0 || quorum(v.r.GetVotersOutgoing(), running)) {
 			return "a quorum answers"
+		}
+	}
+	for _, v := range views {
+		if v.runs() && v.r.GetLeaderReplica() != 0 {
+			p.plan.Waiting = true
+			return "no quorum answers, but it has a leader or had one a moment ago"
 		}
 	}
 	return ""

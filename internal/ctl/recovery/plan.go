@@ -40,8 +40,11 @@ type Plan struct {
 	Nodes   []Node  `json:"nodes"`
 	Groups  []Group `json:"groups"`
 	// Shapeless: no node knows how many groups there are.
-	Shapeless bool  `json:"shapeless,omitempty"`
-	At        int64 `json:"at_ms"`
+	Shapeless bool `json:"shapeless,omitempty"`
+	// Waiting: no quorum of some group answers, but its leader may live. A
+	// survivor knows within an election timeout that it does not.
+	Waiting bool  `json:"waiting,omitempty"`
+	At      int64 `json:"at_ms"`
 
 	clock     int64 // the latest of the survivors'
 	survivors []string
@@ -141,7 +144,7 @@ func (p *planner) take(answers []*api.RecoverNode) (reasons map[string]string, e
 		id := n.GetNodeId()
 		p.name(id, n.GetNodeName())
 		if n.GetError() != "" {
-			reasons[id] = n.GetError()
+			reasons[id] = "does not answer: " + n.GetError()
 			continue
 		}
 		if p.plan.ClusterID == "" {
@@ -201,7 +204,9 @@ func (p *planner) nodes(reasons map[string]string) {
 		s, ok := p.alive[id]
 		n := Node{ID: id, Name: p.names[id], Survives: ok, epoch: s.GetEpoch()}
 		if !ok {
-			n.Reason = cmp.Or(reasons[id], "was not asked")
+			if n.Reason = "does not answer"; reasons[id] != "" {
+				n.Reason = reasons[id]
+			}
 		} else {
 			p.plan.clock = max(p.plan.clock, s.GetClockMs())
 		}

@@ -213,3 +213,16 @@ func (c *Cluster) StopNode(i int, sig syscall.Signal) int {
 	c.byHand[i].Signal(sig)
 	return c.byHand[i].Wait(c.t, Patience)
 }
+
+// WaitEnded waits until a node that Restart started ends by itself; it returns
+// the exit code and the log, which is removed: its errors were expected.
+func (c *Cluster) WaitEnded(i int) (code int, log string) {
+	c.t.Helper()
+	code = c.byHand[i].Wait(c.t, Patience)
+	name := filepath.Join(c.Dir, c.Nodes()[i].Name, "kvstore.log")
+	text, err := os.ReadFile(name)
+	if err = errors.Join(err, os.Remove(name)); err != nil {
+		c.t.Fatal(err)
+	}
+	return code, string(tail(text))
+}
