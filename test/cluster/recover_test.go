@@ -121,6 +121,7 @@ func TestRecover(t *testing.T) {
 	c.MustCtl("cluster", "recover", "-e", survivor, "--yes")
 	c.WaitReady(0)
 	expectKeys(t, c, 0)
+	c.ExpectEqualDigests(1)
 	c.MustCtl("put", "-e", survivor, "after", "recovery")
 	if out := c.MustCtl("cluster", "recover", "-e", survivor, "--yes"); !strings.Contains(out, "nothing is to be done") {
 		t.Fatalf("after the recovery: %s", out)
