@@ -229,10 +229,10 @@ func recoverRow(g *recovery.Group, at int64) []string {
 		members = append(members, text)
 	}
 	row := []string{number(g.Group), strings.Join(members, ", "), string(g.State) + ": " + g.Why, "", "none"}
-	switch {
-	case g.State == recovery.Gone:
+	switch g.State {
+	case recovery.Gone:
 		row[4] = "all"
-	case g.State == recovery.Lost:
+	case recovery.Lost:
 		row[3] = g.Survivor.Node
 		if !g.LossNone {
 			from := fmt.Sprintf("after %s (revision %d)", milli(g.LossFrom), g.LossFromRevision)
@@ -244,6 +244,7 @@ func recoverRow(g *recovery.Group, at int64) []string {
 				row[4] += "; leader last heard " + milli(g.LeaderHeard)
 			}
 		}
+	case recovery.Live:
 	}
 	return row
 }

@@ -138,6 +138,9 @@ func (n *Node) fence(ctx context.Context, q *api.RecoverRequest) error {
 	case next.Epoch == now.Epoch:
 		return fault.New(fault.FailedPrecondition, "this node has taken part in another recovery of this epoch", "recovery_epoch", now.Epoch)
 	}
+	if err := n.farFrom(next.Survivors); err != nil {
+		return err
+	}
 	fact := *n.cluster
 	fact.Recovery = &next
 	text, err := json.Marshal(&fact)
@@ -150,6 +153,17 @@ func (n *Node) fence(ctx context.Context, q *api.RecoverRequest) error {
 	n.cluster.Recovery = &next
 	n.transport.SetRecovery(next)
 	n.logger.Warn("this node takes part in a recovery of the cluster", "epoch", next.Epoch, "survivors", next.Survivors)
+	return nil
+}
+
+// farFrom refuses to leave out a node that is connected.
+func (n *Node) farFrom(survivors []keyspace.NodeID) error {
+	for id, other := range n.directory.Map().Nodes {
+		if id != n.id && !slices.Contains(survivors, id) && n.transport.Up(id) {
+			return fault.New(fault.FailedPrecondition, "a node that is not among the survivors is connected, or was a moment ago",
+				"node", id, "name", other.Name)
+		}
+	}
 	return nil
 }
 

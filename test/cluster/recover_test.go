@@ -101,6 +101,7 @@ func TestRecover(t *testing.T) {
 	if out := c.MustCtl("cluster", "recover", "-e", survivor, "--yes"); !strings.Contains(out, "nothing is to be done") {
 		t.Fatalf("a healthy cluster: %s", out)
 	}
+	connectedNodesAreNotLeftOut(t, c)
 	old := destroy(t, c, 1, 2)
 	p := planOf(t, c, 0)
 	if p.Epoch != 1 || p.Count(recovery.Lost) != len(p.Groups) || len(p.Nodes) != 3 {
@@ -136,6 +137,26 @@ func TestRecover(t *testing.T) {
 	expectKeys(t, c, 0, 1, 2)
 	if got := strings.TrimSpace(c.MustCtl("get", "-e", c.Nodes()[1].GRPC, "after")); got != "recovery" {
 		t.Errorf("after is %q", got)
+	}
+}
+
+// connectedNodesAreNotLeftOut: a step that no plan contains is refused.
+func connectedNodesAreNotLeftOut(t *testing.T, c *harness.Cluster) {
+	t.Helper()
+	cl := c.Client(client.Config{Endpoints: []string{c.Nodes()[0].GRPC}, Gateway: true})
+	nodes, err := cl.RecoverPlan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range []*api.RecoverRequest{
+		{Step: api.RecoverRequest_FENCE, Epoch: 1, Survivors: []string{nodes[0].GetNodeId()}},
+		{Step: api.RecoverRequest_ADOPT, Epoch: 1, Replica: nodes[0].GetReplicas()[0].GetReplica()},
+		{Step: api.RecoverRequest_DISCARD, Epoch: 0, Replica: nodes[0].GetReplicas()[0].GetReplica()},
+	} {
+		q.NodeId, q.ClusterId = nodes[0].GetNodeId(), nodes[0].GetClusterId()
+		if _, err := cl.Recover(t.Context(), q); client.CodeOf(err) != client.CodeFailedPrecondition {
+			t.Fatalf("%v of a healthy cluster: %v", q.GetStep(), err)
+		}
 	}
 }
 

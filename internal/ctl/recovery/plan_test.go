@@ -136,7 +136,9 @@ func (w *world) step(_ context.Context, q *api.RecoverRequest) (*api.RecoverResp
 	if q.GetStep() != api.RecoverRequest_FENCE && n.Epoch != q.GetEpoch() {
 		return nil, errors.New("not fenced")
 	}
-	at := slices.IndexFunc(n.Replicas, func(r *api.RecoverReplica) bool { return r.GetGroup() == q.GetGroup() && r.GetReplica() == q.GetReplica() })
+	at := slices.IndexFunc(n.Replicas, func(r *api.RecoverReplica) bool {
+		return r.GetGroup() == q.GetGroup() && r.GetReplica() == q.GetReplica()
+	})
 	switch q.GetStep() {
 	case api.RecoverRequest_FENCE:
 		n.Epoch, n.Survivors = q.GetEpoch(), q.GetSurvivors()
