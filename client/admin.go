@@ -53,6 +53,18 @@ func (c *Client) Digest(ctx context.Context) (*api.DigestResponse, error) {
 	return unary(ctx, c, readUnary, &api.DigestRequest{}, kvClient.Digest)
 }
 
+// RecoverPlan returns what a node, and the peers that it reaches, say of their
+// replicas. It is answered without any quorum; see kvctl cluster recover.
+func (c *Client) RecoverPlan(ctx context.Context) ([]*api.RecoverNode, error) {
+	r, err := unary(ctx, c, readUnary, &api.RecoverPlanRequest{}, kvClient.RecoverPlan)
+	return r.GetNodes(), err
+}
+
+// Recover has a node take one step of a recovery; steps may be repeated.
+func (c *Client) Recover(ctx context.Context, q *api.RecoverRequest) (*api.RecoverResponse, error) {
+	return unary(ctx, c, readUnary, q, kvClient.Recover)
+}
+
 // CreateNamespace creates a namespace; ErrNamespaceExists when it is there.
 func (c *Client) CreateNamespace(ctx context.Context, name string) (*api.Namespace, error) {
 	ns, err := unary(ctx, c, writeUnary, &api.CreateNamespaceRequest{Name: name}, kvClient.CreateNamespace)

@@ -49,7 +49,7 @@ func (a *app) clusterCmd() *cobra.Command {
 			return a.showMembers(viewMembers(m))
 		}),
 	}
-	return group("cluster", "The whole cluster: status, members, set", status, members, a.clusterSetCmd())
+	return group("cluster", "The whole cluster: status, members, set, recover", status, members, a.clusterSetCmd(), a.recoverCmd())
 }
 
 func (a *app) clusterSetCmd() *cobra.Command {

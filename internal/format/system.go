@@ -64,14 +64,16 @@ func SystemNamespaceKey(name string) string { return SystemNamespacePrefix + nam
 // SystemJobKey returns the key of a JobRecord.
 func SystemJobKey(id string) string { return SystemJobPrefix + id }
 
-// ClusterRecord is the cluster's identity and shape. Only ReplicationFactor can
-// be changed later.
+// ClusterRecord is the cluster's identity and shape. ReplicationFactor and what
+// recoveries count are all that changes later.
 type ClusterRecord struct {
 	ID                string `json:"id"`
 	Name              string `json:"name"`
 	Groups            int    `json:"groups"`
 	ReplicationFactor int    `json:"replication_factor"`
 	Created           int64  `json:"created"` // Unix milliseconds
+	// RecoveryEpoch counts the recoveries after a loss of quorums.
+	RecoveryEpoch uint64 `json:"recovery_epoch,omitempty"`
 }
 
 // NodeRecord is a member of the cluster; addresses are host:port.
@@ -90,15 +92,17 @@ type NodeRecord struct {
 	// ReplacedBy names the node that came back under the same name with an
 	// empty disk. A replaced node never returns.
 	ReplacedBy keyspace.NodeID `json:"replaced_by,omitempty"`
-	// State is NodeActive, NodeDraining or NodeRemoved; an operator sets it.
+	// State is NodeActive or NodeDraining; an operator sets it.
 	State string `json:"state,omitempty"`
+	// Removed says why the node does not belong to the cluster any more. It
+	// never returns; its name is free.
+	Removed string `json:"removed,omitempty"`
 }
 
-// States of a node. A removed node's id never returns.
+// States of a node.
 const (
 	NodeActive   = ""
 	NodeDraining = "draining"
-	NodeRemoved  = "removed"
 )
 
 // TargetRecord says where a group's voters should be; the first node is the

@@ -272,6 +272,12 @@ func (h *Host) giveUpReplica(g *group) {
 
 // retire stops a replica and gives its data up.
 func (h *Host) retire(g *group) {
+	h.dismiss(g)
+	h.retireInstance(g.instance)
+}
+
+// dismiss stops a replica; its data stays.
+func (h *Host) dismiss(g *group) {
 	if g.core != nil {
 		g.core.StepDown(errNotHosted(g.id))
 		g.reads.failAll(errNotHosted(g.id))
@@ -285,5 +291,4 @@ func (h *Host) retire(g *group) {
 	own := func(t appendTask) bool { return t.g == g }
 	h.appends = slices.DeleteFunc(h.appends, own)
 	h.syncs.queue = slices.DeleteFunc(h.syncs.queue, own)
-	h.retireInstance(g.instance)
 }

@@ -29,6 +29,10 @@ type group struct {
 	leader   keyspace.ReplicaID
 	raftRole raft.StateType
 	term     keyspace.Term
+	// replayTo is what was committed at the start: before that is applied, the
+	// membership is one of the past.
+	replayTo keyspace.Index
+	heard    int64     // Unix milliseconds of the last tick at which a leader was known
 	hard     hardState // what raft holds, kept is what the log does
 	kept     hardState
 	commits  commitNotes

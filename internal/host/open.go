@@ -101,14 +101,20 @@ func (h *Host) openGroup(info raftlog.GroupInfo) error {
 		g.hard = hardState{info.HardState.GetTerm(), info.HardState.GetVote(), info.HardState.GetCommit()}
 		g.kept = g.hard
 		g.term = keyspace.Term(info.HardState.GetTerm())
+		g.replayTo = keyspace.Index(info.HardState.GetCommit())
 	}
+	h.addGroup(g)
+	return nil
+}
+
+// addGroup lets the loop run a replica.
+func (h *Host) addGroup(g *group) {
 	g.dirty = true
 	h.groups[g.id] = g
 	h.order = append(h.order, g)
 	slices.SortFunc(h.order, func(a, b *group) int { return int(a.id) - int(b.id) })
 	h.publish(g)
 	h.updateStatus(g)
-	return nil
 }
 
 // quarantine keeps a replica whose log is damaged from running. It tells the

@@ -95,5 +95,5 @@ func (h *Host) wasRemoved(g *group, id keyspace.ReplicaID) {
 // removed reports whether this replica knows that it is no member.
 func (g *group) removed() bool {
 	s := g.core.State()
-	return len(s.Members) > 0 && !slices.ContainsFunc(s.Members, func(m format.Member) bool { return m.Replica == g.replica })
+	return len(s.Members) > 0 && s.Index >= g.replayTo && !slices.ContainsFunc(s.Members, func(m format.Member) bool { return m.Replica == g.replica })
 }

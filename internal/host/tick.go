@@ -21,6 +21,9 @@ func (h *Host) tick() {
 		g.core.Expire(mono)
 		h.tickLeader(g, mono) // first: raft's tick may forget who answered
 		g.rn.Tick()
+		if g.leader != 0 {
+			g.heard = h.opt.Clock.Wall()
+		}
 		h.campaignFirst(g)
 		h.askWhenStray(g)
 		h.releaseCommits(g, "")

@@ -36,6 +36,8 @@ type Options struct {
 	// directory is not empty.
 	ClusterID string
 	Founded   map[string]string
+	// Epoch returns the last recovery of this node's cluster; nil for none.
+	Epoch func() uint64
 
 	Dialer Dialer
 	Logger *slog.Logger
@@ -128,6 +130,9 @@ func (a *Agent) HandleProbe(_ context.Context, req *api.ProbeRequest) (*api.Prob
 		r.SeenMembers = maps.Clone(a.sees)
 	} else {
 		r.FirstMembers = maps.Clone(a.founded)
+		if a.o.Epoch != nil {
+			r.RecoveryEpoch = a.o.Epoch()
+		}
 	}
 	return r, nil
 }

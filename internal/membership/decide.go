@@ -57,6 +57,8 @@ type Answer struct {
 	// of the members its cluster was founded with, when it knows.
 	ClusterID string
 	Founded   map[string]string
+	// Epoch is the last recovery of that cluster.
+	Epoch uint64
 }
 
 // Decision is the outcome of one round of probes.
@@ -164,9 +166,13 @@ func silent(first []string, self string, answers map[string]Answer) string {
 
 // existing decides when there is a cluster.
 func (d Decision) existing(self Self, answers map[string]Answer, members []string) Decision {
+	epoch, members := newest(answers, members)
 	d.Through = members
 	d.ClusterID = answers[members[0]].ClusterID
 	for _, name := range members {
+		if epoch > 0 {
+			break // the replicas it would found are of before the recovery
+		}
 		founded := answers[name].Founded
 		if founded[self.Name] != self.Life {
 			continue
@@ -181,6 +187,19 @@ func (d Decision) existing(self Self, answers map[string]Answer, members []strin
 	d.Action = Join
 	d.Reason = "the cluster exists and was not founded with this data directory (" + strings.Join(members, ", ") + " answered)"
 	return d
+}
+
+// newest leaves out members of before the last recovery of the cluster.
+func newest(answers map[string]Answer, members []string) (epoch uint64, left []string) {
+	for _, name := range members {
+		epoch = max(epoch, answers[name].Epoch)
+	}
+	for _, name := range members {
+		if answers[name].Epoch == epoch {
+			left = append(left, name)
+		}
+	}
+	return epoch, left
 }
 
 // found decides when every first member is empty.

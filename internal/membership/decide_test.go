@@ -19,6 +19,11 @@ func member(name, life string, founded map[string]string) Answer {
 	return Answer{Name: name, Life: life, ClusterID: ClusterID(testCluster, list1), Founded: founded}
 }
 
+func recovered(a Answer) Answer {
+	a.Epoch = 2
+	return a
+}
+
 func down() Answer { return Answer{Err: "Unavailable: refused"} }
 
 var list1 = map[string]string{"a": "a1", "b": "b1", "c": "c1"}
@@ -52,6 +57,7 @@ func TestDecide(t *testing.T) {
 		{"wiped, only a joined member answers", self("b", "b2"), map[string]Answer{"a": member("a", "a2", nil), "c": down()}, Join, ""},
 		{"newcomer", self("d", "d1"), map[string]Answer{"a": member("a", "a1", list1)}, Join, ""},
 		{"newcomer before the cluster", self("d", "d1"), map[string]Answer{"a": empty("a", "a1", nil), "b": down(), "c": down()}, Wait, "not a first member"},
+		{"recovered without this life", self("c", "c1"), map[string]Answer{"a": recovered(member("a", "a1", list1)), "b": member("b", "b1", list1)}, Join, "(a answered)"},
 		{"wrong address", self("a", "a1"), map[string]Answer{"b": empty("c", "c1", list1), "c": empty("c", "c1", list1)}, Wait, "address of b is answered by c"},
 		{"copied directory", self("a", "a1"), map[string]Answer{"b": empty("b", "a1", nil), "c": empty("c", "c1", nil)}, Wait, "a and b are the same node"},
 		{"other configuration", self("a", "a1"), map[string]Answer{"b": {Name: "b", Life: "b1", Empty: true, ConfigHash: "x", Seen: list1}, "c": empty("c", "c1", list1)}, Wait, "b was configured with other"},

@@ -54,6 +54,7 @@ func (a *Agent) probe(ctx context.Context, addr string) Answer {
 		Seen:       r.GetSeenMembers(),
 		ClusterID:  r.GetClusterId(),
 		Founded:    r.GetFirstMembers(),
+		Epoch:      r.GetRecoveryEpoch(),
 	}
 }
 

@@ -55,7 +55,7 @@ func (s *Service) ExpectNode(ctx context.Context, req *api.ExpectNodeRequest) (*
 		if err := checkNodeName(req.GetName()); err != nil {
 			return err
 		}
-		if n, ok := st.named(req.GetName()); ok {
+		if n, ok := st.member(req.GetName()); ok {
 			return fault.New(fault.FailedPrecondition, "a node of this name is a member already", "name", req.GetName(), "node", n.record.ID)
 		}
 		if !known && len(st.pending) >= maxPending {
@@ -83,11 +83,11 @@ func checkNodeName(name string) error {
 
 // find returns the member of a name or id.
 func (st *state) find(node string) (stored[format.NodeRecord], error) {
-	if n, ok := st.named(node); ok {
+	if n, ok := st.member(node); ok {
 		return n, nil
 	}
 	n, ok := st.nodes[keyspace.NodeID(node)]
-	if !ok || n.record.ReplacedBy != "" || n.record.State == format.NodeRemoved {
+	if !ok || n.record.ReplacedBy != "" || n.record.Removed != "" {
 		return n, fault.New(fault.NotFound, "no member of the cluster has this name or id", "node", node)
 	}
 	return n, nil
@@ -139,7 +139,9 @@ func (s *Service) RemoveNode(ctx context.Context, req *api.RemoveNodeRequest) (*
 		if err := s.canRemove(ctx, st, n.record, req.GetForce()); err != nil {
 			return err
 		}
-		return s.setState(ctx, n, format.NodeRemoved)
+		s.o.Logger.Info("a node is removed", "name", n.record.Name, "node", n.record.ID)
+		n.record.State, n.record.Removed = format.NodeActive, "by an operator"
+		return s.put(ctx, format.SystemNodeKey(n.record.ID), n.record, atVersion(n.version))
 	})
 }
 

@@ -58,6 +58,11 @@ func (s *Service) validateJoin(req *api.JoinRequest, n format.NodeRecord) error 
 	return nil
 }
 
+func errRemoved(n format.NodeRecord) error {
+	return fault.New(fault.FailedPrecondition, "this node was removed from the cluster and must not come back; delete its data directory to join anew",
+		"name", n.Name, "node", n.ID, "removed", n.Removed)
+}
+
 // admit writes the node's record and, with it, marks the node it replaces.
 func (s *Service) admit(ctx context.Context, n format.NodeRecord) error {
 	st := s.dir.current.Load()
@@ -66,9 +71,8 @@ func (s *Service) admit(ctx context.Context, n format.NodeRecord) error {
 	case known && own.record.ReplacedBy != "":
 		return fault.New(fault.FailedPrecondition, "this node was replaced under its name and must not come back",
 			"name", n.Name, "node", n.ID, "replaced_by", own.record.ReplacedBy)
-	case known && own.record.State == format.NodeRemoved:
-		return fault.New(fault.FailedPrecondition, "this node was removed from the cluster and must not come back; delete its data directory to join anew",
-			"name", n.Name, "node", n.ID)
+	case known && own.record.Removed != "":
+		return errRemoved(own.record)
 	}
 	n.State = own.record.State
 	if known && own.record == n {
@@ -76,7 +80,7 @@ func (s *Service) admit(ctx context.Context, n format.NodeRecord) error {
 	}
 	writes := []*api.PutRequest{item(format.SystemNodeKey(n.ID), n, atVersion(own.version))}
 	if old, ok := st.named(n.Name); ok && old.record.ID != n.ID {
-		if s.o.Alive(ctx, old.record) {
+		if old.record.Removed == "" && s.o.Alive(ctx, old.record) {
 			return fault.New(fault.FailedPrecondition, "another node with this name is running",
 				"name", n.Name, "node", n.ID, "running", old.record.ID)
 		}
@@ -100,6 +104,7 @@ func (s *Service) welcome(ctx context.Context) (*api.JoinResponse, error) {
 	}
 	m := s.dir.Map()
 	out := &api.JoinResponse{ClusterId: m.ClusterID}
+	out.RecoveryEpoch, out.Survivors = s.o.Recovery()
 	for _, n := range m.Nodes {
 		out.Nodes = append(out.Nodes, n.Info())
 	}

@@ -258,6 +258,42 @@ func TestJoinReplacesAWipedNode(t *testing.T) {
 	})
 }
 
+// G6: a recovery marks the lost nodes in one write, once; they never come back,
+// and their names are free, also while something answers under them.
+func TestRecoveryRemovesNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, newStore(), func(o *Options) {
+			o.Alive = func(context.Context, format.NodeRecord) bool { return true }
+			o.Recovery = func() (uint64, []string) { return 2, []string{"id-a"} }
+		})
+		synctest.Wait()
+		_, err := join(f, record("b"))
+		wantCode(t, err, "")
+		for range 2 {
+			wantCode(t, f.RecordRecovery(t.Context(), 2, []keyspace.NodeID{"id-b", "id-c"}), "")
+			m := f.dir.Map()
+			if m.RecoveryEpoch != 2 || len(m.Nodes) != 1 || len(m.Replaced) != 0 {
+				t.Fatalf("map %+v", m)
+			}
+		}
+		revision := f.store.rev
+		wantCode(t, f.RecordRecovery(t.Context(), 2, []keyspace.NodeID{"id-b", "id-c"}), "")
+		if f.store.rev != revision {
+			t.Fatal("the same recovery is written again")
+		}
+		wantCode(t, f.RecordRecovery(t.Context(), 1, nil), fault.FailedPrecondition)
+		_, err = join(f, record("b"))
+		wantCode(t, err, fault.FailedPrecondition)
+		fresh := record("b")
+		fresh.ID = "id-b2"
+		resp, err := join(f, fresh)
+		wantCode(t, err, "")
+		if resp.RecoveryEpoch != 2 || len(resp.Survivors) != 1 || f.dir.Map().Successor("id-b") != "id-b2" {
+			t.Fatalf("welcome %v, map %+v", resp, f.dir.Map())
+		}
+	})
+}
+
 func TestJoinIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, newStore())

@@ -55,7 +55,7 @@ type PeerBook interface {
 	RemovePeer(id keyspace.NodeID)
 }
 
-// Options builds a Service; all but Logger, Alive and Interval are required.
+// Options builds a Service; all but Logger, Alive, Recovery and Interval are required.
 type Options struct {
 	// Self is this node's record.
 	Self      format.NodeRecord
@@ -71,6 +71,9 @@ type Options struct {
 	Alive func(ctx context.Context, n format.NodeRecord) bool
 	// Silent says for how long nobody heard from a node; 0 while it is alive.
 	Silent func(keyspace.NodeID) time.Duration
+	// Recovery returns the last recovery that this node has taken part in, and
+	// its survivors; nil for none.
+	Recovery func() (epoch uint64, survivors []string)
 	// Interval between two reads of the metadata; 1 s by default.
 	Interval time.Duration
 }
@@ -103,6 +106,9 @@ func New(o Options) (*Service, error) {
 	}
 	if o.Silent == nil {
 		o.Silent = func(keyspace.NodeID) time.Duration { return 0 }
+	}
+	if o.Recovery == nil {
+		o.Recovery = func() (uint64, []string) { return 0, nil }
 	}
 	if o.Interval == 0 {
 		o.Interval = defaultInterval
@@ -218,9 +224,8 @@ func (s *Service) keepSelf(ctx context.Context) error {
 	case ok && old.record.ReplacedBy != "":
 		return fault.New(fault.FailedPrecondition, "this node was replaced under its name and must not come back",
 			"name", self.Name, "node", self.ID, "replaced_by", old.record.ReplacedBy)
-	case ok && old.record.State == format.NodeRemoved:
-		return fault.New(fault.FailedPrecondition, "this node was removed from the cluster and must not come back; delete its data directory to join anew",
-			"name", self.Name, "node", self.ID)
+	case ok && old.record.Removed != "":
+		return errRemoved(old.record)
 	case named && holder.record.ID != self.ID:
 		return fault.New(fault.FailedPrecondition, "another node holds this node's name",
 			"name", self.Name, "node", self.ID, "holder", holder.record.ID)

@@ -133,6 +133,7 @@ func (s *state) viewCluster() {
 	c := s.cluster.record
 	s.view.ClusterID, s.view.ClusterName, s.view.Groups = c.ID, c.Name, c.Groups
 	s.view.ReplicationFactor = c.ReplicationFactor
+	s.view.RecoveryEpoch = c.RecoveryEpoch
 }
 
 // viewNodes takes the records, and of the seed what no record stands for.
@@ -147,7 +148,7 @@ func (s *state) viewNodes(seed Seed) {
 			s.view.Replaced[id] = n.record.ReplacedBy
 			continue
 		}
-		if n.record.State == format.NodeRemoved {
+		if n.record.Removed != "" {
 			s.view.Removed[id] = true
 			continue
 		}
@@ -207,10 +208,16 @@ func (s *state) viewNamespaces() {
 	}
 }
 
-// named returns the node that holds a name now.
+// member returns the node of a name that belongs to the cluster.
+func (s *state) member(name string) (stored[format.NodeRecord], bool) {
+	n, ok := s.named(name)
+	return n, ok && n.record.Removed == ""
+}
+
+// named returns the node that held a name last, also one that was removed.
 func (s *state) named(name string) (stored[format.NodeRecord], bool) {
 	for _, n := range s.nodes {
-		if n.record.Name == name && n.record.ReplacedBy == "" && n.record.State != format.NodeRemoved {
+		if n.record.Name == name && n.record.ReplacedBy == "" {
 			return n, true
 		}
 	}

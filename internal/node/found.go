@@ -13,6 +13,7 @@ import (
 	"kvstore/internal/keyspace"
 	"kvstore/internal/membership"
 	"kvstore/internal/placement"
+	"kvstore/internal/transport"
 )
 
 // newAgent configures the agent that decides how an empty node starts.
@@ -24,6 +25,7 @@ func (n *Node) newAgent() (*membership.Agent, error) {
 		First:   firstMembers(n.config),
 		Dialer:  n.transport,
 		Logger:  n.logger.With("part", "membership"),
+		Epoch:   n.recoveryEpoch,
 	}
 	names := make([]string, 0, len(n.config.Membership))
 	for _, m := range n.config.Membership {
@@ -178,5 +180,9 @@ func (n *Node) join(ctx context.Context, d membership.Decision) (*clusterFact, e
 		book[keyspace.NodeID(p.GetId())] = peerAddress{Name: p.GetName(), Peer: p.GetPeer()}
 	}
 	n.book.add(book)
-	return &clusterFact{ID: resp.GetClusterId(), Name: n.config.Cluster.Name}, nil
+	fact := &clusterFact{ID: resp.GetClusterId(), Name: n.config.Cluster.Name}
+	if epoch := resp.GetRecoveryEpoch(); epoch > 0 {
+		fact.Recovery = &transport.Recovery{Epoch: epoch, Survivors: nodeIDs(resp.GetSurvivors())}
+	}
+	return fact, nil
 }

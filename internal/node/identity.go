@@ -8,10 +8,11 @@ import (
 	"kvstore/internal/keyspace"
 	"kvstore/internal/membership"
 	"kvstore/internal/raftlog"
+	"kvstore/internal/transport"
 )
 
-// Facts about this node in the raft log. They are written before the host
-// starts, since the log then belongs to it.
+// Facts about this node in the raft log. Once the host has started the log
+// belongs to it (host.StoreFact).
 const (
 	metaNodeID  = "node_id"
 	metaCluster = "cluster"
@@ -28,6 +29,9 @@ type clusterFact struct {
 	ReplicationFactor int `json:"replication_factor,omitempty"`
 	// FoundedMilli is when, by this node's clock.
 	FoundedMilli int64 `json:"founded_milli,omitempty"`
+	// Recovery is the last one this node has taken part in, or that came before
+	// it joined; nil for none.
+	Recovery *transport.Recovery `json:"recovery,omitempty"`
 }
 
 // loadNodeID returns the id of the data directory, drawing it on first use. A

@@ -66,27 +66,30 @@ type Node struct {
 	rand    env.Rand
 	started time.Time
 
-	metrics   *metrics.Registry
-	storage   *storage
-	id        keyspace.NodeID
-	cluster   *clusterFact // nil until the node belongs to one
-	tls       *tlsconf.Source
-	transport *transport.Transport
-	book      *addressBook
-	agent     *membership.Agent
-	gossip    *gossip.Gossip
-	host      *host.Host
-	router    *router.Router
-	directory *meta.Directory
-	meta      *meta.Service
-	balancer  *balancer.Balancer
-	silence   *silence
-	guard     *guard.Guard
-	peer      *peer.Server
-	rpc       *rpc.Service
-	listeners *listeners
-	servers   *servers
-	ready     readiness
+	metrics *metrics.Registry
+	storage *storage
+	id      keyspace.NodeID
+	cluster *clusterFact // nil until the node belongs to one
+	// recovering is held by a step of a recovery, which may change cluster.
+	recovering   sync.Mutex
+	toldOutdated sync.Once
+	tls          *tlsconf.Source
+	transport    *transport.Transport
+	book         *addressBook
+	agent        *membership.Agent
+	gossip       *gossip.Gossip
+	host         *host.Host
+	router       *router.Router
+	directory    *meta.Directory
+	meta         *meta.Service
+	balancer     *balancer.Balancer
+	silence      *silence
+	guard        *guard.Guard
+	peer         *peer.Server
+	rpc          *rpc.Service
+	listeners    *listeners
+	servers      *servers
+	ready        readiness
 
 	running atomic.Bool // host, router and metadata were started
 	cancel  context.CancelFunc
@@ -143,7 +146,7 @@ func (n *Node) openStorage() (err error) {
 func (n *Node) openPeers() (err error) {
 	o := transport.Options{
 		Node: n.id, Version: version.String(), Clock: n.clock, Logger: n.logger.With("part", "transport"),
-		QueueBytes: n.peerQueueBytes(),
+		QueueBytes: n.peerQueueBytes(), OnOutdated: n.outdated,
 	}
 	if n.config.TLS.Enabled() {
 		if n.tls, err = tlsconf.Open(n.config.TLS, tlsconf.Options{Logger: n.logger.With("part", "tls")}); err != nil {
@@ -154,6 +157,7 @@ func (n *Node) openPeers() (err error) {
 	if n.transport, err = transport.New(o); err != nil {
 		return err
 	}
+	n.adoptRecovery()
 	n.book = openAddressBook(n.config, n.id, n.transport, n.nameOf, n.logger.With("part", "peers"))
 	n.agent, err = n.newAgent()
 	return err
@@ -221,6 +225,7 @@ func (n *Node) run(ctx context.Context) error {
 	// by ctx.
 	parts := context.WithoutCancel(ctx)
 	n.transport.SetCluster(n.cluster.ID)
+	n.adoptRecovery()
 	if err := n.transport.Start(parts, inbound{n.host}); err != nil {
 		return err
 	}
@@ -230,6 +235,7 @@ func (n *Node) run(ctx context.Context) error {
 	if err := n.router.Start(parts); err != nil {
 		return err
 	}
+	n.router.SetRecovery(recoverer{n})
 	n.peer.Serve(n.router, n.meta)
 	if err := errors.Join(n.meta.Start(parts), n.balancer.Start(parts)); err != nil {
 		return err

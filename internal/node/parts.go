@@ -41,6 +41,7 @@ func (n *Node) openServices() (err error) {
 	n.meta, err = meta.New(meta.Options{
 		Self: n.self(), Directory: n.directory, Store: n.router, Host: n.host, Peers: n.book,
 		Clock: n.clock, Rand: n.rand, Logger: n.logger.With("part", "meta"), Alive: n.alive, Silent: n.silence.of,
+		Recovery: n.recovery,
 	})
 	if err != nil {
 		return err

@@ -29,6 +29,7 @@ const (
 	opSwitch
 	opRemove
 	opMeta
+	opAdopt
 )
 
 type op struct {
@@ -81,6 +82,13 @@ func (b *Batch) Create(group keyspace.GroupID, replica keyspace.ReplicaID, c Che
 // Remove ends the group's replica here. Its id never lives here again.
 func (b *Batch) Remove(group keyspace.GroupID) {
 	b.next(opRemove, group, 8)
+}
+
+// Adopt lets a new replica take over checkpoint, entries and hard state of the
+// one that lives here, which counts as removed. Commit refuses a replica id
+// that is not above every one that lived here (FailedPrecondition).
+func (b *Batch) Adopt(group keyspace.GroupID, replica keyspace.ReplicaID) {
+	b.next(opAdopt, group, 8).replica = replica
 }
 
 // Entries appends consecutive entries, in place of what the log has from the
@@ -175,9 +183,8 @@ func (g *groupLog) check(o *op) error {
 		if g.damaged && p.replica == 0 {
 			return errHiddenReplica(g.id)
 		}
-		if lived := max(g.removed, p.replica); o.replica <= lived {
-			return fault.New(fault.FailedPrecondition, "replica ids are never used again on a node",
-				"group", g.id, "replica", o.replica, "highest", lived)
+		if err := g.checkUnused(o.replica); err != nil {
+			return err
 		}
 		p.replica = o.replica
 		p.restart(&o.checkpoint)
@@ -196,6 +203,14 @@ func (g *groupLog) check(o *op) error {
 		panic(fmt.Sprintf("raftlog: group %d has no replica here (operation %d)", g.id, o.kind))
 	}
 	switch o.kind {
+	case opAdopt:
+		if g.damaged {
+			return fault.New(fault.Corruption, "the log of the replica is damaged", "group", g.id, "replica", p.replica)
+		}
+		if err := g.checkUnused(o.replica); err != nil {
+			return err
+		}
+		p.replica = o.replica
 	case opEntries:
 		p.append(g.id, o.entries)
 	case opCheckpoint:
@@ -206,6 +221,15 @@ func (g *groupLog) check(o *op) error {
 	case opSwitch:
 		p.restart(&o.checkpoint)
 	default: // leaves the positions of the log as they are
+	}
+	return nil
+}
+
+// checkUnused refuses the id of a replica that lived here, or lives.
+func (g *groupLog) checkUnused(r keyspace.ReplicaID) error {
+	if lived := max(g.removed, g.plan.replica); r <= lived {
+		return fault.New(fault.FailedPrecondition, "replica ids are never used again on a node",
+			"group", g.id, "replica", r, "highest", lived)
 	}
 	return nil
 }
@@ -249,6 +273,8 @@ func (b *Batch) encode(buf []byte, base int64) []byte {
 			buf = appendCreate(buf, o.group, o.replica, &o.checkpoint)
 		case opRemove:
 			buf = appendRemove(buf, o.group, o.replica)
+		case opAdopt:
+			buf = appendAdopt(buf, o.group, o.replica)
 		case opMeta:
 			buf = appendMeta(buf, o.key, o.value)
 		}
@@ -276,6 +302,8 @@ func (b *Batch) apply(l *Log, s *segment) {
 		case opRemove:
 			l.groups[g.id] = g
 			g.remove(&l.cache)
+		case opAdopt:
+			g.adopt(o.replica)
 		case opMeta:
 			l.setMeta(o.key, o.value)
 		}

@@ -18,6 +18,7 @@ func sampleRecords() []byte {
 	b = appendCheckpointRecord(b, recordSwitch, 1, &c)
 	b = appendCreate(b, 2, 3, &c)
 	b = appendRemove(b, 2, 3)
+	b = appendAdopt(b, 1, 9)
 	b = appendMeta(b, "key", []byte("value"))
 	return appendGroup(b, 2, 0, 3)
 }

@@ -107,6 +107,12 @@ func (g *groupLog) create(r keyspace.ReplicaID, c Checkpoint, cache *entryCache)
 	g.restart(c, cache)
 }
 
+// adopt lets replica r go on with all of the one before it.
+func (g *groupLog) adopt(r keyspace.ReplicaID) {
+	g.tombstone()
+	g.replica = r
+}
+
 func (g *groupLog) remove(cache *entryCache) {
 	g.tombstone()
 	g.hard, g.damaged = hardState{}, false

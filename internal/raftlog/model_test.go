@@ -106,6 +106,8 @@ func (m *model) apply(b *Batch) {
 			g.restart(o.checkpoint)
 		case opRemove:
 			*g = modelGroup{removed: max(g.removed, g.replica)}
+		case opAdopt:
+			g.replica, g.removed = o.replica, max(g.removed, g.replica)
 		case opSwitch:
 			g.restart(o.checkpoint)
 		case opCheckpoint:
@@ -275,6 +277,11 @@ func (w *workload) one(b *Batch, id keyspace.GroupID) {
 		w.create(b, id)
 	case x == 2:
 		b.Switch(id, checkpoint(1000+w.r.Uint64N(1000), g.last+w.r.Uint64N(20), g.hard.term+1))
+	case x == 3 && g.last > base:
+		b.Adopt(id, w.next)
+		w.next++
+		w.entries(b, id, g.last+1, g.hard.term+7)
+		b.HardState(id, hard(g.hard.term+7, 0, g.last+1))
 	case x < 8 && g.last > base:
 		at := base + 1 + w.r.Uint64N(g.last-base)
 		c := checkpoint(uint64(g.checkpoint.Instance), at, g.entries[at].GetTerm())

@@ -32,6 +32,8 @@ const (
 	// recordGroup: replica (0 for none), highest removed replica. Written at
 	// the head of each segment; it creates nothing and drops nothing.
 	recordGroup recordType = 8
+	// recordAdopt: replica. It takes over the log of the one that lives here.
+	recordAdopt recordType = 9
 )
 
 // A record: checksum of the header (4 bytes), checksum of the body (4), length
@@ -111,6 +113,12 @@ func appendRemove(b []byte, g keyspace.GroupID, r keyspace.ReplicaID) []byte {
 	return endRecord(b, start)
 }
 
+func appendAdopt(b []byte, g keyspace.GroupID, r keyspace.ReplicaID) []byte {
+	start := len(b)
+	b = binary.LittleEndian.AppendUint64(beginRecord(b, recordAdopt, g), uint64(r))
+	return endRecord(b, start)
+}
+
 func appendGroup(b []byte, g keyspace.GroupID, live, removed keyspace.ReplicaID) []byte {
 	start := len(b)
 	b = binary.LittleEndian.AppendUint64(beginRecord(b, recordGroup, g), uint64(live))
@@ -157,7 +165,7 @@ func nextRecord(b []byte) (record, error) {
 	if crc32.Checksum(r.body, castagnoli) != binary.LittleEndian.Uint32(h[4:]) {
 		return r, errRecordBody
 	}
-	if h[17] != recordVersion || r.typ < recordEntry || r.typ > recordGroup {
+	if h[17] != recordVersion || r.typ < recordEntry || r.typ > recordAdopt {
 		return r, errRecordVersion
 	}
 	return r, nil

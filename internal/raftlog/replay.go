@@ -81,6 +81,12 @@ func (r *recovery) record(s *segment, offset int64, rec record) error {
 			g.remove(&r.l.cache)
 		}
 		return err
+	case recordAdopt:
+		replica, _, err := decodeReplica(rec.body)
+		if err == nil {
+			r.group(rec.group).adopt(replica)
+		}
+		return err
 	case recordEntry:
 		return r.entry(s, offset, rec)
 	case recordHardState:

@@ -29,9 +29,11 @@ type Map struct {
 	Groups int
 	// ReplicationFactor is the number of voters a group should have.
 	ReplicationFactor int
+	// RecoveryEpoch counts the cluster's recoveries; 0 also while it is not known.
+	RecoveryEpoch uint64
 	// Members of each group, in order; the first voter is preferred as leader.
 	Members map[keyspace.GroupID][]Member
-	// Nodes that were not replaced, by id.
+	// Nodes that were neither replaced nor removed, by id.
 	Nodes map[keyspace.NodeID]Node
 	// Replaced maps nodes that came back empty to the node they are now.
 	Replaced map[keyspace.NodeID]keyspace.NodeID

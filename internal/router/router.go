@@ -100,7 +100,9 @@ func defaultTo[T comparable](v *T, value T) {
 type Router struct {
 	o     Options
 	admin atomic.Pointer[Admin]
-	hints hints
+	// recovery is nil until the node has started.
+	recovery atomic.Pointer[Recovery]
+	hints    hints
 
 	inflight atomic.Int64
 	turn     atomic.Uint32 // spreads attempts over members

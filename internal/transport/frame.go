@@ -19,6 +19,8 @@ const (
 	fromField    protowire.Number = 3
 	versionField protowire.Number = 4
 	toField      protowire.Number = 5
+	// 6 is messagesField.
+	recoveryField protowire.Number = 7
 )
 
 // buffers are recycled when gRPC has written them. The sizes are those a frame
@@ -77,10 +79,11 @@ type frameHeader struct {
 	clockMS           int64
 	cluster, from, to string
 	version           uint32
+	recovery          uint64
 }
 
 func (h *frameHeader) size() int {
-	return 5*protowire.SizeTag(toField) + protowire.SizeVarint(uint64(h.clockMS)) + protowire.SizeVarint(uint64(h.version)) +
+	return 6*protowire.SizeTag(toField) + protowire.SizeVarint(h.recovery) + protowire.SizeVarint(uint64(h.clockMS)) + protowire.SizeVarint(uint64(h.version)) +
 		protowire.SizeBytes(len(h.cluster)) + protowire.SizeBytes(len(h.from)) + protowire.SizeBytes(len(h.to))
 }
 
@@ -97,6 +100,10 @@ func (f *frame) seal(h *frameHeader) {
 	b = protowire.AppendVarint(b, uint64(h.version))
 	b = protowire.AppendTag(b, toField, protowire.BytesType)
 	b = protowire.AppendString(b, h.to)
+	if h.recovery != 0 {
+		b = protowire.AppendTag(b, recoveryField, protowire.VarintType)
+		b = protowire.AppendVarint(b, h.recovery)
+	}
 	*f.buf = b
 }
 

@@ -33,8 +33,9 @@ func checkFormat(version uint32) error {
 }
 
 // HandleHello serves Peer.Hello. Errors carry fault codes: Unavailable before
-// the cluster is known, FailedPrecondition for another cluster or an
-// unsupported format version.
+// the cluster is known, FailedPrecondition for another cluster, an unsupported
+// format version, or a later recovery. A peer from before a recovery is told of
+// it by the answer.
 func (t *Transport) HandleHello(_ context.Context, req *api.HelloRequest) (*api.HelloResponse, error) {
 	if err := t.checkCluster(req.GetClusterId()); err != nil {
 		return nil, err
@@ -45,7 +46,16 @@ func (t *Transport) HandleHello(_ context.Context, req *api.HelloRequest) (*api.
 	if _, err := negotiate(req.GetFormatVersion()); err != nil {
 		return nil, err
 	}
+	mine := t.Recovery()
+	if err := t.judgeRecovery(req.GetRecoveryEpoch(), req.GetSurvivors()); err != nil {
+		if req.GetRecoveryEpoch() > mine.Epoch {
+			return nil, err
+		}
+		t.o.Logger.Warn("refused a peer", "peer", req.GetNodeId(), "error", err)
+	}
 	resp := &api.HelloResponse{
+		RecoveryEpoch: mine.Epoch,
+		Survivors:     mine.survivors(),
 		FormatVersion: format.Version,
 		ClusterId:     t.Cluster(),
 		NodeId:        string(t.o.Node),
@@ -88,7 +98,10 @@ func (t *Transport) checkAddress(cluster, from, to string, version uint32) error
 func (p *peer) greet(ctx context.Context) (version, links uint32, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.t.o.HelloTimeout)
 	defer cancel()
+	mine := p.t.Recovery()
 	r, err := api.NewPeerClient(p.frames).Hello(ctx, &api.HelloRequest{
+		RecoveryEpoch: mine.Epoch,
+		Survivors:     mine.survivors(),
 		FormatVersion: format.Version,
 		ClusterId:     p.t.Cluster(),
 		NodeId:        string(p.t.o.Node),
@@ -103,6 +116,9 @@ func (p *peer) greet(ctx context.Context) (version, links uint32, err error) {
 	if keyspace.NodeID(r.GetNodeId()) != p.id {
 		return 0, 0, fault.New(fault.FailedPrecondition, "another node answers at the peer's address",
 			"addr", p.addr, "node_id", p.id, "actual", r.GetNodeId())
+	}
+	if err := p.t.judgeRecovery(r.GetRecoveryEpoch(), r.GetSurvivors()); err != nil {
+		return 0, 0, err
 	}
 	p.noteVersion(r.GetVersion())
 	version, err = negotiate(r.GetFormatVersion())

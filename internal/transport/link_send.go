@@ -28,7 +28,7 @@ func (p *peer) openLink(ctx context.Context, h *frameHeader) (outgoing, <-chan e
 	}
 	l := &linkSender{conn: conn}
 	f := newFrame()
-	h.clockMS = p.t.o.Clock.Wall()
+	p.t.stamp(h)
 	f.seal(h)
 	if err := l.send(f); err != nil {
 		_ = conn.Close()

@@ -61,6 +61,9 @@ type Options struct {
 	// Transport. err says why the stream ended.
 	OnUp   func(peer keyspace.NodeID)
 	OnDown func(peer keyspace.NodeID, err error)
+	// OnOutdated is told that the cluster was recovered without this node, which
+	// must not go on. It must not block; it may come more than once.
+	OnOutdated func(epoch uint64)
 }
 
 func (o Options) withDefaults() (Options, error) {

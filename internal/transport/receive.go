@@ -164,6 +164,9 @@ func (r *frameReader) hand(from keyspace.NodeID, f *api.Frame) {
 // check refuses a frame that is not for us, or not from the stream's sender.
 func (r *frameReader) check(f *api.Frame, from keyspace.NodeID) error {
 	err := r.t.checkAddress(f.GetClusterId(), f.GetFromNode(), f.GetToNode(), f.GetFormatVersion())
+	if err == nil {
+		err = r.t.checkRecovery(f.GetRecoveryEpoch())
+	}
 	if err == nil && from != "" && string(from) != f.GetFromNode() {
 		err = fault.New(fault.InvalidArgument, "sender changes within a stream of frames", "from", from, "actual", f.GetFromNode())
 	}

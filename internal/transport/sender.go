@@ -115,7 +115,7 @@ func awaitEnd(stream grpc.ClientStream) error {
 func (p *peer) sendFrames(out outgoing, h *frameHeader, ended <-chan error) error {
 	for {
 		for f := p.queue.pop(); f != nil; f = p.queue.pop() {
-			h.clockMS = p.t.o.Clock.Wall()
+			p.t.stamp(h)
 			f.seal(h)
 			if err := p.sendFrame(out, f); err != nil {
 				return whyEnded(err, <-ended)
@@ -135,6 +135,11 @@ func whyEnded(write, ended error) error {
 		return write
 	}
 	return ended
+}
+
+// stamp sets what may differ from frame to frame.
+func (t *Transport) stamp(h *frameHeader) {
+	h.clockMS, h.recovery = t.o.Clock.Wall(), t.Recovery().Epoch
 }
 
 // sendFrame writes one frame; an error means that the stream ends.

@@ -121,6 +121,9 @@ func (r *snapshotReader) header() (*api.SnapshotHeader, error) {
 	if err := r.t.checkAddress(h.GetClusterId(), h.GetFromNode(), h.GetToNode(), h.GetFormatVersion()); err != nil {
 		return nil, refusal{err}
 	}
+	if err := r.t.checkRecovery(h.GetRecoveryEpoch()); err != nil {
+		return nil, refusal{err}
+	}
 	return h, nil
 }
 

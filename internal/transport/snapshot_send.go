@@ -30,8 +30,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // SendSnapshot streams one replica's state to the node h.ToNode and returns
 // when the receiver has made it durable. next returns the records chunk by
 // chunk (up to maxSnapshotRecords bytes, valid until its next call) and io.EOF
-// at the end; it is called on this goroutine. Cluster, sender, and, when zero,
-// the format version of h are filled in.
+// at the end; it is called on this goroutine. Cluster, sender, recovery, and,
+// when zero, the format version of h are filled in.
 //
 // At most Options.SendSnapshots run at the same time; others wait here. Errors:
 // those of next and ctx, Unavailable for a peer that is unknown or lost,
@@ -77,6 +77,7 @@ func (t *Transport) snapshotHeader(h *api.SnapshotHeader) *api.SnapshotHeader {
 	h = proto.CloneOf(h)
 	h.ClusterId = t.Cluster()
 	h.FromNode = string(t.o.Node)
+	h.RecoveryEpoch = t.Recovery().Epoch
 	if h.FormatVersion == 0 {
 		h.FormatVersion = format.Version
 	}

@@ -39,6 +39,8 @@ type Transport struct {
 	o       Options
 	cluster atomic.Pointer[string]
 	inbound atomic.Pointer[Inbound]
+	// recovery is nil before SetRecovery.
+	recovery atomic.Pointer[Recovery]
 
 	// peers is replaced as a whole under mu, so that Send reads it without.
 	peers atomic.Pointer[map[keyspace.NodeID]*peer]

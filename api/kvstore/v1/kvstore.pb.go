@@ -71,6 +71,65 @@ func (Consistency) EnumDescriptor() ([]byte, []int) {
 	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{0}
 }
 
+type RecoverRequest_Step int32
+
+const (
+	RecoverRequest_UNSPECIFIED RecoverRequest_Step = 0
+	// Note the recovery, durably, and refuse nodes of earlier ones from then on.
+	RecoverRequest_FENCE RecoverRequest_Step = 1
+	// Make the node's replica of a group its only member.
+	RecoverRequest_ADOPT RecoverRequest_Step = 2
+	// Remove the node's replica of a group that was recovered elsewhere.
+	RecoverRequest_DISCARD RecoverRequest_Step = 3
+	// Write epoch and lost nodes to the cluster's metadata.
+	RecoverRequest_RECORD RecoverRequest_Step = 4
+)
+
+// Enum value maps for RecoverRequest_Step.
+var (
+	RecoverRequest_Step_name = map[int32]string{
+		0: "UNSPECIFIED",
+		1: "FENCE",
+		2: "ADOPT",
+		3: "DISCARD",
+		4: "RECORD",
+	}
+	RecoverRequest_Step_value = map[string]int32{
+		"UNSPECIFIED": 0,
+		"FENCE":       1,
+		"ADOPT":       2,
+		"DISCARD":     3,
+		"RECORD":      4,
+	}
+)
+
+func (x RecoverRequest_Step) Enum() *RecoverRequest_Step {
+	p := new(RecoverRequest_Step)
+	*p = x
+	return p
+}
+
+func (x RecoverRequest_Step) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RecoverRequest_Step) Descriptor() protoreflect.EnumDescriptor {
+	return file_kvstore_v1_kvstore_proto_enumTypes[1].Descriptor()
+}
+
+func (RecoverRequest_Step) Type() protoreflect.EnumType {
+	return &file_kvstore_v1_kvstore_proto_enumTypes[1]
+}
+
+func (x RecoverRequest_Step) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RecoverRequest_Step.Descriptor instead.
+func (RecoverRequest_Step) EnumDescriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{63, 0}
+}
+
 // Record is one version of a key with all that is stored beside it (S3.7, S3.8).
 type Record struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -4369,6 +4428,590 @@ func (x *ReplicaDigest) GetError() string {
 	return ""
 }
 
+type RecoverPlanRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverPlanRequest) Reset() {
+	*x = RecoverPlanRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverPlanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverPlanRequest) ProtoMessage() {}
+
+func (x *RecoverPlanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverPlanRequest.ProtoReflect.Descriptor instead.
+func (*RecoverPlanRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{59}
+}
+
+type RecoverPlanResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nodes         []*RecoverNode         `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverPlanResponse) Reset() {
+	*x = RecoverPlanResponse{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverPlanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverPlanResponse) ProtoMessage() {}
+
+func (x *RecoverPlanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverPlanResponse.ProtoReflect.Descriptor instead.
+func (*RecoverPlanResponse) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *RecoverPlanResponse) GetNodes() []*RecoverNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// RecoverNode is what one node knows when it cannot ask a quorum.
+type RecoverNode struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	NodeId   string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	NodeName string                 `protobuf:"bytes,2,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	// Set when the node did not answer: why. Nothing below is set then.
+	Error       string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	ClusterId   string `protobuf:"bytes,4,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	ClusterName string `protobuf:"bytes,5,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
+	// Its clock, Unix milliseconds.
+	ClockMs int64 `protobuf:"varint,6,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`
+	// The recovery this node has taken part in last, 0 for none, and its survivors.
+	Epoch     uint64   `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Survivors []string `protobuf:"bytes,8,rep,name=survivors,proto3" json:"survivors,omitempty"`
+	// The same in the cluster's metadata, as last read here.
+	RecordedEpoch uint64 `protobuf:"varint,9,opt,name=recorded_epoch,json=recordedEpoch,proto3" json:"recorded_epoch,omitempty"`
+	// Number of data groups; 0 while it is not known.
+	Groups   uint32            `protobuf:"varint,10,opt,name=groups,proto3" json:"groups,omitempty"`
+	Replicas []*RecoverReplica `protobuf:"bytes,11,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// Nodes of the cluster that this one knows of, itself included.
+	Known         []*NodeInfo `protobuf:"bytes,12,rep,name=known,proto3" json:"known,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverNode) Reset() {
+	*x = RecoverNode{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverNode) ProtoMessage() {}
+
+func (x *RecoverNode) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverNode.ProtoReflect.Descriptor instead.
+func (*RecoverNode) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *RecoverNode) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *RecoverNode) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
+func (x *RecoverNode) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *RecoverNode) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *RecoverNode) GetClusterName() string {
+	if x != nil {
+		return x.ClusterName
+	}
+	return ""
+}
+
+func (x *RecoverNode) GetClockMs() int64 {
+	if x != nil {
+		return x.ClockMs
+	}
+	return 0
+}
+
+func (x *RecoverNode) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *RecoverNode) GetSurvivors() []string {
+	if x != nil {
+		return x.Survivors
+	}
+	return nil
+}
+
+func (x *RecoverNode) GetRecordedEpoch() uint64 {
+	if x != nil {
+		return x.RecordedEpoch
+	}
+	return 0
+}
+
+func (x *RecoverNode) GetGroups() uint32 {
+	if x != nil {
+		return x.Groups
+	}
+	return 0
+}
+
+func (x *RecoverNode) GetReplicas() []*RecoverReplica {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *RecoverNode) GetKnown() []*NodeInfo {
+	if x != nil {
+		return x.Known
+	}
+	return nil
+}
+
+// RecoverReplica is a replica and what it knows of its group.
+type RecoverReplica struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Group   uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	Replica uint64                 `protobuf:"varint,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	Role    string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
+	// Why it does not run; empty when it does.
+	Quarantined string `protobuf:"bytes,4,opt,name=quarantined,proto3" json:"quarantined,omitempty"`
+	// 0 unless a leader was heard of within an election timeout.
+	LeaderReplica uint64 `protobuf:"varint,5,opt,name=leader_replica,json=leaderReplica,proto3" json:"leader_replica,omitempty"`
+	// When a leader was last known, Unix milliseconds; 0 for not since the start.
+	LeaderHeardMs int64  `protobuf:"varint,6,opt,name=leader_heard_ms,json=leaderHeardMs,proto3" json:"leader_heard_ms,omitempty"`
+	Term          uint64 `protobuf:"varint,7,opt,name=term,proto3" json:"term,omitempty"`
+	// The newest entry of its log.
+	LastIndex uint64 `protobuf:"varint,8,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	LastTerm  uint64 `protobuf:"varint,9,opt,name=last_term,json=lastTerm,proto3" json:"last_term,omitempty"`
+	Commit    uint64 `protobuf:"varint,10,opt,name=commit,proto3" json:"commit,omitempty"`
+	Applied   uint64 `protobuf:"varint,11,opt,name=applied,proto3" json:"applied,omitempty"`
+	// Highest revision in its log. Everything acknowledged with a revision at or
+	// below kept_revision is applied here.
+	LastRevision uint64 `protobuf:"varint,12,opt,name=last_revision,json=lastRevision,proto3" json:"last_revision,omitempty"`
+	KeptRevision uint64 `protobuf:"varint,13,opt,name=kept_revision,json=keptRevision,proto3" json:"kept_revision,omitempty"`
+	// Next replica id that it would give.
+	NextReplica uint64 `protobuf:"varint,14,opt,name=next_replica,json=nextReplica,proto3" json:"next_replica,omitempty"`
+	// Applied membership; voters_outgoing is not empty while it is joint.
+	Members        []*ReplicaInfo `protobuf:"bytes,15,rep,name=members,proto3" json:"members,omitempty"`
+	Voters         []uint64       `protobuf:"varint,16,rep,packed,name=voters,proto3" json:"voters,omitempty"`
+	VotersOutgoing []uint64       `protobuf:"varint,17,rep,packed,name=voters_outgoing,json=votersOutgoing,proto3" json:"voters_outgoing,omitempty"`
+	// The log holds membership changes that are not applied.
+	Changing      bool `protobuf:"varint,18,opt,name=changing,proto3" json:"changing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverReplica) Reset() {
+	*x = RecoverReplica{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverReplica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverReplica) ProtoMessage() {}
+
+func (x *RecoverReplica) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverReplica.ProtoReflect.Descriptor instead.
+func (*RecoverReplica) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *RecoverReplica) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *RecoverReplica) GetReplica() uint64 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *RecoverReplica) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *RecoverReplica) GetQuarantined() string {
+	if x != nil {
+		return x.Quarantined
+	}
+	return ""
+}
+
+func (x *RecoverReplica) GetLeaderReplica() uint64 {
+	if x != nil {
+		return x.LeaderReplica
+	}
+	return 0
+}
+
+func (x *RecoverReplica) GetLeaderHeardMs() int64 {
+	if x != nil {
+		return x.LeaderHeardMs
+	}
+	return 0
+}
+
+func (x *RecoverReplica) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *RecoverReplica) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
+func (x *RecoverReplica) GetLastTerm() uint64 {
+	if x != nil {
+		return x.LastTerm
+	}
+	return 0
+}
+
+func (x *RecoverReplica) GetCommit() uint64 {
+	if x != nil {
+		return x.Commit
+	}
+	return 0
+}
+
+func (x *RecoverReplica) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *RecoverReplica) GetLastRevision() uint64 {
+	if x != nil {
+		return x.LastRevision
+	}
+	return 0
+}
+
+func (x *RecoverReplica) GetKeptRevision() uint64 {
+	if x != nil {
+		return x.KeptRevision
+	}
+	return 0
+}
+
+func (x *RecoverReplica) GetNextReplica() uint64 {
+	if x != nil {
+		return x.NextReplica
+	}
+	return 0
+}
+
+func (x *RecoverReplica) GetMembers() []*ReplicaInfo {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *RecoverReplica) GetVoters() []uint64 {
+	if x != nil {
+		return x.Voters
+	}
+	return nil
+}
+
+func (x *RecoverReplica) GetVotersOutgoing() []uint64 {
+	if x != nil {
+		return x.VotersOutgoing
+	}
+	return nil
+}
+
+func (x *RecoverReplica) GetChanging() bool {
+	if x != nil {
+		return x.Changing
+	}
+	return false
+}
+
+type RecoverRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node that takes the step; another one passes the request on to it.
+	NodeId    string              `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	ClusterId string              `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Epoch     uint64              `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Step      RecoverRequest_Step `protobuf:"varint,4,opt,name=step,proto3,enum=kvstore.v1.RecoverRequest_Step" json:"step,omitempty"`
+	// FENCE: ids of all nodes that are left.
+	Survivors []string `protobuf:"bytes,5,rep,name=survivors,proto3" json:"survivors,omitempty"`
+	// ADOPT, DISCARD: the replica that is there now.
+	Group   uint32 `protobuf:"varint,6,opt,name=group,proto3" json:"group,omitempty"`
+	Replica uint64 `protobuf:"varint,7,opt,name=replica,proto3" json:"replica,omitempty"`
+	// ADOPT: the highest that any survivor knows of.
+	AboveReplica uint64 `protobuf:"varint,8,opt,name=above_replica,json=aboveReplica,proto3" json:"above_replica,omitempty"`
+	AboveTerm    uint64 `protobuf:"varint,9,opt,name=above_term,json=aboveTerm,proto3" json:"above_term,omitempty"`
+	// ADOPT: the latest of the survivors' clocks, Unix milliseconds.
+	ClockMs int64 `protobuf:"varint,10,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`
+	// RECORD: ids of the nodes that are lost.
+	Lost          []string `protobuf:"bytes,11,rep,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverRequest) Reset() {
+	*x = RecoverRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverRequest) ProtoMessage() {}
+
+func (x *RecoverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverRequest.ProtoReflect.Descriptor instead.
+func (*RecoverRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *RecoverRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *RecoverRequest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *RecoverRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *RecoverRequest) GetStep() RecoverRequest_Step {
+	if x != nil {
+		return x.Step
+	}
+	return RecoverRequest_UNSPECIFIED
+}
+
+func (x *RecoverRequest) GetSurvivors() []string {
+	if x != nil {
+		return x.Survivors
+	}
+	return nil
+}
+
+func (x *RecoverRequest) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *RecoverRequest) GetReplica() uint64 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *RecoverRequest) GetAboveReplica() uint64 {
+	if x != nil {
+		return x.AboveReplica
+	}
+	return 0
+}
+
+func (x *RecoverRequest) GetAboveTerm() uint64 {
+	if x != nil {
+		return x.AboveTerm
+	}
+	return 0
+}
+
+func (x *RecoverRequest) GetClockMs() int64 {
+	if x != nil {
+		return x.ClockMs
+	}
+	return 0
+}
+
+func (x *RecoverRequest) GetLost() []string {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+type RecoverResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ADOPT: the id of the only member now.
+	Replica       uint64 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverResponse) Reset() {
+	*x = RecoverResponse{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverResponse) ProtoMessage() {}
+
+func (x *RecoverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverResponse.ProtoReflect.Descriptor instead.
+func (*RecoverResponse) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *RecoverResponse) GetReplica() uint64 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
 type ProfileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// cpu, heap, allocs, goroutine, mutex, block or trace.
@@ -4382,7 +5025,7 @@ type ProfileRequest struct {
 
 func (x *ProfileRequest) Reset() {
 	*x = ProfileRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[59]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4394,7 +5037,7 @@ func (x *ProfileRequest) String() string {
 func (*ProfileRequest) ProtoMessage() {}
 
 func (x *ProfileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[59]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4407,7 +5050,7 @@ func (x *ProfileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileRequest.ProtoReflect.Descriptor instead.
 func (*ProfileRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{59}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ProfileRequest) GetType() string {
@@ -4439,7 +5082,7 @@ type ProfileChunk struct {
 
 func (x *ProfileChunk) Reset() {
 	*x = ProfileChunk{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[60]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4451,7 +5094,7 @@ func (x *ProfileChunk) String() string {
 func (*ProfileChunk) ProtoMessage() {}
 
 func (x *ProfileChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[60]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4464,7 +5107,7 @@ func (x *ProfileChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileChunk.ProtoReflect.Descriptor instead.
 func (*ProfileChunk) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{60}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ProfileChunk) GetData() []byte {
@@ -4511,7 +5154,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[61]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4523,7 +5166,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[61]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4536,7 +5179,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{61}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ErrorDetail) GetCode() string {
@@ -4949,7 +5592,70 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x12\n" +
 	"\x04hash\x18\x03 \x01(\x06R\x04hash\x12\x12\n" +
 	"\x04keys\x18\x04 \x01(\x04R\x04keys\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"E\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"\x14\n" +
+	"\x12RecoverPlanRequest\"D\n" +
+	"\x13RecoverPlanResponse\x12-\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x17.kvstore.v1.RecoverNodeR\x05nodes\"\x8d\x03\n" +
+	"\vRecoverNode\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
+	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x04 \x01(\tR\tclusterId\x12!\n" +
+	"\fcluster_name\x18\x05 \x01(\tR\vclusterName\x12\x19\n" +
+	"\bclock_ms\x18\x06 \x01(\x03R\aclockMs\x12\x14\n" +
+	"\x05epoch\x18\a \x01(\x04R\x05epoch\x12\x1c\n" +
+	"\tsurvivors\x18\b \x03(\tR\tsurvivors\x12%\n" +
+	"\x0erecorded_epoch\x18\t \x01(\x04R\rrecordedEpoch\x12\x16\n" +
+	"\x06groups\x18\n" +
+	" \x01(\rR\x06groups\x126\n" +
+	"\breplicas\x18\v \x03(\v2\x1a.kvstore.v1.RecoverReplicaR\breplicas\x12*\n" +
+	"\x05known\x18\f \x03(\v2\x14.kvstore.v1.NodeInfoR\x05known\"\xc4\x04\n" +
+	"\x0eRecoverReplica\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\x12\x18\n" +
+	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12 \n" +
+	"\vquarantined\x18\x04 \x01(\tR\vquarantined\x12%\n" +
+	"\x0eleader_replica\x18\x05 \x01(\x04R\rleaderReplica\x12&\n" +
+	"\x0fleader_heard_ms\x18\x06 \x01(\x03R\rleaderHeardMs\x12\x12\n" +
+	"\x04term\x18\a \x01(\x04R\x04term\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\b \x01(\x04R\tlastIndex\x12\x1b\n" +
+	"\tlast_term\x18\t \x01(\x04R\blastTerm\x12\x16\n" +
+	"\x06commit\x18\n" +
+	" \x01(\x04R\x06commit\x12\x18\n" +
+	"\aapplied\x18\v \x01(\x04R\aapplied\x12#\n" +
+	"\rlast_revision\x18\f \x01(\x04R\flastRevision\x12#\n" +
+	"\rkept_revision\x18\r \x01(\x04R\fkeptRevision\x12!\n" +
+	"\fnext_replica\x18\x0e \x01(\x04R\vnextReplica\x121\n" +
+	"\amembers\x18\x0f \x03(\v2\x17.kvstore.v1.ReplicaInfoR\amembers\x12\x16\n" +
+	"\x06voters\x18\x10 \x03(\x04R\x06voters\x12'\n" +
+	"\x0fvoters_outgoing\x18\x11 \x03(\x04R\x0evotersOutgoing\x12\x1a\n" +
+	"\bchanging\x18\x12 \x01(\bR\bchanging\"\x9c\x03\n" +
+	"\x0eRecoverRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x123\n" +
+	"\x04step\x18\x04 \x01(\x0e2\x1f.kvstore.v1.RecoverRequest.StepR\x04step\x12\x1c\n" +
+	"\tsurvivors\x18\x05 \x03(\tR\tsurvivors\x12\x14\n" +
+	"\x05group\x18\x06 \x01(\rR\x05group\x12\x18\n" +
+	"\areplica\x18\a \x01(\x04R\areplica\x12#\n" +
+	"\rabove_replica\x18\b \x01(\x04R\faboveReplica\x12\x1d\n" +
+	"\n" +
+	"above_term\x18\t \x01(\x04R\taboveTerm\x12\x19\n" +
+	"\bclock_ms\x18\n" +
+	" \x01(\x03R\aclockMs\x12\x12\n" +
+	"\x04lost\x18\v \x03(\tR\x04lost\"F\n" +
+	"\x04Step\x12\x0f\n" +
+	"\vUNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05FENCE\x10\x01\x12\t\n" +
+	"\x05ADOPT\x10\x02\x12\v\n" +
+	"\aDISCARD\x10\x03\x12\n" +
+	"\n" +
+	"\x06RECORD\x10\x04\"+\n" +
+	"\x0fRecoverResponse\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\x04R\areplica\"E\n" +
 	"\x0eProfileRequest\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x1f\n" +
 	"\vduration_ms\x18\x02 \x01(\x03R\n" +
@@ -4972,8 +5678,7 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*N\n" +
 	"\vConsistency\x12\x1c\n" +
 	"\x18CONSISTENCY_LINEARIZABLE\x10\x00\x12!\n" +
-	"\x1dCONSISTENCY_BOUNDED_STALENESS\x10\x012\xe9\n" +
-	"\n" +
+	"\x1dCONSISTENCY_BOUNDED_STALENESS\x10\x012\xfd\v\n" +
 	"\aKVStore\x126\n" +
 	"\x03Put\x12\x16.kvstore.v1.PutRequest\x1a\x17.kvstore.v1.PutResponse\x126\n" +
 	"\x03Get\x12\x16.kvstore.v1.GetRequest\x1a\x17.kvstore.v1.GetResponse\x12?\n" +
@@ -4994,7 +5699,9 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x0eListNamespaces\x12!.kvstore.v1.ListNamespacesRequest\x1a\".kvstore.v1.ListNamespacesResponse\x12P\n" +
 	"\x11DescribeNamespace\x12$.kvstore.v1.DescribeNamespaceRequest\x1a\x15.kvstore.v1.Namespace\x12F\n" +
 	"\x0fDeleteNamespace\x12\".kvstore.v1.DeleteNamespaceRequest\x1a\x0f.kvstore.v1.Job\x12>\n" +
-	"\vDescribeJob\x12\x1e.kvstore.v1.DescribeJobRequest\x1a\x0f.kvstore.v1.Job\x12A\n" +
+	"\vDescribeJob\x12\x1e.kvstore.v1.DescribeJobRequest\x1a\x0f.kvstore.v1.Job\x12N\n" +
+	"\vRecoverPlan\x12\x1e.kvstore.v1.RecoverPlanRequest\x1a\x1f.kvstore.v1.RecoverPlanResponse\x12B\n" +
+	"\aRecover\x12\x1a.kvstore.v1.RecoverRequest\x1a\x1b.kvstore.v1.RecoverResponse\x12A\n" +
 	"\aProfile\x12\x1a.kvstore.v1.ProfileRequest\x1a\x18.kvstore.v1.ProfileChunk0\x012\x85\x04\n" +
 	"\aCluster\x12B\n" +
 	"\aMembers\x12\x1a.kvstore.v1.MembersRequest\x1a\x1b.kvstore.v1.MembersResponse\x12H\n" +
@@ -5019,202 +5726,218 @@ func file_kvstore_v1_kvstore_proto_rawDescGZIP() []byte {
 	return file_kvstore_v1_kvstore_proto_rawDescData
 }
 
-var file_kvstore_v1_kvstore_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kvstore_v1_kvstore_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
+var file_kvstore_v1_kvstore_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_kvstore_v1_kvstore_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
 var file_kvstore_v1_kvstore_proto_goTypes = []any{
 	(Consistency)(0),                 // 0: kvstore.v1.Consistency
-	(*Record)(nil),                   // 1: kvstore.v1.Record
-	(*Condition)(nil),                // 2: kvstore.v1.Condition
-	(*PutRequest)(nil),               // 3: kvstore.v1.PutRequest
-	(*PutResponse)(nil),              // 4: kvstore.v1.PutResponse
-	(*GetRequest)(nil),               // 5: kvstore.v1.GetRequest
-	(*GetResponse)(nil),              // 6: kvstore.v1.GetResponse
-	(*DeleteRequest)(nil),            // 7: kvstore.v1.DeleteRequest
-	(*DeleteResponse)(nil),           // 8: kvstore.v1.DeleteResponse
-	(*BatchPutRequest)(nil),          // 9: kvstore.v1.BatchPutRequest
-	(*BatchPutResult)(nil),           // 10: kvstore.v1.BatchPutResult
-	(*BatchPutResponse)(nil),         // 11: kvstore.v1.BatchPutResponse
-	(*BatchGetRequest)(nil),          // 12: kvstore.v1.BatchGetRequest
-	(*BatchGetResult)(nil),           // 13: kvstore.v1.BatchGetResult
-	(*BatchGetResponse)(nil),         // 14: kvstore.v1.BatchGetResponse
-	(*BatchDeleteRequest)(nil),       // 15: kvstore.v1.BatchDeleteRequest
-	(*BatchDeleteResult)(nil),        // 16: kvstore.v1.BatchDeleteResult
-	(*BatchDeleteResponse)(nil),      // 17: kvstore.v1.BatchDeleteResponse
-	(*Status)(nil),                   // 18: kvstore.v1.Status
-	(*ListRequest)(nil),              // 19: kvstore.v1.ListRequest
-	(*ListResponse)(nil),             // 20: kvstore.v1.ListResponse
-	(*PutChunk)(nil),                 // 21: kvstore.v1.PutChunk
-	(*GetChunk)(nil),                 // 22: kvstore.v1.GetChunk
-	(*PipelineOp)(nil),               // 23: kvstore.v1.PipelineOp
-	(*PipelineRequest)(nil),          // 24: kvstore.v1.PipelineRequest
-	(*PipelineResult)(nil),           // 25: kvstore.v1.PipelineResult
-	(*PipelineResponse)(nil),         // 26: kvstore.v1.PipelineResponse
-	(*StatusRequest)(nil),            // 27: kvstore.v1.StatusRequest
-	(*StatusResponse)(nil),           // 28: kvstore.v1.StatusResponse
-	(*StorageStatus)(nil),            // 29: kvstore.v1.StorageStatus
-	(*GroupStatus)(nil),              // 30: kvstore.v1.GroupStatus
-	(*ReplicaInfo)(nil),              // 31: kvstore.v1.ReplicaInfo
-	(*NodeInfo)(nil),                 // 32: kvstore.v1.NodeInfo
-	(*MembersRequest)(nil),           // 33: kvstore.v1.MembersRequest
-	(*MembersResponse)(nil),          // 34: kvstore.v1.MembersResponse
-	(*ClusterNode)(nil),              // 35: kvstore.v1.ClusterNode
-	(*PendingChange)(nil),            // 36: kvstore.v1.PendingChange
-	(*GroupPlacement)(nil),           // 37: kvstore.v1.GroupPlacement
-	(*BalanceSettings)(nil),          // 38: kvstore.v1.BalanceSettings
-	(*ExpectNodeRequest)(nil),        // 39: kvstore.v1.ExpectNodeRequest
-	(*DrainNodeRequest)(nil),         // 40: kvstore.v1.DrainNodeRequest
-	(*RemoveNodeRequest)(nil),        // 41: kvstore.v1.RemoveNodeRequest
-	(*ReplaceNodeRequest)(nil),       // 42: kvstore.v1.ReplaceNodeRequest
-	(*ConfigureRequest)(nil),         // 43: kvstore.v1.ConfigureRequest
-	(*HoldGroupRequest)(nil),         // 44: kvstore.v1.HoldGroupRequest
-	(*TopologyRequest)(nil),          // 45: kvstore.v1.TopologyRequest
-	(*TopologyResponse)(nil),         // 46: kvstore.v1.TopologyResponse
-	(*GroupInfo)(nil),                // 47: kvstore.v1.GroupInfo
-	(*Namespace)(nil),                // 48: kvstore.v1.Namespace
-	(*CreateNamespaceRequest)(nil),   // 49: kvstore.v1.CreateNamespaceRequest
-	(*ListNamespacesRequest)(nil),    // 50: kvstore.v1.ListNamespacesRequest
-	(*ListNamespacesResponse)(nil),   // 51: kvstore.v1.ListNamespacesResponse
-	(*DescribeNamespaceRequest)(nil), // 52: kvstore.v1.DescribeNamespaceRequest
-	(*DeleteNamespaceRequest)(nil),   // 53: kvstore.v1.DeleteNamespaceRequest
-	(*DescribeJobRequest)(nil),       // 54: kvstore.v1.DescribeJobRequest
-	(*Job)(nil),                      // 55: kvstore.v1.Job
-	(*DigestRequest)(nil),            // 56: kvstore.v1.DigestRequest
-	(*DigestResponse)(nil),           // 57: kvstore.v1.DigestResponse
-	(*GroupDigest)(nil),              // 58: kvstore.v1.GroupDigest
-	(*ReplicaDigest)(nil),            // 59: kvstore.v1.ReplicaDigest
-	(*ProfileRequest)(nil),           // 60: kvstore.v1.ProfileRequest
-	(*ProfileChunk)(nil),             // 61: kvstore.v1.ProfileChunk
-	(*ErrorDetail)(nil),              // 62: kvstore.v1.ErrorDetail
-	nil,                              // 63: kvstore.v1.Record.TagsEntry
-	nil,                              // 64: kvstore.v1.Record.MetadataEntry
-	nil,                              // 65: kvstore.v1.PutRequest.TagsEntry
-	nil,                              // 66: kvstore.v1.PutRequest.MetadataEntry
-	nil,                              // 67: kvstore.v1.Status.DetailsEntry
-	nil,                              // 68: kvstore.v1.ListRequest.TagsEntry
-	nil,                              // 69: kvstore.v1.StatusResponse.EffectiveConfigEntry
-	nil,                              // 70: kvstore.v1.TopologyResponse.NamespacesEntry
-	nil,                              // 71: kvstore.v1.ErrorDetail.DetailsEntry
+	(RecoverRequest_Step)(0),         // 1: kvstore.v1.RecoverRequest.Step
+	(*Record)(nil),                   // 2: kvstore.v1.Record
+	(*Condition)(nil),                // 3: kvstore.v1.Condition
+	(*PutRequest)(nil),               // 4: kvstore.v1.PutRequest
+	(*PutResponse)(nil),              // 5: kvstore.v1.PutResponse
+	(*GetRequest)(nil),               // 6: kvstore.v1.GetRequest
+	(*GetResponse)(nil),              // 7: kvstore.v1.GetResponse
+	(*DeleteRequest)(nil),            // 8: kvstore.v1.DeleteRequest
+	(*DeleteResponse)(nil),           // 9: kvstore.v1.DeleteResponse
+	(*BatchPutRequest)(nil),          // 10: kvstore.v1.BatchPutRequest
+	(*BatchPutResult)(nil),           // 11: kvstore.v1.BatchPutResult
+	(*BatchPutResponse)(nil),         // 12: kvstore.v1.BatchPutResponse
+	(*BatchGetRequest)(nil),          // 13: kvstore.v1.BatchGetRequest
+	(*BatchGetResult)(nil),           // 14: kvstore.v1.BatchGetResult
+	(*BatchGetResponse)(nil),         // 15: kvstore.v1.BatchGetResponse
+	(*BatchDeleteRequest)(nil),       // 16: kvstore.v1.BatchDeleteRequest
+	(*BatchDeleteResult)(nil),        // 17: kvstore.v1.BatchDeleteResult
+	(*BatchDeleteResponse)(nil),      // 18: kvstore.v1.BatchDeleteResponse
+	(*Status)(nil),                   // 19: kvstore.v1.Status
+	(*ListRequest)(nil),              // 20: kvstore.v1.ListRequest
+	(*ListResponse)(nil),             // 21: kvstore.v1.ListResponse
+	(*PutChunk)(nil),                 // 22: kvstore.v1.PutChunk
+	(*GetChunk)(nil),                 // 23: kvstore.v1.GetChunk
+	(*PipelineOp)(nil),               // 24: kvstore.v1.PipelineOp
+	(*PipelineRequest)(nil),          // 25: kvstore.v1.PipelineRequest
+	(*PipelineResult)(nil),           // 26: kvstore.v1.PipelineResult
+	(*PipelineResponse)(nil),         // 27: kvstore.v1.PipelineResponse
+	(*StatusRequest)(nil),            // 28: kvstore.v1.StatusRequest
+	(*StatusResponse)(nil),           // 29: kvstore.v1.StatusResponse
+	(*StorageStatus)(nil),            // 30: kvstore.v1.StorageStatus
+	(*GroupStatus)(nil),              // 31: kvstore.v1.GroupStatus
+	(*ReplicaInfo)(nil),              // 32: kvstore.v1.ReplicaInfo
+	(*NodeInfo)(nil),                 // 33: kvstore.v1.NodeInfo
+	(*MembersRequest)(nil),           // 34: kvstore.v1.MembersRequest
+	(*MembersResponse)(nil),          // 35: kvstore.v1.MembersResponse
+	(*ClusterNode)(nil),              // 36: kvstore.v1.ClusterNode
+	(*PendingChange)(nil),            // 37: kvstore.v1.PendingChange
+	(*GroupPlacement)(nil),           // 38: kvstore.v1.GroupPlacement
+	(*BalanceSettings)(nil),          // 39: kvstore.v1.BalanceSettings
+	(*ExpectNodeRequest)(nil),        // 40: kvstore.v1.ExpectNodeRequest
+	(*DrainNodeRequest)(nil),         // 41: kvstore.v1.DrainNodeRequest
+	(*RemoveNodeRequest)(nil),        // 42: kvstore.v1.RemoveNodeRequest
+	(*ReplaceNodeRequest)(nil),       // 43: kvstore.v1.ReplaceNodeRequest
+	(*ConfigureRequest)(nil),         // 44: kvstore.v1.ConfigureRequest
+	(*HoldGroupRequest)(nil),         // 45: kvstore.v1.HoldGroupRequest
+	(*TopologyRequest)(nil),          // 46: kvstore.v1.TopologyRequest
+	(*TopologyResponse)(nil),         // 47: kvstore.v1.TopologyResponse
+	(*GroupInfo)(nil),                // 48: kvstore.v1.GroupInfo
+	(*Namespace)(nil),                // 49: kvstore.v1.Namespace
+	(*CreateNamespaceRequest)(nil),   // 50: kvstore.v1.CreateNamespaceRequest
+	(*ListNamespacesRequest)(nil),    // 51: kvstore.v1.ListNamespacesRequest
+	(*ListNamespacesResponse)(nil),   // 52: kvstore.v1.ListNamespacesResponse
+	(*DescribeNamespaceRequest)(nil), // 53: kvstore.v1.DescribeNamespaceRequest
+	(*DeleteNamespaceRequest)(nil),   // 54: kvstore.v1.DeleteNamespaceRequest
+	(*DescribeJobRequest)(nil),       // 55: kvstore.v1.DescribeJobRequest
+	(*Job)(nil),                      // 56: kvstore.v1.Job
+	(*DigestRequest)(nil),            // 57: kvstore.v1.DigestRequest
+	(*DigestResponse)(nil),           // 58: kvstore.v1.DigestResponse
+	(*GroupDigest)(nil),              // 59: kvstore.v1.GroupDigest
+	(*ReplicaDigest)(nil),            // 60: kvstore.v1.ReplicaDigest
+	(*RecoverPlanRequest)(nil),       // 61: kvstore.v1.RecoverPlanRequest
+	(*RecoverPlanResponse)(nil),      // 62: kvstore.v1.RecoverPlanResponse
+	(*RecoverNode)(nil),              // 63: kvstore.v1.RecoverNode
+	(*RecoverReplica)(nil),           // 64: kvstore.v1.RecoverReplica
+	(*RecoverRequest)(nil),           // 65: kvstore.v1.RecoverRequest
+	(*RecoverResponse)(nil),          // 66: kvstore.v1.RecoverResponse
+	(*ProfileRequest)(nil),           // 67: kvstore.v1.ProfileRequest
+	(*ProfileChunk)(nil),             // 68: kvstore.v1.ProfileChunk
+	(*ErrorDetail)(nil),              // 69: kvstore.v1.ErrorDetail
+	nil,                              // 70: kvstore.v1.Record.TagsEntry
+	nil,                              // 71: kvstore.v1.Record.MetadataEntry
+	nil,                              // 72: kvstore.v1.PutRequest.TagsEntry
+	nil,                              // 73: kvstore.v1.PutRequest.MetadataEntry
+	nil,                              // 74: kvstore.v1.Status.DetailsEntry
+	nil,                              // 75: kvstore.v1.ListRequest.TagsEntry
+	nil,                              // 76: kvstore.v1.StatusResponse.EffectiveConfigEntry
+	nil,                              // 77: kvstore.v1.TopologyResponse.NamespacesEntry
+	nil,                              // 78: kvstore.v1.ErrorDetail.DetailsEntry
 }
 var file_kvstore_v1_kvstore_proto_depIdxs = []int32{
-	63, // 0: kvstore.v1.Record.tags:type_name -> kvstore.v1.Record.TagsEntry
-	64, // 1: kvstore.v1.Record.metadata:type_name -> kvstore.v1.Record.MetadataEntry
-	65, // 2: kvstore.v1.PutRequest.tags:type_name -> kvstore.v1.PutRequest.TagsEntry
-	66, // 3: kvstore.v1.PutRequest.metadata:type_name -> kvstore.v1.PutRequest.MetadataEntry
-	2,  // 4: kvstore.v1.PutRequest.condition:type_name -> kvstore.v1.Condition
+	70, // 0: kvstore.v1.Record.tags:type_name -> kvstore.v1.Record.TagsEntry
+	71, // 1: kvstore.v1.Record.metadata:type_name -> kvstore.v1.Record.MetadataEntry
+	72, // 2: kvstore.v1.PutRequest.tags:type_name -> kvstore.v1.PutRequest.TagsEntry
+	73, // 3: kvstore.v1.PutRequest.metadata:type_name -> kvstore.v1.PutRequest.MetadataEntry
+	3,  // 4: kvstore.v1.PutRequest.condition:type_name -> kvstore.v1.Condition
 	0,  // 5: kvstore.v1.GetRequest.consistency:type_name -> kvstore.v1.Consistency
-	1,  // 6: kvstore.v1.GetResponse.record:type_name -> kvstore.v1.Record
+	2,  // 6: kvstore.v1.GetResponse.record:type_name -> kvstore.v1.Record
 	0,  // 7: kvstore.v1.GetResponse.consistency:type_name -> kvstore.v1.Consistency
-	2,  // 8: kvstore.v1.DeleteRequest.condition:type_name -> kvstore.v1.Condition
-	3,  // 9: kvstore.v1.BatchPutRequest.items:type_name -> kvstore.v1.PutRequest
-	18, // 10: kvstore.v1.BatchPutResult.status:type_name -> kvstore.v1.Status
-	4,  // 11: kvstore.v1.BatchPutResult.put:type_name -> kvstore.v1.PutResponse
-	10, // 12: kvstore.v1.BatchPutResponse.results:type_name -> kvstore.v1.BatchPutResult
+	3,  // 8: kvstore.v1.DeleteRequest.condition:type_name -> kvstore.v1.Condition
+	4,  // 9: kvstore.v1.BatchPutRequest.items:type_name -> kvstore.v1.PutRequest
+	19, // 10: kvstore.v1.BatchPutResult.status:type_name -> kvstore.v1.Status
+	5,  // 11: kvstore.v1.BatchPutResult.put:type_name -> kvstore.v1.PutResponse
+	11, // 12: kvstore.v1.BatchPutResponse.results:type_name -> kvstore.v1.BatchPutResult
 	0,  // 13: kvstore.v1.BatchGetRequest.consistency:type_name -> kvstore.v1.Consistency
-	18, // 14: kvstore.v1.BatchGetResult.status:type_name -> kvstore.v1.Status
-	1,  // 15: kvstore.v1.BatchGetResult.record:type_name -> kvstore.v1.Record
-	13, // 16: kvstore.v1.BatchGetResponse.results:type_name -> kvstore.v1.BatchGetResult
-	7,  // 17: kvstore.v1.BatchDeleteRequest.items:type_name -> kvstore.v1.DeleteRequest
-	18, // 18: kvstore.v1.BatchDeleteResult.status:type_name -> kvstore.v1.Status
-	8,  // 19: kvstore.v1.BatchDeleteResult.delete:type_name -> kvstore.v1.DeleteResponse
-	16, // 20: kvstore.v1.BatchDeleteResponse.results:type_name -> kvstore.v1.BatchDeleteResult
-	67, // 21: kvstore.v1.Status.details:type_name -> kvstore.v1.Status.DetailsEntry
-	68, // 22: kvstore.v1.ListRequest.tags:type_name -> kvstore.v1.ListRequest.TagsEntry
-	1,  // 23: kvstore.v1.ListResponse.records:type_name -> kvstore.v1.Record
-	3,  // 24: kvstore.v1.PutChunk.request:type_name -> kvstore.v1.PutRequest
-	6,  // 25: kvstore.v1.GetChunk.response:type_name -> kvstore.v1.GetResponse
-	3,  // 26: kvstore.v1.PipelineOp.put:type_name -> kvstore.v1.PutRequest
-	5,  // 27: kvstore.v1.PipelineOp.get:type_name -> kvstore.v1.GetRequest
-	7,  // 28: kvstore.v1.PipelineOp.delete:type_name -> kvstore.v1.DeleteRequest
-	9,  // 29: kvstore.v1.PipelineOp.batch_put:type_name -> kvstore.v1.BatchPutRequest
-	12, // 30: kvstore.v1.PipelineOp.batch_get:type_name -> kvstore.v1.BatchGetRequest
-	15, // 31: kvstore.v1.PipelineOp.batch_delete:type_name -> kvstore.v1.BatchDeleteRequest
-	23, // 32: kvstore.v1.PipelineRequest.ops:type_name -> kvstore.v1.PipelineOp
-	18, // 33: kvstore.v1.PipelineResult.status:type_name -> kvstore.v1.Status
-	4,  // 34: kvstore.v1.PipelineResult.put:type_name -> kvstore.v1.PutResponse
-	6,  // 35: kvstore.v1.PipelineResult.get:type_name -> kvstore.v1.GetResponse
-	8,  // 36: kvstore.v1.PipelineResult.delete:type_name -> kvstore.v1.DeleteResponse
-	11, // 37: kvstore.v1.PipelineResult.batch_put:type_name -> kvstore.v1.BatchPutResponse
-	14, // 38: kvstore.v1.PipelineResult.batch_get:type_name -> kvstore.v1.BatchGetResponse
-	17, // 39: kvstore.v1.PipelineResult.batch_delete:type_name -> kvstore.v1.BatchDeleteResponse
-	25, // 40: kvstore.v1.PipelineResponse.results:type_name -> kvstore.v1.PipelineResult
-	30, // 41: kvstore.v1.StatusResponse.groups:type_name -> kvstore.v1.GroupStatus
-	32, // 42: kvstore.v1.StatusResponse.nodes:type_name -> kvstore.v1.NodeInfo
-	69, // 43: kvstore.v1.StatusResponse.effective_config:type_name -> kvstore.v1.StatusResponse.EffectiveConfigEntry
-	29, // 44: kvstore.v1.StatusResponse.storage:type_name -> kvstore.v1.StorageStatus
-	31, // 45: kvstore.v1.GroupStatus.replicas:type_name -> kvstore.v1.ReplicaInfo
-	35, // 46: kvstore.v1.MembersResponse.nodes:type_name -> kvstore.v1.ClusterNode
-	36, // 47: kvstore.v1.MembersResponse.pending:type_name -> kvstore.v1.PendingChange
-	37, // 48: kvstore.v1.MembersResponse.groups:type_name -> kvstore.v1.GroupPlacement
-	38, // 49: kvstore.v1.MembersResponse.balance:type_name -> kvstore.v1.BalanceSettings
-	32, // 50: kvstore.v1.ClusterNode.info:type_name -> kvstore.v1.NodeInfo
-	31, // 51: kvstore.v1.GroupPlacement.replicas:type_name -> kvstore.v1.ReplicaInfo
-	47, // 52: kvstore.v1.TopologyResponse.groups:type_name -> kvstore.v1.GroupInfo
-	32, // 53: kvstore.v1.TopologyResponse.nodes:type_name -> kvstore.v1.NodeInfo
-	70, // 54: kvstore.v1.TopologyResponse.namespaces:type_name -> kvstore.v1.TopologyResponse.NamespacesEntry
-	31, // 55: kvstore.v1.GroupInfo.replicas:type_name -> kvstore.v1.ReplicaInfo
-	48, // 56: kvstore.v1.ListNamespacesResponse.namespaces:type_name -> kvstore.v1.Namespace
-	58, // 57: kvstore.v1.DigestResponse.groups:type_name -> kvstore.v1.GroupDigest
-	59, // 58: kvstore.v1.GroupDigest.replicas:type_name -> kvstore.v1.ReplicaDigest
-	71, // 59: kvstore.v1.ErrorDetail.details:type_name -> kvstore.v1.ErrorDetail.DetailsEntry
-	3,  // 60: kvstore.v1.KVStore.Put:input_type -> kvstore.v1.PutRequest
-	5,  // 61: kvstore.v1.KVStore.Get:input_type -> kvstore.v1.GetRequest
-	7,  // 62: kvstore.v1.KVStore.Delete:input_type -> kvstore.v1.DeleteRequest
-	9,  // 63: kvstore.v1.KVStore.BatchPut:input_type -> kvstore.v1.BatchPutRequest
-	12, // 64: kvstore.v1.KVStore.BatchGet:input_type -> kvstore.v1.BatchGetRequest
-	15, // 65: kvstore.v1.KVStore.BatchDelete:input_type -> kvstore.v1.BatchDeleteRequest
-	19, // 66: kvstore.v1.KVStore.List:input_type -> kvstore.v1.ListRequest
-	19, // 67: kvstore.v1.KVStore.ListStream:input_type -> kvstore.v1.ListRequest
-	21, // 68: kvstore.v1.KVStore.PutStream:input_type -> kvstore.v1.PutChunk
-	5,  // 69: kvstore.v1.KVStore.GetStream:input_type -> kvstore.v1.GetRequest
-	24, // 70: kvstore.v1.KVStore.Pipeline:input_type -> kvstore.v1.PipelineRequest
-	27, // 71: kvstore.v1.KVStore.Status:input_type -> kvstore.v1.StatusRequest
-	45, // 72: kvstore.v1.KVStore.Topology:input_type -> kvstore.v1.TopologyRequest
-	56, // 73: kvstore.v1.KVStore.Digest:input_type -> kvstore.v1.DigestRequest
-	49, // 74: kvstore.v1.KVStore.CreateNamespace:input_type -> kvstore.v1.CreateNamespaceRequest
-	50, // 75: kvstore.v1.KVStore.ListNamespaces:input_type -> kvstore.v1.ListNamespacesRequest
-	52, // 76: kvstore.v1.KVStore.DescribeNamespace:input_type -> kvstore.v1.DescribeNamespaceRequest
-	53, // 77: kvstore.v1.KVStore.DeleteNamespace:input_type -> kvstore.v1.DeleteNamespaceRequest
-	54, // 78: kvstore.v1.KVStore.DescribeJob:input_type -> kvstore.v1.DescribeJobRequest
-	60, // 79: kvstore.v1.KVStore.Profile:input_type -> kvstore.v1.ProfileRequest
-	33, // 80: kvstore.v1.Cluster.Members:input_type -> kvstore.v1.MembersRequest
-	39, // 81: kvstore.v1.Cluster.ExpectNode:input_type -> kvstore.v1.ExpectNodeRequest
-	40, // 82: kvstore.v1.Cluster.DrainNode:input_type -> kvstore.v1.DrainNodeRequest
-	41, // 83: kvstore.v1.Cluster.RemoveNode:input_type -> kvstore.v1.RemoveNodeRequest
-	42, // 84: kvstore.v1.Cluster.ReplaceNode:input_type -> kvstore.v1.ReplaceNodeRequest
-	43, // 85: kvstore.v1.Cluster.Configure:input_type -> kvstore.v1.ConfigureRequest
-	44, // 86: kvstore.v1.Cluster.HoldGroup:input_type -> kvstore.v1.HoldGroupRequest
-	4,  // 87: kvstore.v1.KVStore.Put:output_type -> kvstore.v1.PutResponse
-	6,  // 88: kvstore.v1.KVStore.Get:output_type -> kvstore.v1.GetResponse
-	8,  // 89: kvstore.v1.KVStore.Delete:output_type -> kvstore.v1.DeleteResponse
-	11, // 90: kvstore.v1.KVStore.BatchPut:output_type -> kvstore.v1.BatchPutResponse
-	14, // 91: kvstore.v1.KVStore.BatchGet:output_type -> kvstore.v1.BatchGetResponse
-	17, // 92: kvstore.v1.KVStore.BatchDelete:output_type -> kvstore.v1.BatchDeleteResponse
-	20, // 93: kvstore.v1.KVStore.List:output_type -> kvstore.v1.ListResponse
-	20, // 94: kvstore.v1.KVStore.ListStream:output_type -> kvstore.v1.ListResponse
-	4,  // 95: kvstore.v1.KVStore.PutStream:output_type -> kvstore.v1.PutResponse
-	22, // 96: kvstore.v1.KVStore.GetStream:output_type -> kvstore.v1.GetChunk
-	26, // 97: kvstore.v1.KVStore.Pipeline:output_type -> kvstore.v1.PipelineResponse
-	28, // 98: kvstore.v1.KVStore.Status:output_type -> kvstore.v1.StatusResponse
-	46, // 99: kvstore.v1.KVStore.Topology:output_type -> kvstore.v1.TopologyResponse
-	57, // 100: kvstore.v1.KVStore.Digest:output_type -> kvstore.v1.DigestResponse
-	48, // 101: kvstore.v1.KVStore.CreateNamespace:output_type -> kvstore.v1.Namespace
-	51, // 102: kvstore.v1.KVStore.ListNamespaces:output_type -> kvstore.v1.ListNamespacesResponse
-	48, // 103: kvstore.v1.KVStore.DescribeNamespace:output_type -> kvstore.v1.Namespace
-	55, // 104: kvstore.v1.KVStore.DeleteNamespace:output_type -> kvstore.v1.Job
-	55, // 105: kvstore.v1.KVStore.DescribeJob:output_type -> kvstore.v1.Job
-	61, // 106: kvstore.v1.KVStore.Profile:output_type -> kvstore.v1.ProfileChunk
-	34, // 107: kvstore.v1.Cluster.Members:output_type -> kvstore.v1.MembersResponse
-	34, // 108: kvstore.v1.Cluster.ExpectNode:output_type -> kvstore.v1.MembersResponse
-	34, // 109: kvstore.v1.Cluster.DrainNode:output_type -> kvstore.v1.MembersResponse
-	34, // 110: kvstore.v1.Cluster.RemoveNode:output_type -> kvstore.v1.MembersResponse
-	34, // 111: kvstore.v1.Cluster.ReplaceNode:output_type -> kvstore.v1.MembersResponse
-	34, // 112: kvstore.v1.Cluster.Configure:output_type -> kvstore.v1.MembersResponse
-	34, // 113: kvstore.v1.Cluster.HoldGroup:output_type -> kvstore.v1.MembersResponse
-	87, // [87:114] is the sub-list for method output_type
-	60, // [60:87] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	19, // 14: kvstore.v1.BatchGetResult.status:type_name -> kvstore.v1.Status
+	2,  // 15: kvstore.v1.BatchGetResult.record:type_name -> kvstore.v1.Record
+	14, // 16: kvstore.v1.BatchGetResponse.results:type_name -> kvstore.v1.BatchGetResult
+	8,  // 17: kvstore.v1.BatchDeleteRequest.items:type_name -> kvstore.v1.DeleteRequest
+	19, // 18: kvstore.v1.BatchDeleteResult.status:type_name -> kvstore.v1.Status
+	9,  // 19: kvstore.v1.BatchDeleteResult.delete:type_name -> kvstore.v1.DeleteResponse
+	17, // 20: kvstore.v1.BatchDeleteResponse.results:type_name -> kvstore.v1.BatchDeleteResult
+	74, // 21: kvstore.v1.Status.details:type_name -> kvstore.v1.Status.DetailsEntry
+	75, // 22: kvstore.v1.ListRequest.tags:type_name -> kvstore.v1.ListRequest.TagsEntry
+	2,  // 23: kvstore.v1.ListResponse.records:type_name -> kvstore.v1.Record
+	4,  // 24: kvstore.v1.PutChunk.request:type_name -> kvstore.v1.PutRequest
+	7,  // 25: kvstore.v1.GetChunk.response:type_name -> kvstore.v1.GetResponse
+	4,  // 26: kvstore.v1.PipelineOp.put:type_name -> kvstore.v1.PutRequest
+	6,  // 27: kvstore.v1.PipelineOp.get:type_name -> kvstore.v1.GetRequest
+	8,  // 28: kvstore.v1.PipelineOp.delete:type_name -> kvstore.v1.DeleteRequest
+	10, // 29: kvstore.v1.PipelineOp.batch_put:type_name -> kvstore.v1.BatchPutRequest
+	13, // 30: kvstore.v1.PipelineOp.batch_get:type_name -> kvstore.v1.BatchGetRequest
+	16, // 31: kvstore.v1.PipelineOp.batch_delete:type_name -> kvstore.v1.BatchDeleteRequest
+	24, // 32: kvstore.v1.PipelineRequest.ops:type_name -> kvstore.v1.PipelineOp
+	19, // 33: kvstore.v1.PipelineResult.status:type_name -> kvstore.v1.Status
+	5,  // 34: kvstore.v1.PipelineResult.put:type_name -> kvstore.v1.PutResponse
+	7,  // 35: kvstore.v1.PipelineResult.get:type_name -> kvstore.v1.GetResponse
+	9,  // 36: kvstore.v1.PipelineResult.delete:type_name -> kvstore.v1.DeleteResponse
+	12, // 37: kvstore.v1.PipelineResult.batch_put:type_name -> kvstore.v1.BatchPutResponse
+	15, // 38: kvstore.v1.PipelineResult.batch_get:type_name -> kvstore.v1.BatchGetResponse
+	18, // 39: kvstore.v1.PipelineResult.batch_delete:type_name -> kvstore.v1.BatchDeleteResponse
+	26, // 40: kvstore.v1.PipelineResponse.results:type_name -> kvstore.v1.PipelineResult
+	31, // 41: kvstore.v1.StatusResponse.groups:type_name -> kvstore.v1.GroupStatus
+	33, // 42: kvstore.v1.StatusResponse.nodes:type_name -> kvstore.v1.NodeInfo
+	76, // 43: kvstore.v1.StatusResponse.effective_config:type_name -> kvstore.v1.StatusResponse.EffectiveConfigEntry
+	30, // 44: kvstore.v1.StatusResponse.storage:type_name -> kvstore.v1.StorageStatus
+	32, // 45: kvstore.v1.GroupStatus.replicas:type_name -> kvstore.v1.ReplicaInfo
+	36, // 46: kvstore.v1.MembersResponse.nodes:type_name -> kvstore.v1.ClusterNode
+	37, // 47: kvstore.v1.MembersResponse.pending:type_name -> kvstore.v1.PendingChange
+	38, // 48: kvstore.v1.MembersResponse.groups:type_name -> kvstore.v1.GroupPlacement
+	39, // 49: kvstore.v1.MembersResponse.balance:type_name -> kvstore.v1.BalanceSettings
+	33, // 50: kvstore.v1.ClusterNode.info:type_name -> kvstore.v1.NodeInfo
+	32, // 51: kvstore.v1.GroupPlacement.replicas:type_name -> kvstore.v1.ReplicaInfo
+	48, // 52: kvstore.v1.TopologyResponse.groups:type_name -> kvstore.v1.GroupInfo
+	33, // 53: kvstore.v1.TopologyResponse.nodes:type_name -> kvstore.v1.NodeInfo
+	77, // 54: kvstore.v1.TopologyResponse.namespaces:type_name -> kvstore.v1.TopologyResponse.NamespacesEntry
+	32, // 55: kvstore.v1.GroupInfo.replicas:type_name -> kvstore.v1.ReplicaInfo
+	49, // 56: kvstore.v1.ListNamespacesResponse.namespaces:type_name -> kvstore.v1.Namespace
+	59, // 57: kvstore.v1.DigestResponse.groups:type_name -> kvstore.v1.GroupDigest
+	60, // 58: kvstore.v1.GroupDigest.replicas:type_name -> kvstore.v1.ReplicaDigest
+	63, // 59: kvstore.v1.RecoverPlanResponse.nodes:type_name -> kvstore.v1.RecoverNode
+	64, // 60: kvstore.v1.RecoverNode.replicas:type_name -> kvstore.v1.RecoverReplica
+	33, // 61: kvstore.v1.RecoverNode.known:type_name -> kvstore.v1.NodeInfo
+	32, // 62: kvstore.v1.RecoverReplica.members:type_name -> kvstore.v1.ReplicaInfo
+	1,  // 63: kvstore.v1.RecoverRequest.step:type_name -> kvstore.v1.RecoverRequest.Step
+	78, // 64: kvstore.v1.ErrorDetail.details:type_name -> kvstore.v1.ErrorDetail.DetailsEntry
+	4,  // 65: kvstore.v1.KVStore.Put:input_type -> kvstore.v1.PutRequest
+	6,  // 66: kvstore.v1.KVStore.Get:input_type -> kvstore.v1.GetRequest
+	8,  // 67: kvstore.v1.KVStore.Delete:input_type -> kvstore.v1.DeleteRequest
+	10, // 68: kvstore.v1.KVStore.BatchPut:input_type -> kvstore.v1.BatchPutRequest
+	13, // 69: kvstore.v1.KVStore.BatchGet:input_type -> kvstore.v1.BatchGetRequest
+	16, // 70: kvstore.v1.KVStore.BatchDelete:input_type -> kvstore.v1.BatchDeleteRequest
+	20, // 71: kvstore.v1.KVStore.List:input_type -> kvstore.v1.ListRequest
+	20, // 72: kvstore.v1.KVStore.ListStream:input_type -> kvstore.v1.ListRequest
+	22, // 73: kvstore.v1.KVStore.PutStream:input_type -> kvstore.v1.PutChunk
+	6,  // 74: kvstore.v1.KVStore.GetStream:input_type -> kvstore.v1.GetRequest
+	25, // 75: kvstore.v1.KVStore.Pipeline:input_type -> kvstore.v1.PipelineRequest
+	28, // 76: kvstore.v1.KVStore.Status:input_type -> kvstore.v1.StatusRequest
+	46, // 77: kvstore.v1.KVStore.Topology:input_type -> kvstore.v1.TopologyRequest
+	57, // 78: kvstore.v1.KVStore.Digest:input_type -> kvstore.v1.DigestRequest
+	50, // 79: kvstore.v1.KVStore.CreateNamespace:input_type -> kvstore.v1.CreateNamespaceRequest
+	51, // 80: kvstore.v1.KVStore.ListNamespaces:input_type -> kvstore.v1.ListNamespacesRequest
+	53, // 81: kvstore.v1.KVStore.DescribeNamespace:input_type -> kvstore.v1.DescribeNamespaceRequest
+	54, // 82: kvstore.v1.KVStore.DeleteNamespace:input_type -> kvstore.v1.DeleteNamespaceRequest
+	55, // 83: kvstore.v1.KVStore.DescribeJob:input_type -> kvstore.v1.DescribeJobRequest
+	61, // 84: kvstore.v1.KVStore.RecoverPlan:input_type -> kvstore.v1.RecoverPlanRequest
+	65, // 85: kvstore.v1.KVStore.Recover:input_type -> kvstore.v1.RecoverRequest
+	67, // 86: kvstore.v1.KVStore.Profile:input_type -> kvstore.v1.ProfileRequest
+	34, // 87: kvstore.v1.Cluster.Members:input_type -> kvstore.v1.MembersRequest
+	40, // 88: kvstore.v1.Cluster.ExpectNode:input_type -> kvstore.v1.ExpectNodeRequest
+	41, // 89: kvstore.v1.Cluster.DrainNode:input_type -> kvstore.v1.DrainNodeRequest
+	42, // 90: kvstore.v1.Cluster.RemoveNode:input_type -> kvstore.v1.RemoveNodeRequest
+	43, // 91: kvstore.v1.Cluster.ReplaceNode:input_type -> kvstore.v1.ReplaceNodeRequest
+	44, // 92: kvstore.v1.Cluster.Configure:input_type -> kvstore.v1.ConfigureRequest
+	45, // 93: kvstore.v1.Cluster.HoldGroup:input_type -> kvstore.v1.HoldGroupRequest
+	5,  // 94: kvstore.v1.KVStore.Put:output_type -> kvstore.v1.PutResponse
+	7,  // 95: kvstore.v1.KVStore.Get:output_type -> kvstore.v1.GetResponse
+	9,  // 96: kvstore.v1.KVStore.Delete:output_type -> kvstore.v1.DeleteResponse
+	12, // 97: kvstore.v1.KVStore.BatchPut:output_type -> kvstore.v1.BatchPutResponse
+	15, // 98: kvstore.v1.KVStore.BatchGet:output_type -> kvstore.v1.BatchGetResponse
+	18, // 99: kvstore.v1.KVStore.BatchDelete:output_type -> kvstore.v1.BatchDeleteResponse
+	21, // 100: kvstore.v1.KVStore.List:output_type -> kvstore.v1.ListResponse
+	21, // 101: kvstore.v1.KVStore.ListStream:output_type -> kvstore.v1.ListResponse
+	5,  // 102: kvstore.v1.KVStore.PutStream:output_type -> kvstore.v1.PutResponse
+	23, // 103: kvstore.v1.KVStore.GetStream:output_type -> kvstore.v1.GetChunk
+	27, // 104: kvstore.v1.KVStore.Pipeline:output_type -> kvstore.v1.PipelineResponse
+	29, // 105: kvstore.v1.KVStore.Status:output_type -> kvstore.v1.StatusResponse
+	47, // 106: kvstore.v1.KVStore.Topology:output_type -> kvstore.v1.TopologyResponse
+	58, // 107: kvstore.v1.KVStore.Digest:output_type -> kvstore.v1.DigestResponse
+	49, // 108: kvstore.v1.KVStore.CreateNamespace:output_type -> kvstore.v1.Namespace
+	52, // 109: kvstore.v1.KVStore.ListNamespaces:output_type -> kvstore.v1.ListNamespacesResponse
+	49, // 110: kvstore.v1.KVStore.DescribeNamespace:output_type -> kvstore.v1.Namespace
+	56, // 111: kvstore.v1.KVStore.DeleteNamespace:output_type -> kvstore.v1.Job
+	56, // 112: kvstore.v1.KVStore.DescribeJob:output_type -> kvstore.v1.Job
+	62, // 113: kvstore.v1.KVStore.RecoverPlan:output_type -> kvstore.v1.RecoverPlanResponse
+	66, // 114: kvstore.v1.KVStore.Recover:output_type -> kvstore.v1.RecoverResponse
+	68, // 115: kvstore.v1.KVStore.Profile:output_type -> kvstore.v1.ProfileChunk
+	35, // 116: kvstore.v1.Cluster.Members:output_type -> kvstore.v1.MembersResponse
+	35, // 117: kvstore.v1.Cluster.ExpectNode:output_type -> kvstore.v1.MembersResponse
+	35, // 118: kvstore.v1.Cluster.DrainNode:output_type -> kvstore.v1.MembersResponse
+	35, // 119: kvstore.v1.Cluster.RemoveNode:output_type -> kvstore.v1.MembersResponse
+	35, // 120: kvstore.v1.Cluster.ReplaceNode:output_type -> kvstore.v1.MembersResponse
+	35, // 121: kvstore.v1.Cluster.Configure:output_type -> kvstore.v1.MembersResponse
+	35, // 122: kvstore.v1.Cluster.HoldGroup:output_type -> kvstore.v1.MembersResponse
+	94, // [94:123] is the sub-list for method output_type
+	65, // [65:94] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_kvstore_v1_kvstore_proto_init() }
@@ -5246,8 +5969,8 @@ func file_kvstore_v1_kvstore_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvstore_v1_kvstore_proto_rawDesc), len(file_kvstore_v1_kvstore_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   71,
+			NumEnums:      2,
+			NumMessages:   77,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

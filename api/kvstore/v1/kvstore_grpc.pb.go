@@ -41,6 +41,8 @@ const (
 	KVStore_DescribeNamespace_FullMethodName = "/kvstore.v1.KVStore/DescribeNamespace"
 	KVStore_DeleteNamespace_FullMethodName   = "/kvstore.v1.KVStore/DeleteNamespace"
 	KVStore_DescribeJob_FullMethodName       = "/kvstore.v1.KVStore/DescribeJob"
+	KVStore_RecoverPlan_FullMethodName       = "/kvstore.v1.KVStore/RecoverPlan"
+	KVStore_Recover_FullMethodName           = "/kvstore.v1.KVStore/Recover"
 	KVStore_Profile_FullMethodName           = "/kvstore.v1.KVStore/Profile"
 )
 
@@ -80,6 +82,13 @@ type KVStoreClient interface {
 	// DeleteNamespace starts a job; the namespace is gone when the job is done.
 	DeleteNamespace(ctx context.Context, in *DeleteNamespaceRequest, opts ...grpc.CallOption) (*Job, error)
 	DescribeJob(ctx context.Context, in *DescribeJobRequest, opts ...grpc.CallOption) (*Job, error)
+	// RecoverPlan tells what the node that is asked, and the nodes that it
+	// reaches, know of their replicas when quorums are gone. It needs none, and
+	// changes nothing.
+	RecoverPlan(ctx context.Context, in *RecoverPlanRequest, opts ...grpc.CallOption) (*RecoverPlanResponse, error)
+	// Recover takes one step of a recovery on one node; each may be repeated.
+	// failed_precondition where there is a quorum.
+	Recover(ctx context.Context, in *RecoverRequest, opts ...grpc.CallOption) (*RecoverResponse, error)
 	// Profile records a profile or an execution trace of the node that is asked
 	// and returns it in parts. A node makes one at a time.
 	Profile(ctx context.Context, in *ProfileRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProfileChunk], error)
@@ -307,6 +316,26 @@ func (c *kVStoreClient) DescribeJob(ctx context.Context, in *DescribeJobRequest,
 	return out, nil
 }
 
+func (c *kVStoreClient) RecoverPlan(ctx context.Context, in *RecoverPlanRequest, opts ...grpc.CallOption) (*RecoverPlanResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecoverPlanResponse)
+	err := c.cc.Invoke(ctx, KVStore_RecoverPlan_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kVStoreClient) Recover(ctx context.Context, in *RecoverRequest, opts ...grpc.CallOption) (*RecoverResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecoverResponse)
+	err := c.cc.Invoke(ctx, KVStore_Recover_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *kVStoreClient) Profile(ctx context.Context, in *ProfileRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProfileChunk], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &KVStore_ServiceDesc.Streams[4], KVStore_Profile_FullMethodName, cOpts...)
@@ -362,6 +391,13 @@ type KVStoreServer interface {
 	// DeleteNamespace starts a job; the namespace is gone when the job is done.
 	DeleteNamespace(context.Context, *DeleteNamespaceRequest) (*Job, error)
 	DescribeJob(context.Context, *DescribeJobRequest) (*Job, error)
+	// RecoverPlan tells what the node that is asked, and the nodes that it
+	// reaches, know of their replicas when quorums are gone. It needs none, and
+	// changes nothing.
+	RecoverPlan(context.Context, *RecoverPlanRequest) (*RecoverPlanResponse, error)
+	// Recover takes one step of a recovery on one node; each may be repeated.
+	// failed_precondition where there is a quorum.
+	Recover(context.Context, *RecoverRequest) (*RecoverResponse, error)
 	// Profile records a profile or an execution trace of the node that is asked
 	// and returns it in parts. A node makes one at a time.
 	Profile(*ProfileRequest, grpc.ServerStreamingServer[ProfileChunk]) error
@@ -431,6 +467,12 @@ func (UnimplementedKVStoreServer) DeleteNamespace(context.Context, *DeleteNamesp
 }
 func (UnimplementedKVStoreServer) DescribeJob(context.Context, *DescribeJobRequest) (*Job, error) {
 	return nil, status.Error(codes.Unimplemented, "method DescribeJob not implemented")
+}
+func (UnimplementedKVStoreServer) RecoverPlan(context.Context, *RecoverPlanRequest) (*RecoverPlanResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RecoverPlan not implemented")
+}
+func (UnimplementedKVStoreServer) Recover(context.Context, *RecoverRequest) (*RecoverResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Recover not implemented")
 }
 func (UnimplementedKVStoreServer) Profile(*ProfileRequest, grpc.ServerStreamingServer[ProfileChunk]) error {
 	return status.Error(codes.Unimplemented, "method Profile not implemented")
@@ -762,6 +804,42 @@ func _KVStore_DescribeJob_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KVStore_RecoverPlan_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecoverPlanRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVStoreServer).RecoverPlan(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVStore_RecoverPlan_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVStoreServer).RecoverPlan(ctx, req.(*RecoverPlanRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KVStore_Recover_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecoverRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVStoreServer).Recover(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVStore_Recover_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVStoreServer).Recover(ctx, req.(*RecoverRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _KVStore_Profile_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ProfileRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -839,6 +917,14 @@ var KVStore_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DescribeJob",
 			Handler:    _KVStore_DescribeJob_Handler,
+		},
+		{
+			MethodName: "RecoverPlan",
+			Handler:    _KVStore_RecoverPlan_Handler,
+		},
+		{
+			MethodName: "Recover",
+			Handler:    _KVStore_Recover_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -27,6 +27,10 @@ type HelloRequest struct {
 	ClusterId     string                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	NodeId        string                 `protobuf:"bytes,3,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	// The recovery of the cluster that the node has taken part in last, and the
+	// nodes that were left then.
+	RecoveryEpoch uint64   `protobuf:"varint,5,opt,name=recovery_epoch,json=recoveryEpoch,proto3" json:"recovery_epoch,omitempty"`
+	Survivors     []string `protobuf:"bytes,6,rep,name=survivors,proto3" json:"survivors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -89,6 +93,20 @@ func (x *HelloRequest) GetVersion() string {
 	return ""
 }
 
+func (x *HelloRequest) GetRecoveryEpoch() uint64 {
+	if x != nil {
+		return x.RecoveryEpoch
+	}
+	return 0
+}
+
+func (x *HelloRequest) GetSurvivors() []string {
+	if x != nil {
+		return x.Survivors
+	}
+	return nil
+}
+
 type HelloResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	FormatVersion uint32                 `protobuf:"varint,1,opt,name=format_version,json=formatVersion,proto3" json:"format_version,omitempty"`
@@ -97,6 +115,9 @@ type HelloResponse struct {
 	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
 	// Version of the connections of frames this node takes beside Frames; 0: none.
 	FramesVersion uint32 `protobuf:"varint,5,opt,name=frames_version,json=framesVersion,proto3" json:"frames_version,omitempty"`
+	// As in HelloRequest. The one of lower epoch goes: its frames are refused.
+	RecoveryEpoch uint64   `protobuf:"varint,6,opt,name=recovery_epoch,json=recoveryEpoch,proto3" json:"recovery_epoch,omitempty"`
+	Survivors     []string `protobuf:"bytes,7,rep,name=survivors,proto3" json:"survivors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -166,6 +187,20 @@ func (x *HelloResponse) GetFramesVersion() uint32 {
 	return 0
 }
 
+func (x *HelloResponse) GetRecoveryEpoch() uint64 {
+	if x != nil {
+		return x.RecoveryEpoch
+	}
+	return 0
+}
+
+func (x *HelloResponse) GetSurvivors() []string {
+	if x != nil {
+		return x.Survivors
+	}
+	return nil
+}
+
 // Frame is the unit of Frames, and of a connection of frames, where four bytes
 // of length (big endian) come before each.
 type Frame struct {
@@ -177,6 +212,7 @@ type Frame struct {
 	FormatVersion uint32          `protobuf:"varint,4,opt,name=format_version,json=formatVersion,proto3" json:"format_version,omitempty"`
 	ToNode        string          `protobuf:"bytes,5,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
 	Messages      []*GroupMessage `protobuf:"bytes,6,rep,name=messages,proto3" json:"messages,omitempty"`
+	RecoveryEpoch uint64          `protobuf:"varint,7,opt,name=recovery_epoch,json=recoveryEpoch,proto3" json:"recovery_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -251,6 +287,13 @@ func (x *Frame) GetMessages() []*GroupMessage {
 		return x.Messages
 	}
 	return nil
+}
+
+func (x *Frame) GetRecoveryEpoch() uint64 {
+	if x != nil {
+		return x.RecoveryEpoch
+	}
+	return 0
 }
 
 type GroupMessage struct {
@@ -772,6 +815,7 @@ type SnapshotHeader struct {
 	// The replica's applied state (format.State).
 	State         []byte `protobuf:"bytes,9,opt,name=state,proto3" json:"state,omitempty"`
 	Floor         uint64 `protobuf:"varint,10,opt,name=floor,proto3" json:"floor,omitempty"`
+	RecoveryEpoch uint64 `protobuf:"varint,11,opt,name=recovery_epoch,json=recoveryEpoch,proto3" json:"recovery_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -872,6 +916,13 @@ func (x *SnapshotHeader) GetState() []byte {
 func (x *SnapshotHeader) GetFloor() uint64 {
 	if x != nil {
 		return x.Floor
+	}
+	return 0
+}
+
+func (x *SnapshotHeader) GetRecoveryEpoch() uint64 {
+	if x != nil {
+		return x.RecoveryEpoch
 	}
 	return 0
 }
@@ -1572,7 +1623,9 @@ type ProbeResponse struct {
 	ConfigHash   string            `protobuf:"bytes,6,opt,name=config_hash,json=configHash,proto3" json:"config_hash,omitempty"`
 	// With empty true: name -> life of all first members as this node saw them;
 	// empty until each has answered. A bootstrap needs every one to see the same.
-	SeenMembers   map[string]string `protobuf:"bytes,7,rep,name=seen_members,json=seenMembers,proto3" json:"seen_members,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	SeenMembers map[string]string `protobuf:"bytes,7,rep,name=seen_members,json=seenMembers,proto3" json:"seen_members,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// With empty false: the last recovery of its cluster.
+	RecoveryEpoch uint64 `protobuf:"varint,8,opt,name=recovery_epoch,json=recoveryEpoch,proto3" json:"recovery_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1654,6 +1707,13 @@ func (x *ProbeResponse) GetSeenMembers() map[string]string {
 		return x.SeenMembers
 	}
 	return nil
+}
+
+func (x *ProbeResponse) GetRecoveryEpoch() uint64 {
+	if x != nil {
+		return x.RecoveryEpoch
+	}
+	return 0
 }
 
 type JoinRequest struct {
@@ -1786,8 +1846,12 @@ type JoinResponse struct {
 	// The replicas the node must create, empty, before it answers messages.
 	Replicas []*JoinReplica `protobuf:"bytes,2,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	// Set when the caller asked a node that could not decide.
-	RetryAt       string      `protobuf:"bytes,3,opt,name=retry_at,json=retryAt,proto3" json:"retry_at,omitempty"`
-	Nodes         []*NodeInfo `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	RetryAt string      `protobuf:"bytes,3,opt,name=retry_at,json=retryAt,proto3" json:"retry_at,omitempty"`
+	Nodes   []*NodeInfo `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// The last recovery of the cluster, which the node belongs to from now on,
+	// and who was left then.
+	RecoveryEpoch uint64   `protobuf:"varint,5,opt,name=recovery_epoch,json=recoveryEpoch,proto3" json:"recovery_epoch,omitempty"`
+	Survivors     []string `protobuf:"bytes,6,rep,name=survivors,proto3" json:"survivors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1850,6 +1914,20 @@ func (x *JoinResponse) GetNodes() []*NodeInfo {
 	return nil
 }
 
+func (x *JoinResponse) GetRecoveryEpoch() uint64 {
+	if x != nil {
+		return x.RecoveryEpoch
+	}
+	return 0
+}
+
+func (x *JoinResponse) GetSurvivors() []string {
+	if x != nil {
+		return x.Survivors
+	}
+	return nil
+}
+
 type JoinReplica struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -1907,20 +1985,24 @@ var File_kvstore_v1_peer_proto protoreflect.FileDescriptor
 const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"\x15kvstore/v1/peer.proto\x12\n" +
-	"kvstore.v1\x1a\x18kvstore/v1/kvstore.proto\"\x87\x01\n" +
+	"kvstore.v1\x1a\x18kvstore/v1/kvstore.proto\"\xcc\x01\n" +
 	"\fHelloRequest\x12%\n" +
 	"\x0eformat_version\x18\x01 \x01(\rR\rformatVersion\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x03 \x01(\tR\x06nodeId\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion\"\xaf\x01\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12%\n" +
+	"\x0erecovery_epoch\x18\x05 \x01(\x04R\rrecoveryEpoch\x12\x1c\n" +
+	"\tsurvivors\x18\x06 \x03(\tR\tsurvivors\"\xf4\x01\n" +
 	"\rHelloResponse\x12%\n" +
 	"\x0eformat_version\x18\x01 \x01(\rR\rformatVersion\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x03 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12%\n" +
-	"\x0eframes_version\x18\x05 \x01(\rR\rframesVersion\"\xd4\x01\n" +
+	"\x0eframes_version\x18\x05 \x01(\rR\rframesVersion\x12%\n" +
+	"\x0erecovery_epoch\x18\x06 \x01(\x04R\rrecoveryEpoch\x12\x1c\n" +
+	"\tsurvivors\x18\a \x03(\tR\tsurvivors\"\xfb\x01\n" +
 	"\x05Frame\x12\x19\n" +
 	"\bclock_ms\x18\x01 \x01(\x03R\aclockMs\x12\x1d\n" +
 	"\n" +
@@ -1928,7 +2010,8 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\tfrom_node\x18\x03 \x01(\tR\bfromNode\x12%\n" +
 	"\x0eformat_version\x18\x04 \x01(\rR\rformatVersion\x12\x17\n" +
 	"\ato_node\x18\x05 \x01(\tR\x06toNode\x124\n" +
-	"\bmessages\x18\x06 \x03(\v2\x18.kvstore.v1.GroupMessageR\bmessages\"\x8a\x03\n" +
+	"\bmessages\x18\x06 \x03(\v2\x18.kvstore.v1.GroupMessageR\bmessages\x12%\n" +
+	"\x0erecovery_epoch\x18\a \x01(\x04R\rrecoveryEpoch\"\x8a\x03\n" +
 	"\fGroupMessage\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x14\n" +
 	"\x04raft\x18\x02 \x01(\fH\x00R\x04raft\x12=\n" +
@@ -1962,7 +2045,7 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\x06header\x18\x01 \x01(\v2\x1a.kvstore.v1.SnapshotHeaderR\x06header\x12\x18\n" +
 	"\arecords\x18\x02 \x01(\fR\arecords\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\bR\x04last\x12\x16\n" +
-	"\x06crc32c\x18\x04 \x01(\rR\x06crc32c\"\xa4\x02\n" +
+	"\x06crc32c\x18\x04 \x01(\rR\x06crc32c\"\xcb\x02\n" +
 	"\x0eSnapshotHeader\x12%\n" +
 	"\x0eformat_version\x18\x01 \x01(\rR\rformatVersion\x12\x1d\n" +
 	"\n" +
@@ -1976,7 +2059,8 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\x04raft\x18\b \x01(\fR\x04raft\x12\x14\n" +
 	"\x05state\x18\t \x01(\fR\x05state\x12\x14\n" +
 	"\x05floor\x18\n" +
-	" \x01(\x04R\x05floor\"B\n" +
+	" \x01(\x04R\x05floor\x12%\n" +
+	"\x0erecovery_epoch\x18\v \x01(\x04R\rrecoveryEpoch\"B\n" +
 	"\fSnapshotDone\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\bR\baccepted\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"T\n" +
@@ -2030,7 +2114,7 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\aencoded\x18\x05 \x01(\fR\aencoded\"N\n" +
 	"\fProbeRequest\x12!\n" +
 	"\fcluster_name\x18\x01 \x01(\tR\vclusterName\x12\x1b\n" +
-	"\tnode_name\x18\x02 \x01(\tR\bnodeName\"\xb8\x03\n" +
+	"\tnode_name\x18\x02 \x01(\tR\bnodeName\"\xdf\x03\n" +
 	"\rProbeResponse\x12\x14\n" +
 	"\x05empty\x18\x01 \x01(\bR\x05empty\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12\x12\n" +
@@ -2040,7 +2124,8 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\rfirst_members\x18\x05 \x03(\v2+.kvstore.v1.ProbeResponse.FirstMembersEntryR\ffirstMembers\x12\x1f\n" +
 	"\vconfig_hash\x18\x06 \x01(\tR\n" +
 	"configHash\x12M\n" +
-	"\fseen_members\x18\a \x03(\v2*.kvstore.v1.ProbeResponse.SeenMembersEntryR\vseenMembers\x1a?\n" +
+	"\fseen_members\x18\a \x03(\v2*.kvstore.v1.ProbeResponse.SeenMembersEntryR\vseenMembers\x12%\n" +
+	"\x0erecovery_epoch\x18\b \x01(\x04R\rrecoveryEpoch\x1a?\n" +
 	"\x11FirstMembersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
@@ -2059,13 +2144,15 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\fcluster_name\x18\t \x01(\tR\vclusterName\x12\x16\n" +
 	"\x06weight\x18\n" +
 	" \x01(\x01R\x06weight\x12'\n" +
-	"\x0fleader_priority\x18\v \x01(\x11R\x0eleaderPriority\"\xa9\x01\n" +
+	"\x0fleader_priority\x18\v \x01(\x11R\x0eleaderPriority\"\xee\x01\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x123\n" +
 	"\breplicas\x18\x02 \x03(\v2\x17.kvstore.v1.JoinReplicaR\breplicas\x12\x19\n" +
 	"\bretry_at\x18\x03 \x01(\tR\aretryAt\x12*\n" +
-	"\x05nodes\x18\x04 \x03(\v2\x14.kvstore.v1.NodeInfoR\x05nodes\"=\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x14.kvstore.v1.NodeInfoR\x05nodes\x12%\n" +
+	"\x0erecovery_epoch\x18\x05 \x01(\x04R\rrecoveryEpoch\x12\x1c\n" +
+	"\tsurvivors\x18\x06 \x03(\tR\tsurvivors\"=\n" +
 	"\vJoinReplica\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica2\xd0\x04\n" +

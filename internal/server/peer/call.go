@@ -26,6 +26,8 @@ func methods() map[string]method {
 		"DeleteNamespace":        run(Router.DeleteNamespace),
 		"DescribeJob":            run(Router.DescribeJob),
 		router.GroupDigestMethod: run(Router.ServeDigest),
+		router.RecoverNodeMethod: run(Router.ServeRecoverNode),
+		router.RecoverStepMethod: run(Router.ServeRecoverStep),
 	}
 }
 

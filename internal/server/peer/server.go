@@ -30,6 +30,8 @@ type Router interface {
 	ServeClock(ctx context.Context, q *api.GroupClockRequest) (*api.GroupClockResponse, error)
 	ServeScan(ctx context.Context, q *api.GroupScanRequest) (*api.GroupScanResponse, error)
 	ServeDigest(ctx context.Context, q *api.GroupDigest) (*api.GroupDigest, error)
+	ServeRecoverNode(ctx context.Context, q *api.RecoverPlanRequest) (*api.RecoverNode, error)
+	ServeRecoverStep(ctx context.Context, q *api.RecoverRequest) (*api.RecoverResponse, error)
 	List(ctx context.Context, q *api.ListRequest) (*api.ListResponse, error)
 	Status(ctx context.Context, q *api.StatusRequest) (*api.StatusResponse, error)
 	Topology(ctx context.Context, q *api.TopologyRequest) (*api.TopologyResponse, error)

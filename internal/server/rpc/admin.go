@@ -21,6 +21,16 @@ func (s *Service) Digest(ctx context.Context, q *api.DigestRequest) (*api.Digest
 	return s.b.Digest(ctx, q)
 }
 
+// RecoverPlan describes what is left of a cluster that lost quorums.
+func (s *Service) RecoverPlan(ctx context.Context, q *api.RecoverPlanRequest) (*api.RecoverPlanResponse, error) {
+	return s.b.RecoverPlan(ctx, q)
+}
+
+// Recover takes one step of a recovery on one node.
+func (s *Service) Recover(ctx context.Context, q *api.RecoverRequest) (*api.RecoverResponse, error) {
+	return s.b.Recover(ctx, q)
+}
+
 // CreateNamespace creates a namespace.
 func (s *Service) CreateNamespace(ctx context.Context, q *api.CreateNamespaceRequest) (*api.Namespace, error) {
 	return s.b.CreateNamespace(ctx, q)

@@ -40,6 +40,8 @@ type Backend interface {
 	Status(ctx context.Context, req *api.StatusRequest) (*api.StatusResponse, error)
 	Topology(ctx context.Context, req *api.TopologyRequest) (*api.TopologyResponse, error)
 	Digest(ctx context.Context, req *api.DigestRequest) (*api.DigestResponse, error)
+	RecoverPlan(ctx context.Context, req *api.RecoverPlanRequest) (*api.RecoverPlanResponse, error)
+	Recover(ctx context.Context, req *api.RecoverRequest) (*api.RecoverResponse, error)
 
 	CreateNamespace(ctx context.Context, req *api.CreateNamespaceRequest) (*api.Namespace, error)
 	ListNamespaces(ctx context.Context, req *api.ListNamespacesRequest) (*api.ListNamespacesResponse, error)

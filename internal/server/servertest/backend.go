@@ -360,6 +360,16 @@ func (b *Backend) Topology(context.Context, *api.TopologyRequest) (*api.Topology
 	return &api.TopologyResponse{Epoch: 1, Groups: []*api.GroupInfo{{Group: 1, LeaderNode: "n1"}}}, b.failCall("Topology")
 }
 
+// RecoverPlan knows one node.
+func (b *Backend) RecoverPlan(context.Context, *api.RecoverPlanRequest) (*api.RecoverPlanResponse, error) {
+	return &api.RecoverPlanResponse{Nodes: []*api.RecoverNode{{NodeId: "n1"}}}, b.failCall("RecoverPlan")
+}
+
+// Recover takes any step.
+func (b *Backend) Recover(context.Context, *api.RecoverRequest) (*api.RecoverResponse, error) {
+	return &api.RecoverResponse{Replica: 7}, b.failCall("Recover")
+}
+
 // Digest finds everything equal.
 func (b *Backend) Digest(context.Context, *api.DigestRequest) (*api.DigestResponse, error) {
 	return &api.DigestResponse{Equal: true, Groups: []*api.GroupDigest{{Group: 1, Equal: true}}}, b.failCall("Digest")

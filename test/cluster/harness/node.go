@@ -224,3 +224,16 @@ func (c *Cluster) Metrics(i int) (string, error) {
 	_, body, err := c.Do(http.MethodGet, "http://"+c.Nodes()[i].Metrics+"/metrics", nil, nil)
 	return body, err
 }
+
+// WaitEnded waits until a node that Restart started ends by itself; it returns
+// the exit code and the log, which is removed: its errors were expected.
+func (c *Cluster) WaitEnded(i int) (code int, log string) {
+	c.t.Helper()
+	code = c.byHand[i].Wait(c.t, Patience)
+	name := filepath.Join(c.Dir, c.Nodes()[i].Name, "kvstore.log")
+	text, err := os.ReadFile(name)
+	if err = errors.Join(err, os.Remove(name)); err != nil {
+		c.t.Fatal(err)
+	}
+	return code, string(tail(text))
+}
