@@ -2,6 +2,7 @@ package meta
 
 import (
 	"context"
+	"fmt"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/fault"
@@ -49,8 +50,7 @@ func (s *Service) validateJoin(req *api.JoinRequest, n format.NodeRecord) error 
 	case m.ClusterID == "":
 		return fault.New(fault.Unavailable, "the cluster's metadata is not known here yet")
 	case req.ClusterName != m.ClusterName:
-		return fault.New(fault.FailedPrecondition, "node belongs to a cluster of another name",
-			"expected", m.ClusterName, "actual", req.ClusterName)
+		return fault.New(fault.FailedPrecondition, fmt.Sprintf("the cluster is named %q, the node's cluster.name is %q", m.ClusterName, req.ClusterName))
 	case req.FormatVersion < format.MinVersion || req.FormatVersion > format.Version:
 		return fault.New(fault.FailedPrecondition, "node's format version does not fit the cluster's",
 			"limit_min", format.MinVersion, "limit", format.Version, "actual", req.FormatVersion)

@@ -1,0 +1,141 @@
+//go:build unix
+
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"kvstore/client"
+	"kvstore/test/cluster/harness"
+)
+
+// TestGrow: a cluster goes from one node to three, five, seven and back to
+// three under load, and at every size a node is killed by SIGKILL and started
+// again. Histories are linearizable, placement is balanced at every size, and no
+// key is away for longer than elections take (the figures are printed).
+func TestGrow(t *testing.T) {
+	c := harness.Start(t, harness.Options{Nodes: 1})
+	first := c.Nodes()[0]
+	r := startRegisters(t, c)
+	gaps := watchGaps(t, c)
+	members := map[string]*harness.Member{}
+	names := []string{first.Name}
+	join := func(add ...string) {
+		t.Helper()
+		for _, name := range add {
+			members[name] = c.Join(name, first.Peer)
+		}
+		names = append(names, add...)
+		c.WaitBalanced(slices.Clone(names)...)
+	}
+	killOne := func() {
+		t.Helper()
+		name := leaderAmong(t, c, members)
+		members[name].Kill()
+		harness.Pass(t, 2*harness.Settle) // its groups elect others meanwhile
+		members[name].Start()
+		c.WaitBalanced(slices.Clone(names)...)
+	}
+	join("m2", "m3")
+	killOne()
+	join("m4", "m5")
+	killOne()
+	join("m6", "m7")
+	killOne()
+	for _, gone := range []string{"m2", "m5", "m7", "m4"} {
+		c.MustCtl("node", "drain", gone, "--wait")
+		c.MustCtl("node", "remove", gone)
+		members[gone].Kill()
+		names = slices.DeleteFunc(names, func(n string) bool { return n == gone })
+	}
+	c.WaitBalanced(slices.Clone(names)...)
+	gaps.report()
+	r.check()
+	c.ExpectEqualDigests(3)
+}
+
+// leaderAmong draws a member that leads something.
+func leaderAmong(t *testing.T, c *harness.Cluster, members map[string]*harness.Member) string {
+	t.Helper()
+	s, err := c.Shape()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var leaders []string
+	for _, n := range s.Nodes {
+		if n.Leads > 0 && members[n.Name] != nil {
+			leaders = append(leaders, n.Name)
+		}
+	}
+	name := leaders[pick(t, len(leaders))]
+	t.Logf("killing %s of\n%s", name, c.MustCtl("status"))
+	return name
+}
+
+// gaps measures for how long keys could not be written.
+type gaps struct {
+	t    *testing.T
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+	mu   sync.Mutex
+	all  []time.Duration // from one acknowledged write of a key to the next
+}
+
+// watchedKeys are enough to meet every group.
+const watchedKeys = 16
+
+func watchGaps(t *testing.T, c *harness.Cluster) *gaps {
+	ctx, stop := context.WithCancel(t.Context())
+	g := &gaps{t: t, stop: stop}
+	cl := c.Client(client.Config{})
+	for k := range watchedKeys {
+		g.wg.Go(func() { g.watch(ctx, cl, fmt.Sprintf("gap/%d", k)) })
+	}
+	t.Cleanup(g.end)
+	return g
+}
+
+func (g *gaps) end() { g.stop(); g.wg.Wait() }
+
+func (g *gaps) watch(ctx context.Context, cl *client.Client, key string) {
+	pace := time.NewTicker(20 * time.Millisecond)
+	defer pace.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-pace.C:
+		}
+		if _, err := cl.Put(ctx, key, []byte("x")); err != nil {
+			continue
+		}
+		g.mu.Lock()
+		g.all = append(g.all, time.Since(last))
+		g.mu.Unlock()
+		last = time.Now()
+	}
+}
+
+// report prints how long keys were away. A gap counts from a tenth of a second
+// on: below, it is the pace and a busy machine.
+func (g *gaps) report() {
+	g.t.Helper()
+	g.end()
+	slices.Sort(g.all)
+	away := g.all[max(0, slices.IndexFunc(g.all, func(d time.Duration) bool { return d >= 100*time.Millisecond })):]
+	g.t.Logf("%d writes of %d keys; %d times a key was away for 100 ms and more: p50 %v, p99 %v, most %v", len(g.all), watchedKeys,
+		len(away), at(away, 0.5), at(away, 0.99), away[len(away)-1])
+	if most := away[len(away)-1]; most > harness.Patience {
+		g.t.Errorf("a key was away for %v", most)
+	}
+}
+
+func at(sorted []time.Duration, q float64) time.Duration {
+	return sorted[int(q*float64(len(sorted)-1))].Round(time.Millisecond)
+}
