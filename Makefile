@@ -48,6 +48,9 @@ bench-latency: ## latency at a moderate rate against S3.17
 bench-smoke: ## the form of what these three write, in a minute
 	./scripts/bench-smoke
 
+demo-grow: ## a cluster grows from one node to seven and shrinks again, under load
+	./scripts/demo-grow
+
 profile-put: ## where the CPU of a put and a get goes
 	./scripts/profile-put $(ARGS)
 
@@ -63,4 +66,4 @@ cluster: ## start a three-node cluster on loopback
 cover: ## coverage of the packages
 	go test -coverprofile=cover.out ./internal/... ./client/... && go tool cover -func=cover.out | tail -1
 
-.PHONY: help build test race lint fuzz sim chaos bench bench-peers bench-nodes bench-depth bench-growth bench-latency bench-smoke profile-put proto cross cluster cover
+.PHONY: help build test race lint fuzz sim chaos bench bench-peers bench-nodes bench-depth bench-growth bench-latency bench-smoke profile-put demo-grow proto cross cluster cover
