@@ -35,6 +35,7 @@ type Host interface {
 // Store writes the group records; *router.Router is the real one.
 type Store interface {
 	Put(ctx context.Context, req *api.PutRequest) (*api.PutResponse, error)
+	Delete(ctx context.Context, req *api.DeleteRequest) (*api.DeleteResponse, error)
 }
 
 // Directory knows the cluster's metadata; *meta.Directory is the real one.
@@ -71,6 +72,8 @@ type Balancer struct {
 	// Only the loop uses it.
 	recorded map[keyspace.GroupID]keyspace.Term
 	rate     int64 // last told to CopyRate
+	// heard is since when dead nodes are heard from again.
+	heard map[keyspace.NodeID]time.Duration
 }
 
 // New returns a balancer that does nothing yet.
@@ -90,7 +93,8 @@ func New(o Options) (*Balancer, error) {
 	if o.Interval == 0 {
 		o.Interval = defaultInterval
 	}
-	return &Balancer{o: o, stop: func() {}, recorded: make(map[keyspace.GroupID]keyspace.Term)}, nil
+	return &Balancer{o: o, stop: func() {}, recorded: make(map[keyspace.GroupID]keyspace.Term),
+		heard: make(map[keyspace.NodeID]time.Duration)}, nil
 }
 
 // Start begins to reconcile.
@@ -113,9 +117,14 @@ func (b *Balancer) Close() error {
 }
 
 func (b *Balancer) run(ctx context.Context) {
+	stepped := false
 	for {
-		// Half of the interval is random, so that leaders do not write in step.
+		// Half of the interval is random, so that leaders do not write in step. A
+		// group that took a step is soon ready for the next.
 		wait := b.o.Interval/2 + time.Duration(b.o.Rand.Uint64()%uint64(b.o.Interval/2+1))
+		if stepped {
+			wait /= 4
+		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
@@ -125,13 +134,13 @@ func (b *Balancer) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		b.round(ctx)
+		stepped = b.round(ctx)
 	}
 }
 
 // round reconciles every group that this node leads, each by one step, and
 // places all of them where this node leads the meta group.
-func (b *Balancer) round(ctx context.Context) {
+func (b *Balancer) round(ctx context.Context) (stepped bool) {
 	m := b.o.Directory.Map()
 	b.pace(m)
 	for _, g := range b.o.Host.Groups() {
@@ -143,12 +152,13 @@ func (b *Balancer) round(ctx context.Context) {
 			b.o.Logger.Debug("group record is not written", "group", g.Group, "error", err)
 		}
 		if !m.Balance.Paused {
-			b.reconcile(ctx, &g, m)
+			stepped = b.reconcile(ctx, &g, m) || stepped
 		}
 		if g.Group == keyspace.MetaGroup {
 			b.place(ctx, m)
 		}
 	}
+	return stepped
 }
 
 // trickle is what copies under way are sent while moves are paused: they do not
@@ -191,10 +201,11 @@ func (b *Balancer) record(ctx context.Context, g *host.GroupStatus, m *router.Ma
 	return err
 }
 
-func (b *Balancer) reconcile(ctx context.Context, g *host.GroupStatus, m *router.Map) {
+// reconcile takes the next step of a group and reports whether it did.
+func (b *Balancer) reconcile(ctx context.Context, g *host.GroupStatus, m *router.Map) bool {
 	step, ok := Decide(g, m)
 	if !ok {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
@@ -202,7 +213,8 @@ func (b *Balancer) reconcile(ctx context.Context, g *host.GroupStatus, m *router
 	replica, err := b.o.Host.ChangeMembers(ctx, g.Group, step.Change)
 	if err != nil {
 		log.Warn("members are not changed", "error", err)
-		return
+		return false
 	}
 	log.Info("members are changed", "replica", replica)
+	return true
 }

@@ -128,6 +128,10 @@ func (c *fakeCluster) ChangeMembers(_ context.Context, _ keyspace.GroupID, chang
 	return 4, nil
 }
 
+func (c *fakeCluster) Delete(context.Context, *api.DeleteRequest) (*api.DeleteResponse, error) {
+	return &api.DeleteResponse{}, nil
+}
+
 func (c *fakeCluster) Guide(g keyspace.GroupID, nodes []keyspace.NodeID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -165,6 +169,8 @@ type noRand struct{}
 type noClock struct{ env.Clock }
 
 func (noClock) Wall() int64 { return 1 }
+
+func (noClock) Mono() time.Duration { return 0 }
 
 func (noRand) Uint64() uint64 { return 0 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/format"
@@ -23,6 +24,7 @@ func (b *Balancer) place(ctx context.Context, m *router.Map) {
 		return
 	}
 	nodes := b.placementNodes(m)
+	b.keepDead(ctx, m)
 	present, ok := presentOf(m)
 	if !ok {
 		return
@@ -34,7 +36,7 @@ func (b *Balancer) place(ctx context.Context, m *router.Map) {
 	}
 	room := m.Balance.MaxMoves - len(m.Moving())
 	for _, c := range changes(m, nodes, present, targets) {
-		if c.moves && room <= 0 {
+		if c.moves && (room <= 0 || b.silentAmong(m, c)) {
 			continue
 		}
 		if err := b.writeTarget(ctx, m, c); err != nil {
@@ -55,11 +57,65 @@ func (b *Balancer) placementNodes(m *router.Map) []placement.Node {
 	for _, n := range m.Nodes {
 		nodes = append(nodes, placement.Node{
 			Name: string(n.ID), Zone: n.Zone, Weight: n.Weight, Priority: n.Priority, Draining: n.Draining,
-			Dead: b.o.ReplaceAfter > 0 && b.o.Silent(n.ID) > b.o.ReplaceAfter,
+			Dead: m.Dead[n.ID],
 		})
 	}
 	slices.SortFunc(nodes, func(x, y placement.Node) int { return cmp.Compare(x.Name, y.Name) })
 	return nodes
+}
+
+// aliveAfter is for how long a dead node must be heard from before it counts
+// again.
+const aliveAfter = 5 * time.Second
+
+// keepDead records which nodes have been silent for so long that they are
+// replaced, and takes it back for those that are heard from again. Both are slow
+// on purpose: replicas that go and come back are copied twice.
+func (b *Balancer) keepDead(ctx context.Context, m *router.Map) {
+	ctx, cancel := context.WithTimeout(router.WithIdentity(ctx, router.SystemIdentity), stepTimeout)
+	defer cancel()
+	now := b.o.Clock.Mono()
+	for id := range m.Dead {
+		if _, known := m.Nodes[id]; known && (b.o.Silent(id) > 0 || now-b.heardSince(id, now) < aliveAfter) {
+			continue
+		}
+		if _, err := b.o.Store.Delete(ctx, &api.DeleteRequest{Namespace: keyspace.SystemNamespaceName, Key: format.SystemDeadKey(id)}); err == nil {
+			b.o.Logger.Info("a dead node is alive", "node", id, "name", m.Nodes[id].Name)
+		}
+	}
+	for id, n := range m.Nodes {
+		silent := b.o.Silent(id)
+		if silent > 0 {
+			delete(b.heard, id)
+		}
+		if m.Dead[id] || b.o.ReplaceAfter == 0 || silent <= b.o.ReplaceAfter {
+			continue
+		}
+		b.o.Logger.Warn("a node is dead; its replicas are placed elsewhere", "node", id, "name", n.Name, "silent_for", silent)
+		_, err := b.o.Store.Put(ctx, &api.PutRequest{
+			Namespace: keyspace.SystemNamespaceName, Key: format.SystemDeadKey(id),
+			Value: format.EncodeSystem(format.DeadRecord{Since: b.o.Clock.Wall()}), ContentType: "application/json",
+		})
+		if err != nil {
+			b.o.Logger.Debug("a dead node is not recorded", "node", id, "error", err)
+		}
+	}
+}
+
+// heardSince is when a node that is heard from now was first seen so here.
+func (b *Balancer) heardSince(id keyspace.NodeID, now time.Duration) time.Duration {
+	since, ok := b.heard[id]
+	if !ok {
+		b.heard[id], since = now, now
+	}
+	return since
+}
+
+// silentAmong reports whether a change would place a replica on a node that is
+// not heard from.
+func (b *Balancer) silentAmong(m *router.Map, c change) bool {
+	have := m.Wanted(c.group)
+	return slices.ContainsFunc(c.nodes, func(id keyspace.NodeID) bool { return !slices.Contains(have, id) && b.o.Silent(id) > 0 })
 }
 
 // presentOf is where groups are meant to be now: their targets, else their

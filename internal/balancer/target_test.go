@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/fault"
@@ -141,8 +142,9 @@ func TestGroupsGoToTheirTargetInSafeSteps(t *testing.T) {
 
 // records is a Store that keeps targets.
 type records struct {
-	puts []*api.PutRequest
-	fail error
+	puts    []*api.PutRequest
+	deleted []string
+	fail    error
 }
 
 func (r *records) Put(ctx context.Context, q *api.PutRequest) (*api.PutResponse, error) {
@@ -154,6 +156,11 @@ func (r *records) Put(ctx context.Context, q *api.PutRequest) (*api.PutResponse,
 	}
 	r.puts = append(r.puts, q)
 	return &api.PutResponse{}, nil
+}
+
+func (r *records) Delete(_ context.Context, q *api.DeleteRequest) (*api.DeleteResponse, error) {
+	r.deleted = append(r.deleted, q.Key)
+	return &api.DeleteResponse{}, nil
 }
 
 func (r *records) written(t *testing.T) (out []string) {
@@ -232,3 +239,47 @@ func movesOf(t *testing.T, store *records, m *router.Map) (moves int) {
 	}
 	return moves
 }
+
+// A node is dead once it was silent for long, which is recorded; nothing is
+// placed on one that is silent, by whoever leads; it is back when it was heard
+// from for a while.
+func TestDeathIsRecordedAndSlow(t *testing.T) {
+	m := threeGroups()
+	silent := map[keyspace.NodeID]time.Duration{"d": time.Second}
+	clock := &movingClock{}
+	b, store := newPlacer(t, m, Options{ReplaceAfter: time.Minute, Silent: func(id keyspace.NodeID) time.Duration { return silent[id] }})
+	b.o.Clock = clock
+	b.place(t.Context(), m)
+	if moves := movesOf(t, store, m); moves != 0 {
+		t.Fatalf("groups move to a node that is silent: %q", store.written(t))
+	}
+	silent["c"], store.puts = 2*time.Minute, nil
+	b.place(t.Context(), m)
+	if len(store.puts) == 0 || store.puts[0].Key != "dead/c" {
+		t.Fatalf("written: %v", store.puts)
+	}
+	m.Dead = map[keyspace.NodeID]bool{"c": true}
+	silent, store.puts = map[keyspace.NodeID]time.Duration{"c": 3 * time.Minute}, nil
+	b.place(t.Context(), m)
+	if moves := movesOf(t, store, m); moves != 2 {
+		t.Fatalf("%d groups leave the dead node: %q", moves, store.written(t))
+	}
+	silent = nil
+	for _, pass := range []time.Duration{0, aliveAfter / 2} {
+		clock.mono += pass
+		if b.place(t.Context(), m); len(store.deleted) > 0 {
+			t.Fatal("a node that was just heard from counts as alive")
+		}
+	}
+	clock.mono += aliveAfter
+	if b.place(t.Context(), m); len(store.deleted) != 1 || store.deleted[0] != "dead/c" {
+		t.Fatalf("deleted: %v", store.deleted)
+	}
+}
+
+type movingClock struct {
+	noClock
+	mono time.Duration
+}
+
+func (c *movingClock) Mono() time.Duration { return c.mono }

@@ -20,6 +20,7 @@ const (
 	SystemJobPrefix       = "job/"
 	SystemTargetPrefix    = "target/"
 	SystemPendingPrefix   = "pending/"
+	SystemDeadPrefix      = "dead/"
 	SystemBalanceKey      = "balance"
 )
 
@@ -38,6 +39,9 @@ func SystemTargetKey(g keyspace.GroupID) string {
 
 // SystemPendingKey returns the key of a PendingRecord.
 func SystemPendingKey(name string) string { return SystemPendingPrefix + name }
+
+// SystemDeadKey returns the key of a DeadRecord.
+func SystemDeadKey(id keyspace.NodeID) string { return SystemDeadPrefix + string(id) }
 
 // SystemGroupOf is the inverse of SystemGroupKey.
 func SystemGroupOf(key string) (keyspace.GroupID, bool) {
@@ -124,6 +128,13 @@ type PendingRecord struct {
 	Name    string `json:"name"`
 	Address string `json:"address,omitempty"` // peer address, when known
 	Since   int64  `json:"since"`             // Unix milliseconds
+}
+
+// DeadRecord says that a node was silent for so long that its replicas are
+// placed elsewhere, until it is heard from again. It is stored, so that whoever
+// leads the meta group next places nothing on it.
+type DeadRecord struct {
+	Since int64 `json:"since"` // Unix milliseconds
 }
 
 // BalanceRecord is how replicas may be moved; zero fields mean the defaults.

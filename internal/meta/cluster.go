@@ -333,6 +333,9 @@ func (s *Service) clusterNode(m *router.Map, n router.Node) *api.ClusterNode {
 	if n.Draining {
 		c.State = format.NodeDraining
 	}
+	if m.Dead[n.ID] {
+		c.State = "dead"
+	}
 	if n.ID != s.o.Self.ID {
 		c.SilentMs = uint64(s.o.Silent(n.ID).Milliseconds())
 	}

@@ -46,6 +46,7 @@ type state struct {
 	jobs       map[string]stored[format.JobRecord]
 	targets    map[keyspace.GroupID]stored[format.TargetRecord]
 	pending    map[string]stored[format.PendingRecord]
+	dead       map[keyspace.NodeID]stored[format.DeadRecord]
 	balance    stored[format.BalanceRecord]
 	// damaged records are skipped, so that one cannot take the cluster down.
 	damaged []error
@@ -60,6 +61,7 @@ func build(seed Seed, entries []entry, validUntil time.Duration) *state {
 		jobs:       make(map[string]stored[format.JobRecord]),
 		targets:    make(map[keyspace.GroupID]stored[format.TargetRecord]),
 		pending:    make(map[string]stored[format.PendingRecord]),
+		dead:       make(map[keyspace.NodeID]stored[format.DeadRecord]),
 	}
 	s.cluster.record = seed.Cluster
 	s.view.ValidUntil = validUntil
@@ -90,6 +92,8 @@ func (s *state) decode(e entry) {
 		err = decodeInto(e, s.jobs, e.key[len(format.SystemJobPrefix):])
 	case strings.HasPrefix(e.key, format.SystemPendingPrefix):
 		err = decodeInto(e, s.pending, e.key[len(format.SystemPendingPrefix):])
+	case strings.HasPrefix(e.key, format.SystemDeadPrefix):
+		err = decodeInto(e, s.dead, keyspace.NodeID(e.key[len(format.SystemDeadPrefix):]))
 	case e.key == format.SystemBalanceKey:
 		err = decode(e, &s.balance)
 	default:
@@ -180,6 +184,10 @@ func (s *state) viewTargets() {
 	s.view.Targets = make(map[keyspace.GroupID]router.Target, len(s.targets))
 	for g, t := range s.targets {
 		s.view.Targets[g] = router.Target{Nodes: t.record.Nodes, Held: t.record.Held, Reason: t.record.Reason, Since: t.record.Since, Version: t.version}
+	}
+	s.view.Dead = make(map[keyspace.NodeID]bool, len(s.dead))
+	for id := range s.dead {
+		s.view.Dead[id] = true
 	}
 	b := s.balance.record
 	s.view.Balance = router.Balance{Paused: b.Paused, MaxMoves: b.MaxMoves, CopyRate: b.CopyRate}

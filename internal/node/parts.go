@@ -37,7 +37,7 @@ func (n *Node) openServices() (err error) {
 	if err != nil {
 		return err
 	}
-	n.silence = &silence{peers: n.transport.Stats, clock: n.clock, heard: make(map[keyspace.NodeID]time.Duration)}
+	n.silence = &silence{peers: n.transport.Stats, state: n.gossip.StateOf, clock: n.clock, heard: make(map[keyspace.NodeID]time.Duration)}
 	n.meta, err = meta.New(meta.Options{
 		Self: n.self(), Directory: n.directory, Store: n.router, Host: n.host, Peers: n.book,
 		Clock: n.clock, Rand: n.rand, Logger: n.logger.With("part", "meta"), Alive: n.alive, Silent: n.silence.of,

@@ -5,29 +5,26 @@ import (
 	"time"
 
 	"kvstore/internal/env"
+	"kvstore/internal/gossip"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/transport"
 )
 
-// silence says for how long nobody at this node heard from another one: since
-// it was last seen connected, or since somebody asked first.
+// silence says for how long nobody at this node heard from another one, by
+// gossip or by a stream of frames, which only nodes with a group in common have:
+// since it was last heard from, or since somebody asked first.
 type silence struct {
 	peers func() transport.Stats
+	state func(keyspace.NodeID) gossip.State
 	clock env.Clock
 
 	mu    sync.Mutex
 	heard map[keyspace.NodeID]time.Duration // on clock.Mono
 }
 
-// of returns 0 for a node that is connected.
+// of returns 0 for a node that is heard from.
 func (s *silence) of(id keyspace.NodeID) time.Duration {
-	now := s.clock.Mono()
-	up := false
-	for _, p := range s.peers().Peers {
-		if p.Node == id {
-			up = p.Up
-		}
-	}
+	now, up := s.clock.Mono(), s.up(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last, known := s.heard[id]
@@ -35,4 +32,16 @@ func (s *silence) of(id keyspace.NodeID) time.Duration {
 		s.heard[id], last = now, now
 	}
 	return now - last
+}
+
+func (s *silence) up(id keyspace.NodeID) bool {
+	if s.state(id) == gossip.Alive {
+		return true
+	}
+	for _, p := range s.peers().Peers {
+		if p.Node == id {
+			return p.Up
+		}
+	}
+	return false
 }

@@ -39,6 +39,8 @@ type Map struct {
 	Replaced map[keyspace.NodeID]keyspace.NodeID
 	// Removed nodes, by id; an id never returns.
 	Removed map[keyspace.NodeID]bool
+	// Dead nodes were silent for long; their replicas are placed elsewhere.
+	Dead map[keyspace.NodeID]bool
 	// Targets say where the voters of a group should be; a group without one
 	// stays where it is.
 	Targets map[keyspace.GroupID]Target

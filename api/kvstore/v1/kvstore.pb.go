@@ -2885,7 +2885,8 @@ func (x *MembersResponse) GetBalance() *BalanceSettings {
 type ClusterNode struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Info  *NodeInfo              `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
-	// active, draining or removed.
+	// active, draining, or dead: silent for so long that its replicas are placed
+	// elsewhere.
 	State          string  `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	Weight         float64 `protobuf:"fixed64,3,opt,name=weight,proto3" json:"weight,omitempty"`
 	LeaderPriority int32   `protobuf:"zigzag32,4,opt,name=leader_priority,json=leaderPriority,proto3" json:"leader_priority,omitempty"`

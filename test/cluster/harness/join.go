@@ -19,27 +19,44 @@ type Member struct {
 	// GRPC, HTTP and Peer are where it listens.
 	GRPC, HTTP, Peer string
 
-	c    *Cluster
-	args []string
-	p    *Process
+	c     *Cluster
+	flags []string
+	ports []string
+	p     *Process
 }
 
 // Join starts one more node, which joins through the first node of `kvstore
 // dev` or whoever is named.
 func (c *Cluster) Join(name, through string, flags ...string) *Member {
 	c.t.Helper()
-	ports := c.freePorts(5)
-	m := &Member{Name: name, c: c, HTTP: ports[0], GRPC: ports[1], Peer: ports[2]}
+	m := &Member{Name: name, c: c}
 	dir := filepath.Join(c.Dir, name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		c.t.Fatal(err)
 	}
-	m.args = append([]string{
-		"server", "--node.name", name, "--node.data_dir", filepath.Join(dir, "data"), "--profile", "edge", "--cluster.name", "dev", "--join", through,
-		"--listen.http", m.HTTP, "--listen.grpc", m.GRPC, "--listen.peer", m.Peer, "--listen.gossip", ports[3], "--listen.metrics", ports[4],
+	m.flags = append([]string{
+		"--node.name", name, "--node.data_dir", filepath.Join(dir, "data"), "--profile", "edge", "--cluster.name", "dev", "--join", through,
 	}, flags...)
+	m.Move()
 	m.Start()
 	return m
+}
+
+// Move gives the node, which must not run, other addresses.
+func (m *Member) Move() {
+	m.c.t.Helper()
+	m.ports = m.c.freePorts(5)
+	m.HTTP, m.GRPC, m.Peer = m.ports[0], m.ports[1], m.ports[2]
+}
+
+// Log is what the node wrote.
+func (m *Member) Log() string {
+	m.c.t.Helper()
+	text, err := os.ReadFile(filepath.Join(m.c.Dir, m.Name, "kvstore.log"))
+	if err != nil {
+		m.c.t.Fatal(err)
+	}
+	return string(text)
 }
 
 // Start starts the node, again with the same data.
@@ -50,7 +67,9 @@ func (m *Member) Start() {
 		m.c.t.Fatal(err)
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.Command(Binary(m.c.t, "kvstore"), m.args...)
+	args := append([]string{"server", "--listen.http", m.HTTP, "--listen.grpc", m.GRPC, "--listen.peer", m.Peer,
+		"--listen.gossip", m.ports[3], "--listen.metrics", m.ports[4]}, m.flags...)
+	cmd := exec.Command(Binary(m.c.t, "kvstore"), args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = m.c.env()
 	m.p = StartProcess(m.c.t, m.Name, cmd)
