@@ -43,7 +43,7 @@ func (h *Host) softState(g *group, s *raft.SoftState) {
 	switch {
 	case s.RaftState == raft.StateLeader && (!leading || term != g.term):
 		g.core.BecomeLeader(g.term)
-		g.proposed = nil
+		g.proposed, g.echo = nil, 0
 		clear(g.beats.held)
 		g.raisedAt = h.opt.Clock.Mono()
 		g.acked = commitSamples{}
