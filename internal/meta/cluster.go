@@ -213,7 +213,7 @@ func (s *Service) ReplaceNode(ctx context.Context, req *api.ReplaceNodeRequest) 
 // handOver are the targets in which one node takes another's place.
 func (s *Service) handOver(st *state, n, with format.NodeRecord) (writes []*api.PutRequest) {
 	for g := range keyspace.GroupID(st.view.Groups + 1) {
-		nodes := slices.Clone(st.view.Wanted(g))
+		nodes := st.view.Planned(g)
 		at := slices.Index(nodes, n.ID)
 		if at < 0 || slices.Contains(nodes, with.ID) {
 			continue // who has one already takes no second; the plan finds another place
