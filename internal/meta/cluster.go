@@ -202,6 +202,8 @@ func (s *Service) ReplaceNode(ctx context.Context, req *api.ReplaceNodeRequest) 
 			return fault.New(fault.InvalidArgument, "a node cannot replace itself", "name", n.record.Name)
 		case with.record.State != format.NodeActive:
 			return fault.New(fault.FailedPrecondition, "the replacing node is itself being drained", "name", with.record.Name)
+		case s.o.Silent(with.record.ID) > 0:
+			return fault.New(fault.FailedPrecondition, "the replacing node is not connected", "name", with.record.Name, "node", with.record.ID)
 		}
 		n.record.State = format.NodeDraining
 		writes := []*api.PutRequest{item(format.SystemNodeKey(n.record.ID), n.record, atVersion(n.version))}
