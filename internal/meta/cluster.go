@@ -250,7 +250,7 @@ func (s *Service) Configure(ctx context.Context, req *api.ConfigureRequest) (*ap
 			b.MaxMoves = int(*req.MaxMoves)
 		}
 		if req.CopyRate != nil {
-			b.CopyRate = int64(*req.CopyRate) //nolint:gosec // checked above
+			b.CopyRate = int64(*req.CopyRate)
 		}
 		if b != st.balance.record {
 			writes = append(writes, item(format.SystemBalanceKey, b, atVersion(st.balance.version)))
