@@ -149,7 +149,10 @@ func (b *Balancer) round(ctx context.Context) (stepped bool) {
 			continue
 		}
 		if err := b.record(ctx, &g, m); err != nil {
+			// A replica is recorded before anything is built on it: a node of which
+			// the records say that it holds nothing may be removed.
 			b.o.Logger.Debug("group record is not written", "group", g.Group, "error", err)
+			continue
 		}
 		if !m.Balance.Paused {
 			stepped = b.reconcile(ctx, &g, m) || stepped

@@ -18,15 +18,15 @@ import (
 // plan is kept, so a new leader goes on where the last one was; what is under
 // way is what the targets say. Preferred leaders cost nothing and change at
 // once; of the groups whose replicas move, no more than Balance.MaxMoves are
-// under way at a time.
+// under way at a time (type room).
 func (b *Balancer) place(ctx context.Context, m *router.Map) {
 	if m.Groups == 0 || m.ReplicationFactor == 0 || m.Balance.Paused {
 		return
 	}
-	nodes := b.placementNodes(m)
+	nodes, known := b.placementNodes(m)
 	b.keepDead(ctx, m)
 	present, ok := presentOf(m)
-	if !ok {
+	if !ok || !known {
 		return
 	}
 	targets, err := placement.Plan(nodes, present, m.ReplicationFactor)
@@ -34,9 +34,9 @@ func (b *Balancer) place(ctx context.Context, m *router.Map) {
 		b.o.Logger.Warn("no plan for the replicas", "error", err)
 		return
 	}
-	room := m.Balance.MaxMoves - len(m.Moving())
+	room := roomIn(m)
 	for _, c := range changes(m, nodes, present, targets) {
-		if c.moves && (room <= 0 || b.silentAmong(m, c)) {
+		if c.moves && (b.silentAmong(m, c) || !room.take(c)) {
 			continue
 		}
 		if err := b.writeTarget(ctx, m, c); err != nil {
@@ -44,24 +44,57 @@ func (b *Balancer) place(ctx context.Context, m *router.Map) {
 			return // read again first
 		}
 		if c.moves {
-			room--
 			b.o.Logger.Info("a group moves", "group", c.group, "to", c.nodes, "reason", c.reason)
 		}
 	}
 }
 
+// room is how many more groups may begin to move. A move may never end: the node
+// it goes to dies, or has no room, or its leader does not reach it. So what
+// replaces nodes that are gone has room of its own, and a group that moves
+// already takes none when its move is turned for such a reason.
+type room struct {
+	moving         []keyspace.GroupID
+	others, urgent int
+}
+
+func roomIn(m *router.Map) room {
+	r := room{moving: m.Moving()}
+	r.others, r.urgent = m.Balance.MaxMoves-len(r.moving), m.Balance.MaxMoves
+	for _, g := range r.moving {
+		if reason := m.Targets[g].Reason; reason == reasonRemoved || reason == reasonSilent {
+			r.urgent--
+		}
+	}
+	return r
+}
+
+func (r *room) take(c change) bool {
+	left := &r.others
+	switch {
+	case c.urgent && slices.Contains(r.moving, c.group):
+		return true
+	case c.urgent:
+		left = &r.urgent
+	}
+	*left--
+	return *left >= 0
+}
+
 // placementNodes describes the nodes to placement.Plan; nodes are known by
-// their ids there.
-func (b *Balancer) placementNodes(m *router.Map) []placement.Node {
-	nodes := make([]placement.Node, 0, len(m.Nodes))
+// their ids there. ok is false while the zone and weight of one are not known
+// that may yet say them.
+func (b *Balancer) placementNodes(m *router.Map) (nodes []placement.Node, ok bool) {
 	for _, n := range m.Nodes {
+		if n.Unrecorded && !m.Dead[n.ID] {
+			return nil, false
+		}
 		nodes = append(nodes, placement.Node{
-			Name: string(n.ID), Zone: n.Zone, Weight: n.Weight, Priority: n.Priority, Draining: n.Draining,
-			Dead: m.Dead[n.ID],
+			Name: string(n.ID), Zone: n.Zone, Weight: n.Weight, Priority: n.Priority, Draining: n.Draining, Dead: m.Dead[n.ID],
 		})
 	}
 	slices.SortFunc(nodes, func(x, y placement.Node) int { return cmp.Compare(x.Name, y.Name) })
-	return nodes
+	return nodes, true
 }
 
 // aliveAfter is for how long a dead node must be heard from before it counts
@@ -122,7 +155,7 @@ func (b *Balancer) silentAmong(m *router.Map, c change) bool {
 // voters. ok is false while that is not known of all.
 func presentOf(m *router.Map) (present []placement.Present, ok bool) {
 	for g := range keyspace.GroupID(m.Groups + 1) {
-		nodes := m.Wanted(g)
+		nodes := m.Planned(g)
 		if len(nodes) == 0 {
 			return nil, false
 		}
@@ -187,6 +220,12 @@ func rank(c change) int {
 	return 1
 }
 
+// Reasons that do not wait for others.
+const (
+	reasonRemoved = "node was removed"
+	reasonSilent  = "node is silent"
+)
+
 // why names the reason of a change: the state of the first node that leaves.
 func why(nodes map[string]placement.Node, old, next []string) (reason string, urgent bool) {
 	for _, name := range old {
@@ -194,9 +233,9 @@ func why(nodes map[string]placement.Node, old, next []string) (reason string, ur
 		switch {
 		case slices.Contains(next, name):
 		case !known:
-			return "node was removed", true
+			return reasonRemoved, true
 		case n.Dead:
-			return "node is silent", true
+			return reasonSilent, true
 		case n.Draining:
 			return "node is drained", false
 		}

@@ -96,7 +96,7 @@ func viewShapeNode(n *api.ClusterNode, status clusterView) shapeNodeView {
 	}
 	for _, s := range status.Nodes {
 		if s.ID == v.ID {
-			v.Leads = uint32(s.Leads) //nolint:gosec // a count of groups
+			v.Leads = uint32(s.Leads)
 		}
 	}
 	return v
@@ -165,8 +165,8 @@ func (v *moveView) step(g *api.GroupPlacement, voters []string, learner *api.Rep
 func (v moveView) line() string {
 	s := fmt.Sprintf("group %d: %s", v.Group, v.Step)
 	if v.Total > 0 {
-		s += fmt.Sprintf(", %.0f %% of %s, %s/s, %s left", v.Percent, progress.Bytes(int64(v.Total)), //nolint:gosec // bytes of a store
-			progress.Bytes(int64(v.Rate)), v.eta()) //nolint:gosec // a rate
+		s += fmt.Sprintf(", %.0f %% of %s, %s/s, %s left", v.Percent, progress.Bytes(int64(v.Total)),
+			progress.Bytes(int64(v.Rate)), v.eta())
 	}
 	return s
 }
@@ -189,7 +189,7 @@ func (a *app) showShape(v shapeView) error {
 		state = "at rest"
 	}
 	err := a.fields("cluster", v.ClusterName, "id", v.ClusterID, "copies", number(v.ReplicationFactor), "replicas", state,
-		"at a time", number(v.MaxMoves)+" groups, "+progress.Bytes(int64(v.CopyRate))+"/s", //nolint:gosec // bounded by the server
+		"at a time", number(v.MaxMoves)+" groups, "+progress.Bytes(int64(v.CopyRate))+"/s",
 		"held", strings.Trim(fmt.Sprint(v.Held), "[]"))
 	if err != nil {
 		return err
@@ -224,7 +224,7 @@ func moveRows(moves []moveView) [][]string {
 			row[5] = fmt.Sprintf("%.0f%%", m.Percent)
 		}
 		if m.Total > 0 {
-			row[6], row[7] = progress.Bytes(int64(m.Rate))+"/s", m.eta() //nolint:gosec // a rate
+			row[6], row[7] = progress.Bytes(int64(m.Rate))+"/s", m.eta()
 		}
 		rows = append(rows, row)
 	}

@@ -144,6 +144,7 @@ func (h *Host) applyConfChange(g *group, e *raftpb.Entry) error {
 	g.core.ApplyConf(keyspace.Index(e.GetIndex()), keyspace.Term(e.GetTerm()), members, cx.Replica+1, mustMarshal(cs))
 	g.learnNodes(members)
 	h.keepCommit(g, e.GetIndex())
+	g.echo = 0
 	if g.conf != nil && g.conf.id == cx.Replica {
 		g.conf.done(nil)
 		g.conf = nil
@@ -258,7 +259,6 @@ func (h *Host) keepCommit(g *group, index uint64) {
 	g.kept.commit = max(g.kept.commit, index)
 	h.batch.HardState(g.id, &raftpb.HardState{Term: &g.kept.term, Vote: &g.kept.vote, Commit: &g.kept.commit})
 	h.inline = true
-	g.confFrame = h.log.Written() + 1
 }
 
 // giveUpReplica ends a replica that its group took out.

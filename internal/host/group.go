@@ -63,9 +63,9 @@ type group struct {
 	guide []keyspace.NodeID
 	// activeAt is when members were last known to be alive, on leaders.
 	activeAt map[keyspace.ReplicaID]time.Duration
-	// confFrame is the frame of the log that holds the commit of the last
-	// membership change.
-	confFrame uint64
+	// echo is the first index of this leader's that was proposed after it applied
+	// the last membership change, 0 while nobody asks; see quorumKnows.
+	echo keyspace.Index
 	// leaderless counts ticks without a leader.
 	leaderless  int
 	fleeNext    time.Duration // not giving up again before

@@ -43,7 +43,7 @@ func (h *Host) softState(g *group, s *raft.SoftState) {
 	switch {
 	case s.RaftState == raft.StateLeader && (!leading || term != g.term):
 		g.core.BecomeLeader(g.term)
-		g.proposed = nil
+		g.proposed, g.echo = nil, 0
 		clear(g.beats.held)
 		g.raisedAt = h.opt.Clock.Mono()
 		g.acked = commitSamples{}
@@ -102,8 +102,13 @@ func (h *Host) stepRaft(g *group, m *raftpb.Message) {
 	}
 }
 
-// commitNow writes something apart from the loop's batch, durably.
+// commitNow writes something apart from the loop's batch, durably, and after
+// what waits there: a replica that goes would otherwise take the one with it
+// that comes in its place.
 func (h *Host) commitNow(add func(*raftlog.Batch)) error {
+	if err := h.commitBatch(true); err != nil {
+		return err
+	}
 	b := h.log.NewBatch()
 	add(b)
 	return h.log.Commit(b, true)

@@ -213,7 +213,7 @@ func (h *Host) succeed(g *group, id keyspace.ReplicaID, hs hardState) error {
 	h.dismiss(g)
 	s := *g.core.State()
 	n := &group{id: g.id, replica: id, storage: g.storage, nodes: maps.Clone(g.nodes), instance: g.instance,
-		saved: g.saved, savedRev: g.savedRev, hard: hs, term: keyspace.Term(hs.term), replayTo: keyspace.Index(hs.commit)}
+		saved: g.saved, savedRev: g.savedRev, hard: hs, kept: hs, term: keyspace.Term(hs.term), replayTo: keyspace.Index(hs.commit)}
 	n.core = replica.New(h.coreConfig(n), h.opt.Store, n.instance.id, s)
 	n.storage.SetSnapshotFunc(func() (*raftpb.Snapshot, error) { return h.snapshotAt(n) })
 	cs := &raftpb.ConfState{}

@@ -19,8 +19,9 @@ import (
 // So both ask: the one that knows at once, the one that has had no leader for
 // long. They ask their last members and the nodes where the group is meant to
 // be, and go when a leader says that their id is gone. That is final: ids are
-// never used again (DESIGN 5), and a leader says so only once the change that
-// took the replica out is durable here as committed (keepCommit). Until then
+// never used again (DESIGN 5), and a leader says so only once a quorum of those
+// who stay knows durably that the change is committed (quorumKnows); that the
+// leader knows is not enough, since it may be the next to be lost. Until then
 // they vote and acknowledge when asked. Silence changes nothing.
 
 // strayAfter is how many election timeouts without a leader make a replica ask.
@@ -79,10 +80,32 @@ func (h *Host) askMembership(g *group, nodes []keyspace.NodeID) {
 func (h *Host) answerStray(g *group, from keyspace.NodeID, id keyspace.ReplicaID) {
 	s := g.core.State()
 	member := slices.ContainsFunc(s.Members, func(m format.Member) bool { return m.Replica == id })
-	if member || id >= s.NextID || !g.core.Serving(h.now(g)) || h.log.Durable() < g.confFrame {
+	if member || id >= s.NextID || !g.core.Serving(h.now(g)) || !h.quorumKnows(g) {
 		return
 	}
 	h.opt.Out.Send(from, &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_RemovedReplica{RemovedReplica: uint64(id)}})
+}
+
+// quorumKnows reports whether a quorum of the members knows durably that the
+// last change of them is committed. Whoever acknowledged an entry that was
+// proposed here after that does: the entry came with the commit index, and that
+// is kept with it (writeAppend). If there is none yet, one is proposed.
+func (h *Host) quorumKnows(g *group) bool {
+	s := g.core.State()
+	if g.echo == 0 && !h.stalled {
+		// All that raft has was written in the last loop.
+		if last, err := g.storage.LastIndex(); err == nil {
+			g.echo = keyspace.Index(last) + 1
+		}
+	}
+	if g.echo != 0 && s.Index >= g.echo {
+		return true
+	}
+	ahead := keyspace.RevisionAt(h.now(g).Physical + h.opt.electionTimeout().Milliseconds())
+	if g.core.RaiseCeiling(max(ahead, s.Ceiling+1)) {
+		g.dirty = true
+	}
+	return false
 }
 
 // wasRemoved gives up this replica.

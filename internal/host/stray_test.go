@@ -75,3 +75,59 @@ func TestReplicaThatWasAwayLearnsThatItWasRemoved(t *testing.T) {
 	c.pump("the one that was away gives itself up", func() bool { return away.group() == nil })
 	c.mustGet(stays, "k", "v")
 }
+
+// Of four voters one is taken out by the leader with the votes of two others;
+// the leader is lost for good before those who stay know that the change is
+// committed. They are a quorum of what the group is now and elect, so the one
+// that was taken out must not have gone before.
+func TestRemovedVoterStaysUntilAQuorumKnows(t *testing.T) {
+	c := newCluster(t, 4, 4)
+	c.write(testOp("k", "v"))
+	c.settle()
+	lead := c.serving()
+	var out, deaf, other *node
+	for _, n := range c.nodes {
+		switch {
+		case n == lead:
+		case out == nil:
+			out = n
+		case deaf == nil:
+			deaf = n
+		default:
+			other = n
+		}
+	}
+	// deaf hears nothing; other acknowledges the change and hears nothing after.
+	acked := false
+	c.drop = func(from, to *node, m *api.GroupMessage) bool {
+		if from == deaf || to == deaf {
+			return true
+		}
+		return from == lead && to == other && acked
+	}
+	c.call("the change is proposed", func() {
+		lead.host.ChangeMembersAsync(testGroup, MemberChange{Remove: out.group().replica}, func(keyspace.ReplicaID, error) {})
+	})
+	index := lead.group().core.State().Index + 1
+	c.pump("the change is acknowledged", func() bool {
+		last, _ := other.group().storage.LastIndex()
+		acked = acked || keyspace.Index(last) >= index
+		return len(lead.group().core.State().Members) == 3
+	})
+	if g := other.group(); len(g.core.State().Members) != 4 {
+		t.Fatal("the other one knows already; the test shows nothing")
+	}
+	for range 8 { // less than an election timeout
+		c.tick()
+		for c.step() {
+		}
+	}
+	if out.group() == nil {
+		t.Error("the one that was taken out is gone; those who stay may need its vote")
+	}
+	lead.stop()
+	c.drop = nil
+	c.pump("those who stay elect", func() bool { n := c.serving(); return n != nil && n != lead })
+	c.pump("the one that was taken out goes", func() bool { return out.group() == nil })
+	c.write(testOp("k", "w"))
+}

@@ -202,6 +202,8 @@ func (s *Service) ReplaceNode(ctx context.Context, req *api.ReplaceNodeRequest) 
 			return fault.New(fault.InvalidArgument, "a node cannot replace itself", "name", n.record.Name)
 		case with.record.State != format.NodeActive:
 			return fault.New(fault.FailedPrecondition, "the replacing node is itself being drained", "name", with.record.Name)
+		case s.o.Silent(with.record.ID) > 0:
+			return fault.New(fault.FailedPrecondition, "the replacing node is not connected", "name", with.record.Name, "node", with.record.ID)
 		}
 		n.record.State = format.NodeDraining
 		writes := []*api.PutRequest{item(format.SystemNodeKey(n.record.ID), n.record, atVersion(n.version))}
@@ -213,7 +215,7 @@ func (s *Service) ReplaceNode(ctx context.Context, req *api.ReplaceNodeRequest) 
 // handOver are the targets in which one node takes another's place.
 func (s *Service) handOver(st *state, n, with format.NodeRecord) (writes []*api.PutRequest) {
 	for g := range keyspace.GroupID(st.view.Groups + 1) {
-		nodes := slices.Clone(st.view.Wanted(g))
+		nodes := st.view.Planned(g)
 		at := slices.Index(nodes, n.ID)
 		if at < 0 || slices.Contains(nodes, with.ID) {
 			continue // who has one already takes no second; the plan finds another place
@@ -248,7 +250,7 @@ func (s *Service) Configure(ctx context.Context, req *api.ConfigureRequest) (*ap
 			b.MaxMoves = int(*req.MaxMoves)
 		}
 		if req.CopyRate != nil {
-			b.CopyRate = int64(*req.CopyRate) //nolint:gosec // checked above
+			b.CopyRate = int64(*req.CopyRate)
 		}
 		if b != st.balance.record {
 			writes = append(writes, item(format.SystemBalanceKey, b, atVersion(st.balance.version)))

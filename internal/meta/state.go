@@ -160,7 +160,9 @@ func (s *state) viewNodes(seed Seed) {
 	}
 	for _, n := range seed.Nodes {
 		if _, ok := s.nodes[n.ID]; !ok && !names[n.Name] {
-			s.view.Nodes[n.ID] = node(n)
+			unrecorded := node(n)
+			unrecorded.Unrecorded = true
+			s.view.Nodes[n.ID] = unrecorded
 		}
 	}
 }

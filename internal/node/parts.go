@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"time"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/balancer"
@@ -37,7 +36,7 @@ func (n *Node) openServices() (err error) {
 	if err != nil {
 		return err
 	}
-	n.silence = &silence{peers: n.transport.Stats, state: n.gossip.StateOf, clock: n.clock, heard: make(map[keyspace.NodeID]time.Duration)}
+	n.silence = newSilence(n.id, n.transport.Stats, n.gossip.StateOf, n.clock)
 	n.meta, err = meta.New(meta.Options{
 		Self: n.self(), Directory: n.directory, Store: n.router, Host: n.host, Peers: n.book,
 		Clock: n.clock, Rand: n.rand, Logger: n.logger.With("part", "meta"), Alive: n.alive, Silent: n.silence.of,

@@ -181,7 +181,7 @@ func (r *Router) ServeClock(ctx context.Context, q *api.GroupClockRequest) (*api
 	}
 	g := keyspace.GroupID(q.Group)
 	if leader, local, _ := r.o.Host.Leader(g); !local {
-		return nil, errWrongLeader(g, leader)
+		return nil, r.elsewhere(g, leader)
 	}
 	c := r.o.Host.Clocks(ctx, []keyspace.GroupID{g}, keyspace.Revision(q.AtLeast))[0]
 	return &api.GroupClockResponse{Clock: uint64(c.Clock), Index: uint64(c.Index)}, c.Err
@@ -208,7 +208,7 @@ func (r *Router) serveClocks(ctx context.Context, q *api.GroupClockRequest) (*ap
 	case len(out.Clocks) > 0:
 		return out, nil
 	case failed == nil:
-		failed = errWrongLeader(keyspace.GroupID(q.Groups[0]), "")
+		failed = r.elsewhere(keyspace.GroupID(q.Groups[0]), "")
 	}
 	return nil, failed
 }

@@ -72,6 +72,9 @@ type Node struct {
 	Weight   float64
 	Priority int
 	Draining bool
+	// Unrecorded nodes are known from the founding or from a join only: what they
+	// are beside their address is not known yet.
+	Unrecorded bool
 }
 
 // Target is where a group's voters should be, the preferred leader first.

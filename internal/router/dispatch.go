@@ -3,6 +3,8 @@ package router
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"kvstore/internal/fault"
@@ -55,7 +57,7 @@ func (r *Router) route(p *part) route {
 		if hosted && (local || !write) {
 			return route{local: true}
 		}
-		return route{err: errWrongLeader(g, leader)}
+		return route{err: r.elsewhere(g, leader)}
 	case write && local:
 		return route{local: true}
 	case !write && hosted && p.attempts%2 == 1:
@@ -73,7 +75,7 @@ func (r *Router) route(p *part) route {
 	if hosted && write && p.attempts <= 2 {
 		return route{err: errNoLeader(g)} // the local replica learns of it soon
 	}
-	if node, ok := r.otherMember(g); ok {
+	if node, ok := r.otherMember(g, p.attempts); ok {
 		return route{node: node}
 	}
 	return route{err: errNoLeader(g)}
@@ -84,9 +86,21 @@ func (r *Router) usable(node keyspace.NodeID) bool {
 	return node != "" && node != r.o.Node && r.link(node).usable()
 }
 
-// otherMember returns a member of g that may be asked, taking turns.
-func (r *Router) otherMember(g keyspace.GroupID) (keyspace.NodeID, bool) {
-	ids := r.o.Directory.Map().hosts(g)
+// otherMember returns a member of g that may be asked, taking turns. Who the
+// members are may have been read before the group moved: every third attempt,
+// and every one when no member may be asked, goes to any node, which names one
+// that hosts the group.
+func (r *Router) otherMember(g keyspace.GroupID, attempt int) (keyspace.NodeID, bool) {
+	m := r.o.Directory.Map()
+	if attempt%3 != 0 {
+		if id, ok := r.takeTurns(m.hosts(g)); ok {
+			return id, true
+		}
+	}
+	return r.takeTurns(slices.Sorted(maps.Keys(m.Nodes)))
+}
+
+func (r *Router) takeTurns(ids []keyspace.NodeID) (keyspace.NodeID, bool) {
 	turn := int(r.turn.Add(1))
 	for i := range ids {
 		if id := ids[(turn+i)%len(ids)]; r.usable(id) {
@@ -94,6 +108,17 @@ func (r *Router) otherMember(g keyspace.GroupID) (keyspace.NodeID, bool) {
 		}
 	}
 	return "", false
+}
+
+// elsewhere refuses what is not served here and names who leads, else a node
+// that should host the group.
+func (r *Router) elsewhere(g keyspace.GroupID, leader keyspace.NodeID) error {
+	if leader == "" && !r.o.Host.Hosts(g) {
+		if leader, _ = r.hints.get(g); leader == "" || leader == r.o.Node {
+			leader, _ = r.takeTurns(r.o.Directory.Map().hosts(g))
+		}
+	}
+	return errWrongLeader(g, leader)
 }
 
 // request makes the write set of a part on this node's replica.

@@ -388,3 +388,77 @@ func TestCloseAnswersEverything(t *testing.T) {
 		wantCode(t, c.Err, fault.Unavailable)
 	})
 }
+
+// asksAll makes the peers answer by f, which is told who was asked.
+func (f *fixture) asksAll(serve func(id keyspace.NodeID) *api.PipelineResult) {
+	f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {
+		return &fakeClient{forward: func(ctx context.Context) (forwardStream, error) {
+			s := newStream(ctx)
+			go s.serve(func(string, *api.PipelineOp) *api.PipelineResult { return serve(id) })
+			return s, nil
+		}}, nil
+	}
+}
+
+// A node that was down while a group moved knows only members that left. It
+// finds the group through any node that knows better.
+func TestAGroupThatMovedAwayIsFound(t *testing.T) {
+	for name, oldOnes := range map[string]*api.PipelineResult{
+		"the old members do not know": refused(errWrongLeader(1, "")),
+		"the old members are gone":    nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t)
+				f.host.hosted = func(keyspace.GroupID) bool { return false }
+				f.host.leaders = func(keyspace.GroupID) (keyspace.NodeID, bool) { return "", false }
+				m := testMap()
+				m.Nodes["d"], m.Nodes["e"] = Node{ID: "d"}, Node{ID: "e"}
+				f.dir.m = m
+				f.asksAll(func(id keyspace.NodeID) *api.PipelineResult {
+					switch id {
+					case "d":
+						return refused(errWrongLeader(1, "e")) // hosts nothing and knows
+					case "e":
+						return putResult(1)
+					}
+					return oldOnes
+				})
+				if oldOnes == nil {
+					serve := f.peers.client
+					f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {
+						if id == "b" || id == "c" {
+							return nil, fault.New(fault.Unavailable, "gone")
+						}
+						return serve(id)
+					}
+				}
+				c := putCall("", "k", "v")
+				c.Op.TimeoutMs = 5000
+				f.Do(t.Context(), c)
+				wantCode(t, c.Err, "")
+			})
+		})
+	}
+}
+
+// A node that does not host a group names one that does.
+func TestWhoHostsNothingNamesWhoDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.host.hosted = func(keyspace.GroupID) bool { return false }
+		f.host.leaders = func(keyspace.GroupID) (keyspace.NodeID, bool) { return "", false }
+		c := getCall("", "k")
+		c.Forwarded = true
+		f.Do(t.Context(), c)
+		wantCode(t, c.Err, fault.WrongLeader)
+		if to := c.Result.Status.LeaderNode; to != "b" && to != "c" {
+			t.Fatalf("names %q", to)
+		}
+		_, err := f.ServeScan(t.Context(), &api.GroupScanRequest{Group: 1})
+		wantCode(t, err, fault.WrongLeader)
+		if to := leaderOf(err); to != "b" && to != "c" {
+			t.Fatalf("names %q", to)
+		}
+	})
+}

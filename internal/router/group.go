@@ -122,7 +122,7 @@ func (r *Router) ServeScan(ctx context.Context, q *api.GroupScanRequest) (*api.G
 	defer cancel()
 	g := keyspace.GroupID(q.Group)
 	if !r.o.Host.Hosts(g) {
-		return nil, errWrongLeader(g, "")
+		return nil, r.elsewhere(g, "")
 	}
 	var page scanPage
 	p, err := r.o.Host.ScanGroup(ctx, g, scanOf(q), page.add(q.KeysOnly))

@@ -6,28 +6,37 @@ import (
 	"kvstore/internal/keyspace"
 )
 
-// Wanted returns the nodes that should have a voter of g, the preferred leader
+// Planned returns the nodes that should have a voter of g, the preferred leader
 // first: its target with what stands for its nodes now, else where its voters
-// are.
-func (m *Map) Wanted(g keyspace.GroupID) []keyspace.NodeID {
-	var nodes []keyspace.NodeID
-	add := func(id keyspace.NodeID) {
+// are. Nodes that were removed are among them until others take their places.
+func (m *Map) Planned(g keyspace.GroupID) []keyspace.NodeID {
+	nodes := m.standing(m.Targets[g].Nodes)
+	if len(nodes) > 0 {
+		return nodes
+	}
+	var voters []keyspace.NodeID
+	for _, member := range m.Members[g] {
+		if !member.Learner {
+			voters = append(voters, member.Node)
+		}
+	}
+	return m.standing(voters)
+}
+
+// standing are the nodes that stand for others now, each once.
+func (m *Map) standing(ids []keyspace.NodeID) (nodes []keyspace.NodeID) {
+	for _, id := range ids {
 		if id = m.Successor(id); !slices.Contains(nodes, id) {
 			nodes = append(nodes, id)
 		}
 	}
-	if t, ok := m.Targets[g]; ok && len(t.Nodes) > 0 {
-		for _, id := range t.Nodes {
-			add(id)
-		}
-		return nodes
-	}
-	for _, member := range m.Members[g] {
-		if !member.Learner {
-			add(member.Node)
-		}
-	}
 	return nodes
+}
+
+// Wanted is Planned without the nodes that were removed: they get nothing, and
+// nobody waits for them.
+func (m *Map) Wanted(g keyspace.GroupID) []keyspace.NodeID {
+	return slices.DeleteFunc(m.Planned(g), func(id keyspace.NodeID) bool { return m.Removed[id] })
 }
 
 // Moving returns the groups whose voters are not where they should be, in

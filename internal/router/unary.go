@@ -112,7 +112,7 @@ func (r *Router) try(ctx context.Context, g keyspace.GroupID, a attempt, n int, 
 	case local || a.anyReplica && hosted && (n%2 == 1 || Forwarded(ctx)):
 		return a.local(ctx)
 	case Forwarded(ctx):
-		return errWrongLeader(g, leader)
+		return r.elsewhere(g, leader)
 	case hint != "":
 		leader, known = hint, true
 	case !known:
@@ -121,7 +121,7 @@ func (r *Router) try(ctx context.Context, g keyspace.GroupID, a attempt, n int, 
 	node := leader
 	if !known || node == r.o.Node || n%4 == 3 {
 		var ok bool
-		if node, ok = r.otherMember(g); !ok {
+		if node, ok = r.otherMember(g, n); !ok {
 			return errNoLeader(g)
 		}
 	}

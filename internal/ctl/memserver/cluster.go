@@ -17,14 +17,13 @@ func (s *Server) node() *api.NodeInfo {
 func (s *Server) Status(context.Context, *api.StatusRequest) (*api.StatusResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	replicas := []*api.ReplicaInfo{{Replica: 1, NodeId: nodeID, Role: "voter", Match: 42, Active: true}}
 	return &api.StatusResponse{
 		ClusterId: "22222222-2222-4222-8222-222222222222", ClusterName: "mem", NodeId: nodeID, NodeName: "node-1",
 		Version: "v0", FormatVersion: 1, UptimeMs: 61_000, Ready: true,
 		Nodes: []*api.NodeInfo{s.node()},
 		Groups: []*api.GroupStatus{
-			{Group: 0, Replica: 1, LeaderReplica: 1, LeaderNode: nodeID, Term: 2, Commit: 42, Applied: 42, Role: "leader", Replicas: replicas},
-			{Group: 1, Replica: 1, LeaderReplica: 1, LeaderNode: nodeID, Term: 2, Commit: 7, Applied: 6, Role: "leader", Replicas: replicas},
+			{Group: 0, Replica: 1, LeaderReplica: 1, LeaderNode: nodeID, Term: 2, Commit: 42, Applied: 42, Role: "leader", Replicas: s.shape.replicas(0)},
+			{Group: 1, Replica: 1, LeaderReplica: 1, LeaderNode: nodeID, Term: 2, Commit: 7, Applied: 6, Role: "leader", Replicas: s.shape.replicas(1)},
 		},
 		Storage:         &api.StorageStatus{LsmBytes: 1 << 20, ValueLogBytes: 2 << 20, RaftLogBytes: 64 << 20, DeltaBytes: 512, MemoryBudgetBytes: 1 << 30},
 		EffectiveConfig: map[string]string{"badger_config.compression": "snappy"},

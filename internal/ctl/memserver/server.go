@@ -1,4 +1,4 @@
-// Package memserver is a KVStore service over a map, in this process, for the
+// Package memserver is a KVStore and a Cluster service over a map, in this process, for the
 // tests of the command line tools: small, exact about the contract of
 // api/kvstore/v1, and able to fail on request. It keeps no history, so reads
 // at a revision see the newest version.
@@ -46,6 +46,7 @@ type Server struct {
 	spaces   map[string]*space
 	nextID   uint32
 	jobs     map[string]*api.Job
+	shape    *shape
 }
 
 // space is one namespace.
@@ -68,7 +69,9 @@ func Start(t testing.TB) *Server {
 	}
 	s.create("default")
 	s.profiles.Store(profiling.New(true))
+	s.shape = newShape(s)
 	api.RegisterKVStoreServer(s.grpc, s)
+	api.RegisterClusterServer(s.grpc, s.shape)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
