@@ -10,12 +10,19 @@ import (
 	"kvstore/internal/keyspace"
 )
 
+// localTimeout is what the replica here may take of loadTimeout: where the others
+// do not reach it, as at an address they do not know yet, it never answers, and
+// another node must be asked.
+const localTimeout = loadTimeout / 4
+
 // load reads all records as of a moment after the call began and replaces the
 // directory's copy.
 func (s *Service) load(ctx context.Context) error {
 	ctx = system(ctx)
 	began := s.o.Clock.Mono()
-	entries, err := s.loadLocal(ctx)
+	local, cancel := context.WithTimeout(ctx, localTimeout)
+	entries, err := s.loadLocal(local)
+	cancel()
 	if err != nil {
 		entries, err = s.loadAnywhere(ctx)
 	}

@@ -46,10 +46,13 @@ func TestOperations(t *testing.T) {
 		members["m3"].Kill()
 		members["m3"].Move()
 		members["m3"].Start()
+		harness.Eventually(t, func() error {
+			if out := c.MustCtl("cluster", "members", "-o", "yaml"); !strings.Contains(out, "address: "+members["m3"].Peer) {
+				return fmt.Errorf("m3 is at %s, members are\n%s", members["m3"].Peer, out)
+			}
+			return nil
+		})
 		waitSpread(t, c, first.Name, "m2", "m3", "m4", "m5")
-		if out := c.MustCtl("cluster", "members", "-o", "yaml"); !strings.Contains(out, "address: "+members["m3"].Peer) {
-			t.Errorf("m3 is at %s, members are\n%s", members["m3"].Peer, out)
-		}
 	})
 	t.Run("moves are cancelled, paused and go on", func(t *testing.T) {
 		c.MustCtl("balance", "pause")
