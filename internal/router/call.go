@@ -24,6 +24,9 @@ type Call struct {
 	// sent: they are the unknown fields of its BatchGetResponse, whose Results
 	// stay empty. For callers who only pass the answer on.
 	Encoded bool
+	// Elsewhere says that the caller can ask other nodes: what was certainly not
+	// executed is given back after GiveBackAfter instead of at the deadline.
+	Elsewhere bool
 	// Err is the error behind Result.Status, nil on success.
 	Err error
 }
@@ -33,10 +36,10 @@ type callState struct {
 	call  *Call
 	frame *frame
 	kind  kind
-	// deadline is on env.Clock.Mono.
-	deadline time.Duration
-	ns       keyspace.NamespaceID
-	nsName   string
+	// deadline is on env.Clock.Mono; nothing is tried again from giveUp on.
+	deadline, giveUp time.Duration
+	ns               keyspace.NamespaceID
+	nsName           string
 	// open counts the parts that were not answered.
 	open atomic.Int32
 	// bytes of values in the answer of a batch.

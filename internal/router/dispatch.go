@@ -182,6 +182,10 @@ func (p *part) written(q *replica.Request) {
 // retry dispatches p again: at once when the answer named a leader that was
 // not asked yet, after a backoff otherwise, not at all for operations of a
 // peer (it retries itself) or when the deadline is nearer than the backoff.
+//
+// This node may be cut off from the others while its callers are not: theirs
+// that could ask another node are told soon, or they would wait here for
+// nothing until their deadline.
 func (f *frame) retry(p *part, err error) {
 	p.last = err
 	if p.st.call.Forwarded {
@@ -200,7 +204,7 @@ func (f *frame) retry(p *part, err error) {
 	}
 	wait := f.r.backoff(p.attempts)
 	now := f.r.o.Clock.Mono()
-	if now+wait >= p.st.deadline || f.ctx.Err() != nil || f.r.ctx.Err() != nil {
+	if now+wait >= p.st.giveUp || f.ctx.Err() != nil || f.r.ctx.Err() != nil {
 		p.fail(exhausted(f.ctx, p))
 		return
 	}
@@ -214,8 +218,11 @@ func exhausted(ctx context.Context, p *part) error {
 	if err := ctx.Err(); err != nil {
 		code = plainCode(err)
 	}
-	e := fault.Wrap(code, p.last, "no replica could serve the operation before its deadline",
-		"group", p.group, "attempts", p.attempts)
+	message := "no replica could serve the operation before its deadline"
+	if p.st.giveUp < p.st.deadline {
+		message = "this node could not have the operation served; another may"
+	}
+	e := fault.Wrap(code, p.last, message, "group", p.group, "attempts", p.attempts)
 	return e.WithRetry(DefaultBackoffMax)
 }
 

@@ -99,6 +99,10 @@ func (f *frame) begin(calls []*Call) {
 			continue
 		}
 		st.deadline = now + f.r.timeout(f.ctx, c.Op.TimeoutMs)
+		st.giveUp = st.deadline
+		if c.Elsewhere {
+			st.giveUp = min(st.giveUp, now+GiveBackAfter)
+		}
 		st.nsName = namespaceOf(c.Op)
 		ready, err := f.plan(st)
 		if err != nil {

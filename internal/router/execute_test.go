@@ -401,6 +401,28 @@ func TestNoLeaderUntilTheDeadline(t *testing.T) {
 	})
 }
 
+// A node that is cut off does not keep callers who can ask others.
+func TestGivenBackToCallersWhoCanAskOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.host.leaders = func(keyspace.GroupID) (keyspace.NodeID, bool) { return "", false }
+		w, alone := putCall("", "k", "v"), putCall("", "k", "v")
+		w.Elsewhere = true
+		w.Op.TimeoutMs, alone.Op.TimeoutMs = 5000, 5000
+		began := time.Now()
+		f.Do(t.Context(), w)
+		wantCode(t, w.Err, fault.Unavailable)
+		if took := time.Since(began); took > GiveBackAfter {
+			t.Errorf("given back after %v", took)
+		}
+		f.Do(t.Context(), alone)
+		wantCode(t, alone.Err, fault.Unavailable)
+		if took := time.Since(began); took < 4*time.Second {
+			t.Errorf("a caller with no other node was told after %v", took)
+		}
+	})
+}
+
 func TestLeaderAppears(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)

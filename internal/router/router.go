@@ -26,6 +26,7 @@ const (
 	DefaultPeerInflight  = 1 << 13
 	DefaultPeerBytes     = 64 << 20
 	DefaultForwardBytes  = 4 << 20
+	GiveBackAfter        = time.Second
 	DefaultReadAttempt   = 2 * time.Second
 	DefaultBackoffFirst  = 10 * time.Millisecond
 	DefaultBackoffMax    = 500 * time.Millisecond

@@ -45,7 +45,7 @@ func (f *frame) calls(ops []*api.PipelineOp) []*router.Call {
 	for i, op := range ops {
 		timeout := f.p.s.o.Guard.Timeout(time.Duration(op.GetTimeoutMs()) * time.Millisecond)
 		op.TimeoutMs = timeout.Milliseconds()
-		calls[i] = router.Call{Op: op, Result: &results[i], Identity: f.p.identity, Encoded: true}
+		calls[i] = router.Call{Op: op, Result: &results[i], Identity: f.p.identity, Encoded: true, Elsewhere: true}
 		all[i] = &calls[i]
 	}
 	return all
