@@ -22,7 +22,7 @@ func TestGrow(t *testing.T) {
 	c := harness.Start(t, harness.Options{Nodes: 1})
 	first := c.Nodes()[0]
 	r := startRegisters(t, c)
-	gaps := watchGaps(t, c)
+	away := watchAbsences(t, c)
 	members := map[string]*harness.Member{}
 	names := []string{first.Name}
 	join := func(add ...string) {
@@ -54,7 +54,7 @@ func TestGrow(t *testing.T) {
 		names = slices.DeleteFunc(names, func(n string) bool { return n == gone })
 	}
 	c.WaitBalanced(slices.Clone(names)...)
-	gaps.report()
+	away.report()
 	r.check()
 	c.ExpectEqualDigests(3)
 }
@@ -77,8 +77,8 @@ func leaderAmong(t *testing.T, c *harness.Cluster, members map[string]*harness.M
 	return name
 }
 
-// gaps measures for how long keys could not be written.
-type gaps struct {
+// absences measures for how long keys could not be written.
+type absences struct {
 	t    *testing.T
 	stop context.CancelFunc
 	wg   sync.WaitGroup
@@ -89,9 +89,9 @@ type gaps struct {
 // watchedKeys are enough to meet every group.
 const watchedKeys = 16
 
-func watchGaps(t *testing.T, c *harness.Cluster) *gaps {
+func watchAbsences(t *testing.T, c *harness.Cluster) *absences {
 	ctx, stop := context.WithCancel(t.Context())
-	g := &gaps{t: t, stop: stop}
+	g := &absences{t: t, stop: stop}
 	cl := c.Client(client.Config{})
 	for k := range watchedKeys {
 		g.wg.Go(func() { g.watch(ctx, cl, fmt.Sprintf("gap/%d", k)) })
@@ -100,9 +100,9 @@ func watchGaps(t *testing.T, c *harness.Cluster) *gaps {
 	return g
 }
 
-func (g *gaps) end() { g.stop(); g.wg.Wait() }
+func (g *absences) end() { g.stop(); g.wg.Wait() }
 
-func (g *gaps) watch(ctx context.Context, cl *client.Client, key string) {
+func (g *absences) watch(ctx context.Context, cl *client.Client, key string) {
 	pace := time.NewTicker(20 * time.Millisecond)
 	defer pace.Stop()
 	last := time.Now()
@@ -124,7 +124,7 @@ func (g *gaps) watch(ctx context.Context, cl *client.Client, key string) {
 
 // report prints how long keys were away. A gap counts from a tenth of a second
 // on: below, it is the pace and a busy machine.
-func (g *gaps) report() {
+func (g *absences) report() {
 	g.t.Helper()
 	g.end()
 	slices.Sort(g.all)

@@ -11,7 +11,13 @@ import (
 	"testing"
 )
 
+// binariesVariable names the directory of programs that a parent built.
+const binariesVariable = "_KVSTORE_TEST_BINARIES"
+
 var built = sync.OnceValues(func() (string, error) {
+	if dir := os.Getenv(binariesVariable); dir != "" {
+		return dir, nil
+	}
 	dir, err := os.MkdirTemp("", "kvstore-cluster-test-")
 	if err != nil {
 		return "", err
@@ -28,7 +34,7 @@ var built = sync.OnceValues(func() (string, error) {
 func Main(m *testing.M) int {
 	used = false
 	code := m.Run()
-	if used {
+	if used && os.Getenv(binariesVariable) == "" {
 		if dir, _ := built(); dir != "" {
 			_ = os.RemoveAll(dir)
 		}
@@ -55,12 +61,17 @@ func Binary(t testing.TB, name string) string {
 func Need(t testing.TB, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
-	switch {
-	case err == nil:
-	case os.Getenv("TEST_NO_SKIP") == "1":
-		t.Fatalf("%s is not installed, and TEST_NO_SKIP=1", program)
-	default:
-		t.Skipf("%s is not installed", program)
+	if err != nil {
+		skip(t, program+" is not installed")
 	}
 	return path
+}
+
+// skip skips a test for a reason, or fails it with TEST_NO_SKIP=1.
+func skip(t testing.TB, reason string) {
+	t.Helper()
+	if os.Getenv("TEST_NO_SKIP") == "1" {
+		t.Fatalf("%s, and TEST_NO_SKIP=1", reason)
+	}
+	t.Skip(reason)
 }
