@@ -34,6 +34,7 @@ func (c *Core) Apply(index keyspace.Index, term keyspace.Term, payload []byte) (
 		return Applied{}, nil
 	}
 	e := &c.entry
+	defer forget(e)
 	if err := format.DecodeEntry(payload, e); err != nil {
 		return Applied{}, fmt.Errorf("group %d entry %d: %w", c.cfg.Group, index, err)
 	}
@@ -51,6 +52,19 @@ func (c *Core) Apply(index keyspace.Index, term keyspace.Term, payload []byte) (
 	c.closed = max(c.closed, e.Closed)
 	c.answer(term)
 	return Applied{Digest: e.Type == format.EntryDigest, Closed: e.Closed}, nil
+}
+
+// maxKeptWrites is the largest entry whose decoded form is kept for the next one.
+const maxKeptWrites = 4096
+
+// forget lets go of what a decoded entry refers to: keys and values are parts of
+// the payload, and one of them that stays behind a shorter entry would keep all
+// of it in memory, in every group.
+func forget(e *format.Entry) {
+	clear(e.Writes)
+	if e.Writes = e.Writes[:0]; cap(e.Writes) > maxKeptWrites {
+		e.Writes = nil
+	}
 }
 
 // insert adds the writes of one entry. They become visible together: readers

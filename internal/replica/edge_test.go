@@ -272,3 +272,30 @@ func TestRefusalBesideAnEntryEndsAtItsDeadline(t *testing.T) {
 	r.core.Expire(r.now.Mono + 2*time.Second)
 	a.mustBe(t, true, fault.DeadlineExceeded)
 }
+
+// What was applied is not kept in memory by what decodes the next entry.
+func TestAppliedEntriesAreForgotten(t *testing.T) {
+	r := newRig(t)
+	r.elect()
+	for i := range 8 {
+		r.submit(put(string(rune('a'+i)), "value"))
+	}
+	r.evaluate()
+	r.applyAll()
+	r.submit(put("one", "value"))
+	r.evaluate()
+	r.applyAll()
+	kept := r.core.entry.Writes
+	for i, w := range kept[:cap(kept)] {
+		if w.Key != nil || w.Value != nil {
+			t.Errorf("write %d of an applied entry is kept: %q", i, w.Key)
+		}
+	}
+	if cap(kept) == 0 {
+		t.Error("every entry is decoded into new memory")
+	}
+	large := format.Entry{Writes: make([]format.Write, maxKeptWrites+1)}
+	if forget(&large); large.Writes != nil {
+		t.Errorf("%d decoded writes are kept", cap(large.Writes))
+	}
+}
