@@ -155,8 +155,17 @@ func badgerOptions(c *config.Config, logger *slog.Logger) badger.Options {
 		NumCompactors:       compactors(c),
 		Compression:         b.Compression,
 		BaseLevelSize:       2 * moveBytes(c.Budget()),
+		ResidentBytes:       residentBytes(c),
 		Logger:              logger,
 	}
+}
+
+// residentBytes: a small machine does not keep in memory what was mapped once.
+func residentBytes(c *config.Config) int64 {
+	if c.Profile == "edge" {
+		return 16 << 20
+	}
+	return 0
 }
 
 // compactors keeps compactions from taking all CPUs of a small machine, unless

@@ -45,7 +45,7 @@ type Engine struct {
 	unflushed unflushed
 
 	rewrites atomic.Uint64
-	stop     context.CancelFunc // ends the maintenance goroutine
+	stop     context.CancelFunc // ends what stopped waits for
 	stopped  sync.WaitGroup
 }
 
@@ -92,6 +92,9 @@ func open(dir string, o Options, maintenance time.Duration) (*Engine, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	e.stopped.Go(func() { e.maintain(ctx, maintenance) })
+	if o.ResidentBytes > 0 {
+		e.stopped.Go(func() { e.boundResident(ctx, o.ResidentBytes) })
+	}
 	return e, nil
 }
 

@@ -129,9 +129,12 @@ func drainCompactions(ctx context.Context) error {
 // runningCompactions returns Badger's count of tables in compactions, of all
 // stores of the process. A compaction counts itself before it reads the
 // discard timestamp.
-func runningCompactions() int64 {
-	if v, ok := expvar.Get("badger_compaction_current_num_lsm").(*expvar.Int); ok {
+func runningCompactions() int64 { return badgerCounter("badger_compaction_current_num_lsm") }
+
+// badgerCounter is one of Badger's own, over all stores of the process.
+func badgerCounter(name string) int64 {
+	if v, ok := expvar.Get(name).(*expvar.Int); ok {
 		return v.Value()
 	}
-	panic("badger: the counter of running compactions is gone")
+	panic("badger: the counter " + name + " is gone")
 }

@@ -25,6 +25,10 @@ type Options struct {
 	// BaseLevelSize is that of the first level below level 0; 0 takes what fits
 	// level 0.
 	BaseLevelSize int64
+	// ResidentBytes is how much of tables and value logs, which are mapped, may
+	// stay in the memory of a process that reads little before the kernel takes it
+	// back; 0 sets no bound. Only Linux knows how.
+	ResidentBytes int64
 
 	// Logger receives Badger's own messages; nil discards them.
 	Logger *slog.Logger

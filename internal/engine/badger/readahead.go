@@ -131,4 +131,5 @@ const (
 	adviseNothing advice = iota
 	adviseNormal
 	adviseRandom
+	advisePageOut
 )

@@ -29,6 +29,8 @@ func adviseMappings(of func(path string) advice) error {
 			m.advise(unix.MADV_NORMAL)
 		case adviseRandom:
 			m.advise(unix.MADV_RANDOM)
+		case advisePageOut:
+			m.advise(unix.MADV_PAGEOUT)
 		case adviseNothing:
 		}
 	}

@@ -62,7 +62,7 @@ func badgerOptions(dir string, o Options) badgerdb.Options {
 	b.DetectConflicts = false
 	// Drops deletion markers from the last level.
 	b.LmaxCompaction = true
-	// gc.go reads the counter of running compactions.
+	// gc.go reads the counter of running compactions, resident.go those of reads.
 	b.MetricsEnabled = true
 	b.Logger = logger{o.Logger}
 	return b
