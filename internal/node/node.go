@@ -90,6 +90,7 @@ type Node struct {
 	listeners    *listeners
 	servers      *servers
 	ready        readiness
+	quiet        *memoryReturn
 
 	running atomic.Bool // host, router and metadata were started
 	cancel  context.CancelFunc
@@ -103,6 +104,7 @@ func New(c *config.Config) (_ *Node, err error) {
 	n := &Node{
 		config: c, logger: NewLogger(c.Log, os.Stderr), clock: system.Clock(), rand: system.Rand(),
 		started: time.Now(), metrics: metrics.New(version.String()), failed: make(chan error, 1),
+		quiet: newMemoryReturn(),
 	}
 	n.logger = n.logger.With("node", c.Node.Name)
 	tuneMemory(c)
@@ -242,6 +244,9 @@ func (n *Node) run(ctx context.Context) error {
 	}
 	n.wg.Go(func() { n.watchReady(ctx) })
 	n.wg.Go(func() { n.runGossip(ctx) })
+	if n.config.Profile == "edge" {
+		n.wg.Go(func() { n.quiet.run(ctx) })
+	}
 	select {
 	case <-ctx.Done():
 		return nil

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"time"
 
 	api "kvstore/api/kvstore/v1"
@@ -88,6 +87,9 @@ func (n *Node) feedMetrics() {
 		}
 		return 0
 	})
+	n.metrics.Counter("kvstore_memory_returns_total", "Times that this node, of profile edge, gave memory back to the system because it was quiet.", func() float64 {
+		return float64(n.quiet.returns.Load())
+	})
 	n.metrics.CounterBy("kvstore_peer_dropped_messages_total", "Messages to a peer that were dropped; raft repeats them.", "peer", func(emit metrics.Emit) {
 		for _, p := range n.transport.Stats().Peers {
 			emit(string(p.Node), float64(p.DroppedFull+p.DroppedTooLarge+p.DroppedDown))
@@ -129,16 +131,5 @@ const leastProcs = 4
 func tuneProcs(c *config.Config) {
 	if os.Getenv("GOMAXPROCS") == "" && c.Profile != "edge" && runtime.GOMAXPROCS(0) < leastProcs {
 		runtime.GOMAXPROCS(leastProcs)
-	}
-}
-
-// tuneMemory lets Go's collector know about the budget: it works harder when
-// the process comes near it than growth alone would make it. A small budget has
-// no room for garbage beside the least that its shares need.
-func tuneMemory(c *config.Config) {
-	total := int64(c.Budget().Total)
-	debug.SetMemoryLimit(max(total-total/32, 192<<20))
-	if c.Profile == "edge" {
-		debug.SetGCPercent(50)
 	}
 }
