@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"kvstore/test/peers/cgroup"
+	"kvstore/test/cgroup"
 	"kvstore/test/peers/facts"
 )
 

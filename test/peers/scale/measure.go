@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/pprof/profile"
 
-	"kvstore/test/peers/cgroup"
+	"kvstore/test/cgroup"
 	"kvstore/test/peers/cluster"
 	"kvstore/test/peers/samples"
 )

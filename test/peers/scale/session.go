@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"kvstore/internal/bench"
-	"kvstore/test/peers/cgroup"
+	"kvstore/test/cgroup"
 	"kvstore/test/peers/cluster"
 )
 

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"kvstore/internal/dev"
-	"kvstore/test/peers/cgroup"
+	"kvstore/test/cgroup"
 )
 
 // factor is the replication factor of all clusters.

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"kvstore/test/peers/cgroup"
+	"kvstore/test/cgroup"
 	"kvstore/test/peers/cluster"
 )
 

@@ -1,3 +1,5 @@
+//go:build unix
+
 package cgroup
 
 import (
@@ -12,6 +14,7 @@ import (
 // Group is a set of processes that share a limit.
 type Group struct {
 	dir     string
+	memory  string // the directory that limits memory, dir in most cases
 	version version
 	limit   Limit
 }
@@ -19,17 +22,28 @@ type Group struct {
 // Limit is what the group was made with.
 func (g *Group) Limit() Limit { return g.limit }
 
-func (g *Group) procs() string { return filepath.Join(g.dir, "cgroup.procs") }
+func (g *Group) dirs() []string { return roots(g.dir, g.memory) }
+
+// procs are the files that list the processes of the group, all the same.
+func (g *Group) procs() []string {
+	var files []string
+	for _, dir := range g.dirs() {
+		files = append(files, filepath.Join(dir, "cgroup.procs"))
+	}
+	return files
+}
 
 // Add moves a process, with all its threads, into the group.
 func (g *Group) Add(pid int) error {
-	if err := write(g.procs(), strconv.Itoa(pid)); err != nil {
-		return fmt.Errorf("process %d: %w", pid, unavailable(err))
+	for _, file := range g.procs() {
+		if err := write(file, strconv.Itoa(pid)); err != nil {
+			return fmt.Errorf("process %d: %w", pid, unavailable(err))
+		}
 	}
 	return nil
 }
 
-// Lift takes the limit away; the processes stay in the group.
+// Lift takes the limit of CPU time away; the processes stay in the group.
 func (g *Group) Lift() error {
 	if err := g.version.lift(g.dir); err != nil {
 		return fmt.Errorf("lift the limit: %w", unavailable(err))
@@ -40,12 +54,17 @@ func (g *Group) Lift() error {
 // Under is a command that puts itself into the group and is then replaced by
 // the command in its arguments, so that this one never runs outside.
 func (g *Group) Under() []string {
-	return []string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, g.procs()}
+	var argv []string
+	for _, file := range g.procs() {
+		argv = append([]string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, file}, argv...)
+	}
+	return argv
 }
 
 // PIDs are the processes of the group.
 func (g *Group) PIDs() ([]int, error) {
-	text, err := os.ReadFile(g.procs())
+	file := g.procs()[0]
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +72,7 @@ func (g *Group) PIDs() ([]int, error) {
 	for _, field := range strings.Fields(string(text)) {
 		pid, err := strconv.Atoi(field)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", g.procs(), err)
+			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		pids = append(pids, pid)
 	}

@@ -1,6 +1,8 @@
-// Package cgroup limits the CPU time of processes with control groups, of
-// version 1 or 2, wherever this machine has its cpu controller. It needs Linux
-// and the right to make groups, which is root's as a rule.
+//go:build unix
+
+// Package cgroup limits the CPU time and the memory of processes with control
+// groups, of version 1 or 2, wherever this machine has its cpu controller. It needs
+// Linux and the right to make groups, which is root's as a rule.
 package cgroup
 
 import (
@@ -19,8 +21,8 @@ import (
 // Mount is where the hierarchies are.
 const Mount = "/sys/fs/cgroup"
 
-// ErrUnavailable means that this machine has no cpu controller, or does not let
-// this user make groups; what wraps it says which.
+// ErrUnavailable means that this machine lacks a controller, or does not let this
+// user make groups; what wraps it says which.
 var ErrUnavailable = errors.New("control groups cannot be used")
 
 // prefix of the names of all groups; the id of the process that made one and
@@ -31,18 +33,22 @@ const (
 	minPeriod = time.Millisecond
 	maxPeriod = time.Second
 	minQuota  = time.Millisecond // the kernel's, per period
+	minMemory = 1 << 20          // no process starts with less
 	// removeTimeout is how long the processes of a group may take to be gone.
 	removeTimeout = 10 * time.Second
 	lookEvery     = 20 * time.Millisecond
 )
 
-// Limit is CPU time per time.
+// Limit is CPU time per time, and memory.
 type Limit struct {
 	// CPUs is the share, 1 for one CPU.
 	CPUs float64
 	// Period is how often the quota is given, 1 ms to 1 s. Who has used it up
 	// stands still until the next one.
 	Period time.Duration
+	// Memory is bytes, those of the page cache among them; 0 sets no limit. Who
+	// needs more and has no page cache to give is killed.
+	Memory int64
 }
 
 // Quota is the CPU time of a period.
@@ -58,13 +64,19 @@ func (l Limit) Validate() error {
 	if l.Quota() < minQuota {
 		return fmt.Errorf("%g CPUs in a period of %s are %s: want at least %s", l.CPUs, l.Period, l.Quota(), minQuota)
 	}
+	if l.Memory != 0 && l.Memory < minMemory {
+		return fmt.Errorf("memory of %d bytes: want at least %d", l.Memory, minMemory)
+	}
 	return nil
 }
 
 // Tree is a hierarchy with the cpu controller, and the groups that this
 // process made in it. Not for concurrent use.
 type Tree struct {
-	root    string
+	root string
+	// memory is where groups limit memory: root, or the hierarchy of that
+	// controller, which version 1 has beside it.
+	memory  string
 	version version
 	files   files
 	groups  []*Group
@@ -90,13 +102,13 @@ func open(mount string, f files) (*Tree, error) {
 	t := &Tree{files: f, restore: func() error { return nil }}
 	for _, dir := range []string{mount, filepath.Join(mount, "unified")} {
 		if text, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers")); err == nil && slices.Contains(strings.Fields(string(text)), "cpu") {
-			t.root, t.version = dir, v2{}
+			t.root, t.memory, t.version = dir, dir, v2{}
 			return t, t.prepare()
 		}
 	}
 	for _, dir := range []string{filepath.Join(mount, "cpu"), filepath.Join(mount, "cpu,cpuacct")} {
 		if _, err := os.Stat(filepath.Join(dir, "cpu.shares")); err == nil {
-			t.root, t.version = dir, v1{}
+			t.root, t.memory, t.version = dir, filepath.Join(mount, "memory"), v1{}
 			return t, t.prepare()
 		}
 	}
@@ -107,7 +119,7 @@ func (t *Tree) prepare() error {
 	if err := t.sweep(); err != nil {
 		return err
 	}
-	return t.version.enable(t)
+	return t.version.enable(t, "cpu")
 }
 
 // Version is "v1" or "v2".
@@ -126,12 +138,20 @@ func (t *Tree) Group(name string, l Limit) (*Group, error) {
 	if err := l.Validate(); err != nil {
 		return nil, fmt.Errorf("group %s: %w", name, err)
 	}
-	g := &Group{dir: filepath.Join(t.root, fmt.Sprint(prefix, os.Getpid(), "-", name)), version: t.version, limit: l}
-	if err := t.files.mkdir(g.dir); err != nil {
-		return nil, fmt.Errorf("group %s: %w", name, unavailable(err))
+	name = fmt.Sprint(prefix, os.Getpid(), "-", name)
+	g := &Group{dir: filepath.Join(t.root, name), memory: filepath.Join(t.memory, name), version: t.version, limit: l}
+	if l.Memory == 0 {
+		g.memory = g.dir
+	} else if err := t.version.enable(t, "memory"); err != nil {
+		return nil, fmt.Errorf("group %s: %w", name, err)
 	}
-	t.groups = append(t.groups, g)
-	if err := t.version.limit(g.dir, l); err != nil {
+	t.groups = append(t.groups, g) // what is made of it is removed also after an error
+	for _, dir := range g.dirs() {
+		if err := t.files.mkdir(dir); err != nil {
+			return nil, fmt.Errorf("group %s: %w", name, unavailable(err))
+		}
+	}
+	if err := t.version.limit(g, l); err != nil {
 		return nil, fmt.Errorf("group %s: %w", name, unavailable(err))
 	}
 	return g, nil
@@ -152,16 +172,24 @@ func (t *Tree) Remove(groups ...*Group) error {
 }
 
 func (t *Tree) remove(g *Group, give time.Time) error {
+	var errs []error
+	for _, dir := range g.dirs() {
+		errs = append(errs, t.removeDir(g, dir, give))
+	}
+	return errors.Join(errs...)
+}
+
+func (t *Tree) removeDir(g *Group, dir string, give time.Time) error {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	for {
-		err := t.files.rmdir(g.dir)
+		err := t.files.rmdir(dir)
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if !errors.Is(err, syscall.EBUSY) || time.Now().After(give) {
 			pids, _ := g.PIDs()
-			return fmt.Errorf("group %s stays, with processes %v: %w", g.dir, pids, err)
+			return fmt.Errorf("group %s stays, with processes %v: %w", dir, pids, err)
 		}
 		<-look.C
 	}
@@ -174,9 +202,13 @@ func (t *Tree) Close() error {
 
 // sweep removes the empty groups of processes that were killed.
 func (t *Tree) sweep() error {
-	dirs, err := filepath.Glob(filepath.Join(t.root, prefix+"*"))
-	if err != nil {
-		return err
+	var dirs []string
+	for _, root := range roots(t.root, t.memory) {
+		found, err := filepath.Glob(filepath.Join(root, prefix+"*"))
+		if err != nil {
+			return err
+		}
+		dirs = append(dirs, found...)
 	}
 	for _, dir := range dirs {
 		owner, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), prefix), "-")
@@ -189,4 +221,12 @@ func (t *Tree) sweep() error {
 		}
 	}
 	return nil
+}
+
+// roots are the directories of a group or a tree, each once.
+func roots(cpu, memory string) []string {
+	if cpu == memory {
+		return []string{cpu}
+	}
+	return []string{cpu, memory}
 }
