@@ -32,7 +32,7 @@ func TestMemory(t *testing.T) {
 		keys = 1_000_000
 	}
 	cl := c.Client(client.Config{Timeout: time.Minute})
-	load(t, cl, keys)
+	load(t, cl, keys, listItem)
 	before := rss(t, c)
 	peak := watchRSS(t, c, func() {
 		n := 0
@@ -60,7 +60,12 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-func load(t *testing.T, cl *client.Client, keys int) {
+func listItem(i int) client.PutItem {
+	return client.PutItem{Key: fmt.Sprintf("list/%07d", i), Value: fmt.Appendf(nil, "value of %d", i)}
+}
+
+// load writes items 0 to keys-1.
+func load(t *testing.T, cl *client.Client, keys int, item func(int) client.PutItem) {
 	t.Helper()
 	const batch = 1000
 	var group sync.WaitGroup
@@ -69,7 +74,7 @@ func load(t *testing.T, cl *client.Client, keys int) {
 	for range 4 {
 		group.Go(func() {
 			for from := range next {
-				errs <- loadBatch(t.Context(), cl, from, batch)
+				errs <- loadBatch(t.Context(), cl, from, batch, item)
 			}
 		})
 	}
@@ -87,10 +92,10 @@ func load(t *testing.T, cl *client.Client, keys int) {
 }
 
 // loadBatch repeats writes of the same values until they are acknowledged.
-func loadBatch(ctx context.Context, cl *client.Client, from, count int) (err error) {
+func loadBatch(ctx context.Context, cl *client.Client, from, count int, item func(int) client.PutItem) (err error) {
 	items := make([]client.PutItem, count)
 	for i := range items {
-		items[i] = client.PutItem{Key: fmt.Sprintf("list/%07d", from+i), Value: fmt.Appendf(nil, "value of %d", from+i)}
+		items[i] = item(from + i)
 	}
 	for range 10 {
 		if _, err = cl.BatchPut(ctx, items); err == nil {
