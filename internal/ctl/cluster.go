@@ -142,7 +142,7 @@ func (a *app) showOrWait(ctx context.Context, c *client.Client, wait bool, done 
 
 // settleLooks in a row must find a change done: it shows in the plan one round
 // of the balancer later.
-const settleLooks = 6
+const settleLooks = 4
 
 // atRest: nothing moves.
 func atRest(v shapeView) bool { return len(v.Moves) == 0 }

@@ -37,6 +37,7 @@ var edgeMachine = cgroup.Limit{CPUs: 0.5, Period: 100 * time.Millisecond, Memory
 // 100 MB in less than 150 MB of memory when it is idle, before and after kill -9,
 // and has all of them (S3.27, S1.1).
 func TestEdgeNode(t *testing.T) {
+	t.Parallel()
 	confine := smallMachine(t)
 	c := harness.Start(t, harness.Options{Nodes: 1, Profile: "edge"})
 	confine(c.PID(0))
@@ -63,6 +64,7 @@ func TestEdgeNode(t *testing.T) {
 // TestEdgeNodeWithLargeValues: 100 MB of values that lie in mapped files, which
 // writing and reading them brings into memory, leave it when the node is idle.
 func TestEdgeNodeWithLargeValues(t *testing.T) {
+	t.Parallel()
 	confine := smallMachine(t)
 	c := harness.Start(t, harness.Options{Nodes: 1, Profile: "edge"})
 	confine(c.PID(0))

@@ -14,6 +14,7 @@ import (
 // The procedures of docs/operations.md, on one cluster: each ends as it says,
 // and all keys are there.
 func TestOperations(t *testing.T) {
+	t.Parallel()
 	c := harness.Start(t, harness.Options{Nodes: 1})
 	first := c.Nodes()[0]
 	w := startWriter(t, c, 4)
@@ -27,8 +28,6 @@ func TestOperations(t *testing.T) {
 	waitSpread(t, c, first.Name, "m2", "m3", "m4", "m5")
 	leadsAll(t, c, "m2")
 
-	c.MustCtl("cluster", "set", "--replication-factor", "5", "--wait")
-	copies(t, c, 5)
 	c.MustCtl("cluster", "set", "--replication-factor", "1", "--wait")
 	copies(t, c, 1)
 	c.MustCtl("cluster", "set", "--replication-factor", "3", "--wait")

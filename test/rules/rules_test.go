@@ -20,7 +20,7 @@ const root = "../.."
 // below its own, or from its own line where that line is one component.
 var layers = [][]string{
 	{"cmd/"},
-	{"sim", "test/cluster", "test/docs", "test/peers", "test/rules"},
+	{"sim", "test/cluster", "test/docs", "test/faultfs", "test/peers", "test/rules"},
 	{"test/cgroup"},
 	{"internal/command"},
 	{"internal/bench", "internal/dev"},
