@@ -10,6 +10,7 @@ import (
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/env"
+	"kvstore/internal/fault"
 	"kvstore/internal/format"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
@@ -68,9 +69,9 @@ type Balancer struct {
 	o    Options
 	wg   sync.WaitGroup
 	stop context.CancelFunc
-	// recorded is the term in which a group's record was last written here.
+	// recorded is what was last written of a group here.
 	// Only the loop uses it.
-	recorded map[keyspace.GroupID]keyspace.Term
+	recorded map[keyspace.GroupID]recorded
 	rate     int64 // last told to CopyRate
 	// heard is since when dead nodes are heard from again.
 	heard map[keyspace.NodeID]time.Duration
@@ -93,7 +94,7 @@ func New(o Options) (*Balancer, error) {
 	if o.Interval == 0 {
 		o.Interval = defaultInterval
 	}
-	return &Balancer{o: o, stop: func() {}, recorded: make(map[keyspace.GroupID]keyspace.Term),
+	return &Balancer{o: o, stop: func() {}, recorded: make(map[keyspace.GroupID]recorded),
 		heard: make(map[keyspace.NodeID]time.Duration)}, nil
 }
 
@@ -180,28 +181,42 @@ func (b *Balancer) pace(m *router.Map) {
 	}
 }
 
+// recorded is a group's record as it was written here.
+type recorded struct {
+	router.Recorded
+	members []format.Member
+}
+
 // record keeps group/<n> true: written once in each term, and when the members
-// differ from what the directory says.
+// differ from what was written, or when somebody else wrote since. A leader that
+// was deposed and does not know it must not write over its successor: the write
+// holds for the version that was read, and a record of a later term is left.
 func (b *Balancer) record(ctx context.Context, g *host.GroupStatus, m *router.Map) error {
-	members := make([]router.Member, len(g.Members))
-	record := format.GroupRecord{Members: make([]format.MemberRecord, len(g.Members))}
+	last, seen := b.recorded[g.Group], m.Recorded[g.Group]
+	if seen.Term > g.Term {
+		return fault.New(fault.FailedPrecondition, "a later leader recorded the members", "limit", seen.Term, "actual", g.Term)
+	}
+	if last.Term == g.Term && last.Version >= seen.Version && slices.Equal(last.members, g.Members) {
+		return nil
+	}
+	version := max(last.Version, seen.Version)
+	record := format.GroupRecord{Term: g.Term, Members: make([]format.MemberRecord, len(g.Members))}
 	for i, member := range g.Members {
 		record.Members[i] = format.MemberRecord(member)
-		members[i] = router.Member(member)
-	}
-	if b.recorded[g.Group] == g.Term && slices.Equal(members, m.Members[g.Group]) {
-		return nil
 	}
 	ctx, cancel := context.WithTimeout(router.WithIdentity(ctx, router.SystemIdentity), stepTimeout)
 	defer cancel()
-	_, err := b.o.Store.Put(ctx, &api.PutRequest{
+	resp, err := b.o.Store.Put(ctx, &api.PutRequest{
 		Namespace: keyspace.SystemNamespaceName, Key: format.SystemGroupKey(g.Group),
 		Value: format.EncodeSystem(record), ContentType: "application/json",
+		Condition: &api.Condition{VersionMatch: &version},
 	})
-	if err == nil {
-		b.recorded[g.Group] = g.Term
+	if err != nil {
+		delete(b.recorded, g.Group) // what is read next decides
+		return err
 	}
-	return err
+	b.recorded[g.Group] = recorded{router.Recorded{Term: g.Term, Version: resp.GetVersion()}, slices.Clone(g.Members)}
+	return nil
 }
 
 // reconcile takes the next step of a group and reports whether it did.

@@ -124,3 +124,23 @@ func TestNoStepBeforeTheMembersAreRecorded(t *testing.T) {
 		t.Fatalf("changed %+v, want one step", c.changes)
 	}
 }
+
+// A leader that was deposed and does not know it yet does not write over what
+// its successor recorded, and takes no step either.
+func TestADeposedLeaderRecordsNothing(t *testing.T) {
+	m := topology(nil, "a", "b", "c")
+	m.Recorded = map[keyspace.GroupID]router.Recorded{3: {Term: 5, Version: 7}}
+	store := &records{}
+	b, err := New(Options{Host: &fakeCluster{m: m}, Store: store, Directory: &fakeCluster{m: m}, Rand: noRand{}, Clock: noClock{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &host.GroupStatus{Group: 3, Replica: 1, Term: 4, Members: voters("a", "b", "c")}
+	if err := b.record(t.Context(), g, m); fault.CodeOf(err) != fault.FailedPrecondition || len(store.puts) > 0 {
+		t.Fatalf("%v, written %v", err, store.puts)
+	}
+	g.Term = 6
+	if err := b.record(t.Context(), g, m); err != nil || len(store.puts) != 1 || *store.puts[0].Condition.VersionMatch != 7 {
+		t.Fatalf("%v, written %v", err, store.puts)
+	}
+}

@@ -155,6 +155,8 @@ const (
 
 // GroupRecord tells who the members of a group are; its leader keeps it true.
 type GroupRecord struct {
+	// Term in which the leader wrote it: one of an earlier term writes no more.
+	Term    keyspace.Term  `json:"term,omitempty"`
 	Members []MemberRecord `json:"members"`
 }
 

@@ -177,8 +177,10 @@ func (s *state) viewMembers(seed Seed) {
 	for g, members := range seed.Members {
 		s.view.Members[g] = groupMembers(members)
 	}
+	s.view.Recorded = make(map[keyspace.GroupID]router.Recorded, len(s.groups))
 	for g, r := range s.groups {
 		s.view.Members[g] = groupMembers(r.record.Members)
+		s.view.Recorded[g] = router.Recorded{Term: r.record.Term, Version: r.version}
 	}
 }
 

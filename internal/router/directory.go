@@ -33,6 +33,8 @@ type Map struct {
 	RecoveryEpoch uint64
 	// Members of each group, in order; the first voter is preferred as leader.
 	Members map[keyspace.GroupID][]Member
+	// Recorded is what guards the next write of a group's record.
+	Recorded map[keyspace.GroupID]Recorded
 	// Nodes that were neither replaced nor removed, by id.
 	Nodes map[keyspace.NodeID]Node
 	// Replaced maps nodes that came back empty to the node they are now.
@@ -52,6 +54,12 @@ type Map struct {
 	// again: a namespace name is given to another id only after every copy
 	// that still has the old one ran out.
 	ValidUntil time.Duration
+}
+
+// Recorded is the term in which a group's record was written, and its version.
+type Recorded struct {
+	Term    keyspace.Term
+	Version uint64
 }
 
 // Member is a replica of a group.
