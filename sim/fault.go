@@ -148,6 +148,7 @@ func (w *World) balance() {
 	m := &router.Map{ReplicationFactor: min(w.cfg.Nodes, 3), Nodes: make(map[keyspace.NodeID]router.Node),
 		Replaced: make(map[keyspace.NodeID]keyspace.NodeID), Targets: w.targets}
 	for _, n := range w.nodes {
+		n.obeyAdvice()
 		m.Nodes[n.id()] = router.Node{ID: n.id()}
 		for life := range n.wiped {
 			m.Replaced[nodeID(n.index, life)] = nodeID(n.index, life+1)

@@ -19,8 +19,9 @@ import (
 type node struct {
 	w      *World
 	index  int
-	life   int // counts starts; events of earlier lives do nothing
-	wiped  int // counts wiped directories; part of the node id
+	life   int  // counts starts; events of earlier lives do nothing
+	wiped  int  // counts wiped directories; part of the node id
+	hidden bool // damage of the log hides which replicas lived here
 	disk   *simfs.FS
 	engine *mem.Mem
 	host   *host.Host
@@ -91,21 +92,26 @@ func (n *node) boot(first bool) {
 	}
 	n.scheduleTick(life)
 	n.wake()
-	n.obeyAdvice(life)
+	n.hidden = log.Hidden()
 }
 
 // obeyAdvice is the operator, who deletes the directory when damage hides
 // which replicas lived there.
-func (n *node) obeyAdvice(life int) {
-	for _, s := range n.host.Groups() {
-		if s.Quarantined != "" && s.Replica == 0 {
-			n.w.after(time.Second, func() {
-				if n.life == life {
-					n.w.wipe(n)
-				}
-			})
-			return
-		}
+func (n *node) obeyAdvice() {
+	if n.host == nil {
+		return
+	}
+	groups, life := n.host.Groups(), n.life
+	lost := n.hidden && len(groups) == 0
+	for _, s := range groups {
+		lost = lost || s.Quarantined != "" && s.Replica == 0
+	}
+	if lost {
+		n.w.after(time.Second, func() {
+			if n.life == life {
+				n.w.wipe(n)
+			}
+		})
 	}
 }
 

@@ -57,8 +57,12 @@ func (w *World) disturbed(n *node) bool {
 	return n.full
 }
 
-// whole reports whether all members of a group are there.
+// whole reports whether all members of a group are there, and a quorum without
+// this one: who is needed for it leads on.
 func (w *World) whole(s *host.GroupStatus) bool {
+	if others := len(s.Members) - 1; others <= len(s.Members)/2 {
+		return false
+	}
 	for _, m := range s.Members {
 		i, wiped := w.find(m.Node)
 		if wiped || m.Learner {

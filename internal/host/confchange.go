@@ -204,6 +204,10 @@ func membersOf(old []format.Member, cs *raftpb.ConfState, cx confContext, nodes 
 // one that was removed here are refused by the log.
 func (h *Host) createReplica(id keyspace.GroupID, r keyspace.ReplicaID, from keyspace.NodeID) *group {
 	if r == 0 || !h.log.MayCreate(id, r) {
+		if h.log.Hidden() && len(h.groups) == 0 && !h.saidHidden {
+			h.saidHidden = true
+			h.opt.Logger.Error("damage of the raft log hides which replicas lived here, and this node takes no new ones; delete the data directory, the node is then rebuilt", "group", id)
+		}
 		return nil
 	}
 	if h.stalled {

@@ -62,6 +62,7 @@ func (h *Host) step(m *inMessage) {
 				}
 				g.planned = true
 			}
+			g.hear(m.raft)
 			h.stepRaft(g, m.raft)
 		}
 		return

@@ -66,7 +66,7 @@ type group struct {
 	// echo is the first index of this leader's that was proposed after it applied
 	// the last membership change, 0 while nobody asks; see quorumKnows.
 	echo keyspace.Index
-	// leaderless counts ticks without a leader.
+	// leaderless counts ticks since a leader spoke to this replica.
 	leaderless  int
 	fleeNext    time.Duration // not giving up again before
 	planned     bool          // a transfer was asked for that leads here

@@ -54,6 +54,7 @@ type Host struct {
 	receiving    atomic.Int64 // snapshots being received: the floor stands still
 	floor        atomic.Uint64
 	ticks        uint64
+	saidHidden   bool // once
 
 	started bool
 	closing bool

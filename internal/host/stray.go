@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/format"
 	"kvstore/internal/invariant"
@@ -39,7 +41,7 @@ func (h *Host) askWhenStray(g *group) {
 		return
 	}
 	g.leaderless++
-	if g.leader != 0 && !g.removed() {
+	if g.leader == g.replica {
 		g.leaderless = 0
 	}
 	if every := max(1, h.opt.ElectionTicks/3); g.leaderless == 0 || g.leaderless%every != 0 ||
@@ -63,6 +65,15 @@ func (h *Host) askDamaged() {
 		if g := h.groups[id]; g.quarantined != "" && g.replica != 0 {
 			h.askMembership(g, slices.Clone(g.guide))
 		}
+	}
+}
+
+// hear notes that a leader speaks to this replica. raft itself forgets its leader
+// only where it may campaign, which a learner may not.
+func (g *group) hear(m *raftpb.Message) {
+	switch m.GetType() {
+	case raftpb.MsgHeartbeat, raftpb.MsgApp, raftpb.MsgSnap:
+		g.leaderless = 0
 	}
 }
 
@@ -110,7 +121,7 @@ func (h *Host) quorumKnows(g *group) bool {
 
 // wasRemoved gives up this replica.
 func (h *Host) wasRemoved(g *group, id keyspace.ReplicaID) {
-	if g.replica == id && (g.leader == 0 || g.quarantined != "" || g.removed()) {
+	if g.replica == id && (g.leaderless >= strayAfter || g.quarantined != "" || g.removed()) {
 		h.giveUpReplica(g)
 	}
 }

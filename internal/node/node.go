@@ -184,7 +184,7 @@ func (n *Node) openHost() (err error) {
 	if err != nil {
 		return err
 	}
-	if n.cluster != nil && n.cluster.Founded != nil && len(n.host.Groups()) == 0 && n.storage.log.Hidden() {
+	if n.cluster != nil && len(n.host.Groups()) == 0 && n.storage.log.Hidden() {
 		return errors.New("the raft log lost this node's replicas; delete the data directory, the node is then rebuilt from its peers")
 	}
 	return nil
