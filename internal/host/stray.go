@@ -71,8 +71,7 @@ func (h *Host) askDamaged() {
 // hear notes that a leader speaks to this replica. raft itself forgets its leader
 // only where it may campaign, which a learner may not.
 func (g *group) hear(m *raftpb.Message) {
-	switch m.GetType() {
-	case raftpb.MsgHeartbeat, raftpb.MsgApp, raftpb.MsgSnap:
+	if t := m.GetType(); t == raftpb.MsgHeartbeat || t == raftpb.MsgApp || t == raftpb.MsgSnap {
 		g.leaderless = 0
 	}
 }
