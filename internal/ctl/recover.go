@@ -111,22 +111,29 @@ type survivors struct {
 	via map[string]*client.Client
 }
 
+// survivors connects to every endpoint. One that does not answer may be a lost
+// node that the context still names: the plan goes by those that do.
 func (a *app) survivors() (*survivors, error) {
 	cfg, err := a.config()
 	if err != nil {
 		return nil, err
 	}
 	s := &survivors{via: map[string]*client.Client{}}
+	var silent []error
 	for _, endpoint := range a.target.Endpoints {
 		one := cfg
 		one.Endpoints, one.Gateway = []string{endpoint}, true
 		// The context of a client ends it; that of the command is only for calls.
 		c, err := client.New(a.base, one)
 		if err != nil {
-			s.close()
-			return nil, err
+			silent = append(silent, err)
+			_, _ = fmt.Fprintf(a.Err, "%s does not answer\n", endpoint)
+			continue
 		}
 		s.clients = append(s.clients, c)
+	}
+	if len(s.clients) == 0 {
+		return nil, errors.Join(silent...)
 	}
 	return s, nil
 }

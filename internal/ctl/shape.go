@@ -109,7 +109,7 @@ func viewMove(g *api.GroupPlacement, names map[string]string, leader *api.GroupS
 	if leader != nil {
 		replicas = leader.GetReplicas() // knows first
 	}
-	name := func(id string) string { return cmp.Or(names[id], id) }
+	name := func(id string) string { return cmp.Or(names[id], "(removed)") }
 	var voters []string
 	var learner *api.ReplicaInfo
 	for _, r := range replicas {
@@ -208,7 +208,7 @@ func shapeRows(nodes []shapeNodeView) [][]string {
 	for _, n := range nodes {
 		state := n.State
 		if n.SilentMS > 0 {
-			state += ", silent for " + (time.Duration(n.SilentMS) * time.Millisecond).Round(time.Second).String()
+			state += ", silent for " + (time.Duration(n.SilentMS) * time.Millisecond).Round(100*time.Millisecond).String()
 		}
 		rows = append(rows, []string{n.Name, state, n.Peer, n.Zone, fmt.Sprintf("%g", n.Weight), fmt.Sprint(n.Priority),
 			number(n.Replicas), number(n.Target), number(n.Leads), number(n.Prefer)})

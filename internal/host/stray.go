@@ -26,7 +26,8 @@ import (
 // leader knows is not enough, since it may be the next to be lost. Until then
 // they vote and acknowledge when asked. Silence changes nothing.
 
-// strayAfter is how many election timeouts without a leader make a replica ask.
+// strayAfter is how many election timeouts without a leader make a replica ask;
+// one of them is enough to believe the answer.
 const strayAfter = 5
 
 // askWhenStray asks about this replica's membership, a few times per election
@@ -85,8 +86,8 @@ func (h *Host) askMembership(g *group, nodes []keyspace.NodeID) {
 	}
 }
 
-// answerStray tells a replica that it is no member any more, if this leader
-// knows.
+// answerStray tells a replica that it is no member any more, if a quorum of
+// this leader's group knows.
 func (h *Host) answerStray(g *group, from keyspace.NodeID, id keyspace.ReplicaID) {
 	s := g.core.State()
 	member := slices.ContainsFunc(s.Members, func(m format.Member) bool { return m.Replica == id })
@@ -120,7 +121,7 @@ func (h *Host) quorumKnows(g *group) bool {
 
 // wasRemoved gives up this replica.
 func (h *Host) wasRemoved(g *group, id keyspace.ReplicaID) {
-	if g.replica == id && (g.leaderless >= strayAfter || g.quarantined != "" || g.removed()) {
+	if g.replica == id && (g.leaderless >= h.opt.ElectionTicks || g.quarantined != "" || g.removed()) {
 		h.giveUpReplica(g)
 	}
 }

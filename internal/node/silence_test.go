@@ -28,16 +28,22 @@ func (c *handClock) look(s *silence, id keyspace.NodeID, d time.Duration) (last 
 	return last
 }
 
-func TestSilence(t *testing.T) {
-	clock, up := &handClock{now: time.Hour}, true
-	s := newSilence("a", func() transport.Stats {
-		return transport.Stats{Peers: []transport.PeerStatus{{Node: "b", Up: up}}}
+// silenceOf is that of node a, which is connected to b while up is true and
+// hears "heard" by gossip.
+func silenceOf(clock *handClock, up *bool) *silence {
+	return newSilence("a", func() transport.Stats {
+		return transport.Stats{Peers: []transport.PeerStatus{{Node: "b", Up: *up}}}
 	}, func(id keyspace.NodeID) gossip.State {
 		if id == "heard" {
 			return gossip.Alive
 		}
 		return gossip.Dead
 	}, clock)
+}
+
+func TestSilence(t *testing.T) {
+	clock, up := &handClock{now: time.Hour}, true
+	s := silenceOf(clock, &up)
 	if got := clock.look(s, "a", 10*time.Minute); got != 0 {
 		t.Errorf("this node is silent for %v to itself", got)
 	}
@@ -67,14 +73,7 @@ func TestSilence(t *testing.T) {
 // that was suspended: what was not seen is no silence.
 func TestSilenceIsWhatWasSeen(t *testing.T) {
 	clock, up := &handClock{now: time.Hour}, true
-	s := newSilence("a", func() transport.Stats {
-		return transport.Stats{Peers: []transport.PeerStatus{{Node: "b", Up: up}}}
-	}, func(id keyspace.NodeID) gossip.State {
-		if id == "heard" {
-			return gossip.Alive
-		}
-		return gossip.Dead
-	}, clock)
+	s := silenceOf(clock, &up)
 	clock.look(s, "b", time.Minute)
 	clock.now += time.Hour
 	up = false

@@ -113,6 +113,10 @@ func TestRecover(t *testing.T) {
 		}
 	}
 	// Without --yes nothing happens.
+	// The context names all nodes, lost ones too: those that answer are asked.
+	if r := c.Ctl("cluster", "recover"); r.Code != 0 || !strings.Contains(r.ErrOut, "does not answer") || !strings.Contains(r.Out, "is removed for good") {
+		t.Fatalf("with the endpoints of the context: %v", r)
+	}
 	if r := c.Ctl("cluster", "recover", "-e", survivor); r.Code != 0 || !strings.Contains(r.ErrOut, "nothing was changed") || !strings.Contains(r.Out, "is removed for good") {
 		t.Fatalf("dry run: %v", r)
 	}
