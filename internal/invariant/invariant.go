@@ -48,6 +48,42 @@ const (
 	BugCommitForgotten
 	// BugLeadStalled keeps leading on a disk that hangs.
 	BugLeadStalled
+	// BugWitnessVotesBlind lets a witness vote without a look at its log.
+	BugWitnessVotesBlind
+	// BugWitnessCounted counts what is withheld from a witness as acknowledged.
+	BugWitnessCounted
+	// BugWitnessCampaigns lets a witness ask for votes.
+	BugWitnessCampaigns
+	// BugLeaveThawed lets a group give up slots whose freeze was undone.
+	BugLeaveThawed
+	// BugLastTailMissing makes the receiver of slots ready without what changed
+	// between the copy and the freeze.
+	BugLastTailMissing
+	// BugTailFromView begins the tail behind the log index at which a view is whole,
+	// where newer writes than the view's may be.
+	BugTailFromView
+	// BugReadUnowned reads slots that the group does not own.
+	BugReadUnowned
+	// BugWriteUnowned writes slots that the group does not own.
+	BugWriteUnowned
+	// BugLockForgotten prepares transactions without their locks.
+	BugLockForgotten
+	// BugVolatileNo refuses to prepare, or poisons, without a record of it.
+	BugVolatileNo
+	// BugOneRound says of every range that nothing of it changed between the two
+	// rounds of a read over several groups.
+	BugOneRound
+	// BugSweepBlind deletes what the index of deadlines names as due without a look
+	// at the deadline that the record has by now.
+	BugSweepBlind
+	// BugJoinLate lets a watch that goes on join the live ones without the latest
+	// events.
+	BugJoinLate
+	// BugFeedUnheld tells those who watch of writes in the order of the log, also of
+	// transactions that are committed below what came before.
+	BugFeedUnheld
+	// BugPromiseBlind takes a clock for complete before the log up to it was read.
+	BugPromiseBlind
 )
 
 // Has reports whether all bugs of x are planted in b.

@@ -16,7 +16,7 @@ const (
 	KindData Kind = 1
 	// KindChunk holds the chunks of large values.
 	KindChunk Kind = 2
-	// KindTTL is reserved for the index of deadlines.
+	// KindTTL holds the index of deadlines: a key for every record that expires.
 	KindTTL Kind = 3
 )
 
@@ -24,6 +24,7 @@ const (
 //
 //	[instance 8][kind 1][namespace 4][escaped user key][terminator 2]   KindData
 //	[instance 8][kind 1][upload 8][chunk number 4]                      KindChunk
+//	[instance 8][kind 1][deadline 8][namespace 4][escaped user key][terminator 2]   KindTTL
 //
 // with all numbers big endian. In the escaped key every 0x00 is followed by
 // 0xff, and the terminator is 0x00 0x01. So disk keys sort as user keys do, no
@@ -33,9 +34,10 @@ const (
 	// InstanceBytes is the length of an instance prefix.
 	InstanceBytes = 8
 	// MaxDiskKeyBytes is the longest disk key with its instance prefix.
-	MaxDiskKeyBytes = InstanceBytes + dataHeaderBytes + 2*MaxKeyBytes + terminatorBytes
+	MaxDiskKeyBytes = InstanceBytes + deadlineBytes + dataHeaderBytes + 2*MaxKeyBytes + terminatorBytes
 
 	dataHeaderBytes = 1 + 4
+	deadlineBytes   = 8
 	chunkKeyBytes   = 1 + 8 + 4
 	terminatorBytes = 2
 
@@ -130,6 +132,33 @@ func DecodeChunkKey(b []byte) (upload Revision, n uint32, err error) {
 		return 0, 0, damagedKey(b, "not a chunk key")
 	}
 	return Revision(binary.BigEndian.Uint64(b[1:])), binary.BigEndian.Uint32(b[9:]), nil
+}
+
+// AppendTTLKey appends the disk key of the index of deadlines for a record with
+// the given data key, without instance. deadline is Unix milliseconds, not
+// negative.
+func AppendTTLKey(dst []byte, deadline int64, dataKey []byte) []byte {
+	return append(AppendTTLPrefix(dst, deadline), dataKey[1:]...)
+}
+
+// AppendTTLPrefix appends the lower bound of the disk keys of the index with the
+// given deadline or a later one, without instance.
+func AppendTTLPrefix(dst []byte, deadline int64) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, byte(KindTTL)), uint64(deadline))
+}
+
+// DecodeTTLKey reverses AppendTTLKey; b is without instance. The data key is
+// appended to dst.
+func DecodeTTLKey(dst, b []byte) (deadline int64, dataKey []byte, err error) {
+	if len(b) < deadlineBytes+dataHeaderBytes+terminatorBytes || Kind(b[0]) != KindTTL {
+		return 0, nil, damagedKey(b, "not a key of the index of deadlines")
+	}
+	deadline = int64(binary.BigEndian.Uint64(b[1:]))
+	dataKey = append(append(dst, byte(KindData)), b[1+deadlineBytes:]...)
+	if _, _, err := DecodeDataKey(dataKey[len(dst):]); err != nil || deadline < 0 {
+		return 0, nil, damagedKey(b, "not a deadline and a data key")
+	}
+	return deadline, dataKey, nil
 }
 
 // KindOf returns the kind of a disk key without instance; 0 for an empty one.

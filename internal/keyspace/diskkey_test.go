@@ -103,6 +103,36 @@ func TestChunkAndInstanceKeys(t *testing.T) {
 	}
 }
 
+// Keys of the index sort by deadline, then as the records' keys do, apart from all
+// other kinds.
+func TestTTLKeys(t *testing.T) {
+	keys := append([]string(nil), sampleKeys...)
+	sort.Strings(keys)
+	last := AppendChunkKey(nil, MaxRevision, 1<<32-1)
+	for _, deadline := range []int64{0, 1, 255, 256, 1 << 40, 1<<63 - 1} {
+		if bound := AppendTTLPrefix(nil, deadline); bytes.Compare(last, bound) >= 0 {
+			t.Fatalf("the bound of %d does not sort after the one before", deadline)
+		}
+		for _, k := range keys {
+			data := AppendDataKey(nil, 7, []byte(k))
+			b := AppendTTLKey(nil, deadline, data)
+			if bytes.Compare(last, b) >= 0 || KindOf(b) != KindTTL || InstanceBytes+len(b) > MaxDiskKeyBytes {
+				t.Fatalf("%d %q: %x", deadline, k, b)
+			}
+			last = b
+			at, got, err := DecodeTTLKey([]byte("x"), b)
+			if err != nil || at != deadline || string(got) != "x"+string(data) {
+				t.Fatalf("%d %q decodes to %d %q, %v", deadline, k, at, got, err)
+			}
+		}
+	}
+	for _, b := range [][]byte{nil, last[:9], AppendDataKey(nil, 1, []byte("a long key of a record")), AppendTTLKey(nil, -1, AppendDataKey(nil, 1, []byte("k"))), append(bytes.Clone(last), 0)} {
+		if _, _, err := DecodeTTLKey(nil, b); fault.CodeOf(err) != fault.Corruption {
+			t.Errorf("%x decodes with %v", b, err)
+		}
+	}
+}
+
 func TestPrefixEnd(t *testing.T) {
 	for in, want := range map[string]string{"a": "b", "a\xff": "b", "\x00": "\x01", "\xfe\xff\xff": "\xff"} {
 		if got := PrefixEnd([]byte(in)); string(got) != want {

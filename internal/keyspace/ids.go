@@ -27,7 +27,7 @@ type (
 	// NamespaceID is the number of a namespace; never reused.
 	NamespaceID uint32
 	// ReplicaID is a member of a group's Raft configuration; never reused in
-	// its group.
+	// its group. It tells whether the member is a witness.
 	ReplicaID uint64
 	// InstanceID is one life of a replica's data on one disk; unique per node.
 	InstanceID uint64
@@ -42,6 +42,27 @@ type (
 // MetaGroup holds the cluster's metadata as records of SystemNamespace.
 const MetaGroup GroupID = 0
 
+// witnessBit marks the id of a replica that votes without data. It is the highest
+// bit that every reader of JSON keeps.
+const witnessBit ReplicaID = 1 << 52
+
+// Witness reports whether the replica votes without data (DESIGN 11).
+func (r ReplicaID) Witness() bool { return r&witnessBit != 0 }
+
+// Number is the id as it is counted in its group: witnesses and others draw
+// from the same numbers.
+func (r ReplicaID) Number() ReplicaID { return r &^ witnessBit }
+
+// AsWitness is the id of the witness with the number of r.
+func (r ReplicaID) AsWitness() ReplicaID { return r | witnessBit }
+
+func (r ReplicaID) String() string {
+	if r.Witness() {
+		return fmt.Sprintf("%dw", uint64(r.Number()))
+	}
+	return fmt.Sprint(uint64(r))
+}
+
 const (
 	// SystemNamespace is reserved ("_system") and routed to MetaGroup, never
 	// hashed.
@@ -50,12 +71,20 @@ const (
 	DefaultNamespace NamespaceID = 1
 	// FirstUserNamespace is the first id given to a created namespace.
 	FirstUserNamespace NamespaceID = 16
+	// TxnNamespace holds the records of transactions, at keys of TxnKey, LeaseNamespace
+	// leases and what is attached to them, at keys of LeaseKey and its like. Both are
+	// the store's own: records in them are moved, copied and hashed as those of users.
+	TxnNamespace   NamespaceID = 1<<32 - 2
+	LeaseNamespace NamespaceID = 1<<32 - 3
+	// FirstReservedNamespace is the lowest of the namespaces that are the store's own.
+	FirstReservedNamespace NamespaceID = 1<<32 - 16
 )
 
 // Names of the namespaces that exist from the start.
 const (
 	SystemNamespaceName  = "_system"
 	DefaultNamespaceName = "default"
+	LeaseNamespaceName   = "_lease"
 )
 
 // Revision is a hybrid logical clock reading: 48 bits of Unix milliseconds,
@@ -95,8 +124,19 @@ func HashPart(key string) string {
 	return key[open+1 : open+1+length]
 }
 
-// SlotOf returns the slot of a user key (DESIGN 2).
+// Reserved reports whether a namespace is the store's own: no user reads, writes,
+// lists or watches it.
+func (n NamespaceID) Reserved() bool { return n >= FirstReservedNamespace }
+
+// SlotOf returns the slot of a user key (DESIGN 2), of a key of TxnNamespace the one
+// that it names, and of a key of LeaseNamespace that of its lease.
 func SlotOf(ns NamespaceID, key string) SlotID {
+	switch ns { //nolint:exhaustive // the others have the slot of their hash part
+	case TxnNamespace:
+		return txnSlot(key)
+	case LeaseNamespace:
+		ns, key = DefaultNamespace, leaseOf(key)
+	}
 	part := HashPart(key)
 	if len(part) > fewBytes {
 		var buf [4 + MaxKeyBytes]byte

@@ -17,6 +17,14 @@ const FramesProtocol = "kvstore-frames/1"
 // streams of gossip.
 const GossipProtocol = "kvstore-gossip/1"
 
+// ForwardProtocol names, in ALPN, the connections between nodes that carry one
+// Forward stream and nothing else.
+const ForwardProtocol = "kvstore-forward/1"
+
+// PipelineProtocol names, in ALPN, the connections of clients that carry one
+// Pipeline stream and nothing else.
+const PipelineProtocol = "kvstore-pipeline/1"
+
 // files are the bytes of the three files at one moment.
 type files struct{ cert, key, ca []byte }
 
@@ -67,8 +75,9 @@ func load(c Config, f files, now time.Time) (*material, error) {
 	m.client = m.base(c)
 	m.client.RootCAs = roots
 	m.server = m.serverConfig(c, clientAuths[c.ClientAuth])
+	m.server.NextProtos = append(m.server.NextProtos, PipelineProtocol)
 	m.peerServer = m.serverConfig(c, tls.RequireAndVerifyClientCert)
-	m.peerServer.NextProtos = append(m.peerServer.NextProtos, FramesProtocol, GossipProtocol)
+	m.peerServer.NextProtos = append(m.peerServer.NextProtos, FramesProtocol, GossipProtocol, ForwardProtocol)
 	return m, nil
 }
 
