@@ -14,6 +14,8 @@ import (
 // bytes, chain hash of the previous payload (8 bytes), then uvarints: stamp,
 // ceiling-stamp zigzag, closed, upload, claims, writes. A write is its key,
 // its revision as a zigzag difference to the stamp, a delete flag and a value.
+// Behind the writes of EntrySlots and EntryImport comes the SlotChange, behind
+// those of EntryTxn what it changes of transactions (txn.go).
 
 const (
 	entryHeaderBytes = 14
@@ -41,8 +43,16 @@ func AppendEntry(dst []byte, e *Entry) []byte {
 	for i := range e.Writes {
 		dst = appendWrite(dst, &e.Writes[i], e.Stamp)
 	}
+	if e.Type.hasSlots() {
+		dst = appendSlotChange(dst, e.Slots)
+	}
+	if e.Type == EntryTxn {
+		dst = appendTxns(dst, e)
+	}
 	return dst
 }
+
+func (t EntryType) hasSlots() bool { return t == EntrySlots || t == EntryImport }
 
 func appendWrite(dst []byte, w *Write, stamp keyspace.Revision) []byte {
 	var flags byte
@@ -61,12 +71,29 @@ func appendWrite(dst []byte, w *Write, stamp keyspace.Revision) []byte {
 // version or type is from a newer one.
 var ErrUnknownEntry = fault.New(fault.Unsupported, "unknown log entry")
 
-// DecodeEntry decodes b into e, reusing its slices. Keys and values alias b.
+// stripped is what a witness gets in place of an entry's payload.
+var stripped = []byte{Version, byte(EntryStripped)}
+
+// Stripped returns the payload that a witness gets in place of another. It must
+// not be changed.
+func Stripped() []byte { return stripped }
+
+// IsStripped reports whether b stands for a payload that is not there.
+func IsStripped(b []byte) bool { return len(b) == len(stripped) && b[1] == byte(EntryStripped) }
+
+// ErrStripped marks an entry that only a witness may have.
+var ErrStripped = fault.New(fault.Corruption, "a log entry without its payload reached a replica with data")
+
+// DecodeEntry decodes b into e, reusing its slices. Keys, values and the cursor of
+// Slots alias b.
 func DecodeEntry(b []byte, e *Entry) error {
+	if IsStripped(b) {
+		return ErrStripped
+	}
 	if len(b) < entryHeaderBytes {
 		return fault.New(fault.Corruption, "log entry too short", "bytes", len(b), "need", entryHeaderBytes)
 	}
-	if b[0] < MinVersion || b[0] > Version || b[1] < byte(EntryWrite) || b[1] > byte(EntryDigest) {
+	if b[0] < MinVersion || b[0] > Version || b[1] < byte(EntryWrite) || b[1] > byte(EntryTxn) {
 		return fmt.Errorf("%w: format version %d, type %d (this binary reads versions %d to %d)",
 			ErrUnknownEntry, b[0], b[1], MinVersion, Version)
 	}
@@ -87,6 +114,12 @@ func DecodeEntry(b []byte, e *Entry) error {
 		w.Revision = e.Stamp + keyspace.Revision(d.varint())
 		w.Value = d.bytes()
 		e.Writes = append(e.Writes, w)
+	}
+	if e.Type.hasSlots() {
+		e.Slots = d.slotChange()
+	}
+	if e.Type == EntryTxn {
+		d.txns(e)
 	}
 	return d.finish("log entry")
 }

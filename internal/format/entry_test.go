@@ -51,6 +51,8 @@ func TestStateRoundTrip(t *testing.T) {
 
 func FuzzDecodeEntry(f *testing.F) {
 	f.Add(AppendEntry(nil, &Entry{Type: EntryWrite, Stamp: 9, Writes: []Write{{Key: []byte("k"), Value: []byte("v")}}}))
+	f.Add(AppendEntry(nil, &Entry{Type: EntryImport, Stamp: 9, Slots: &SlotChange{Kind: SlotImport, Slots: SlotSet{7}, Cursor: []byte("k")}}))
+	f.Add(AppendEntry(nil, someTxnEntry()))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var e Entry
 		if DecodeEntry(b, &e) != nil {

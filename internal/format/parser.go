@@ -108,6 +108,9 @@ func (p *parser) header(rev keyspace.Revision) (h Header, parts byte) {
 	if parts&partReserved != 0 {
 		h.KeyID, h.Tenant, h.Origin = p.uint32(), p.uint32(), p.uint16()
 	}
+	if parts&partLease != 0 {
+		h.Lease = string(p.bytes())
+	}
 	return h, parts
 }
 

@@ -12,7 +12,7 @@ import (
 // A record is
 //
 //	[format 1][flags 1][parts 1][version uvarint][created 8][size uvarint][checksum 4]
-//	[expires 8][upload 8][chunks uvarint][key id 4][tenant 4][origin 2]
+//	[expires 8][upload 8][chunks uvarint][key id 4][tenant 4][origin 2][lease]
 //	[content type][encoding][tags][metadata][header CRC32C 4][value]
 //
 // The second and third line hold only what parts names; strings are preceded
@@ -26,6 +26,7 @@ const (
 	partEncoding
 	partTags
 	partMetadata
+	partLease
 
 	knownParts = 1<<iota - 1
 	knownFlags = FlagTombstone | FlagChunked | FlagExpired
@@ -37,6 +38,10 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // CRC32C returns the Castagnoli checksum of b.
 func CRC32C(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+
+// AddCRC32C returns the checksum of what sum is that of and b behind it; that of
+// nothing is 0.
+func AddCRC32C(sum uint32, b []byte) uint32 { return crc32.Update(sum, castagnoli, b) }
 
 // AppendRecord appends the encoding of r, without its Revision.
 func AppendRecord(dst []byte, r *Record) []byte {
@@ -59,6 +64,9 @@ func AppendRecord(dst []byte, r *Record) []byte {
 		dst = binary.BigEndian.AppendUint32(dst, r.Tenant)
 		dst = binary.BigEndian.AppendUint16(dst, r.Origin)
 	}
+	if parts&partLease != 0 {
+		dst = appendString(dst, r.Lease)
+	}
 	dst = appendTexts(dst, r)
 	dst = binary.BigEndian.AppendUint32(dst, CRC32C(dst[start:]))
 	return append(dst, r.Value...)
@@ -72,6 +80,7 @@ func partsOf(r *Record) (parts byte) {
 	}
 	set(partExpires, r.Expires != 0)
 	set(partReserved, r.KeyID != 0 || r.Tenant != 0 || r.Origin != 0)
+	set(partLease, r.Lease != "")
 	set(partContentType, r.ContentType != "")
 	set(partEncoding, r.Encoding != "")
 	set(partTags, len(r.Tags) > 0)
@@ -112,8 +121,8 @@ func appendMap(dst []byte, m map[string]string) []byte {
 	return dst
 }
 
-// DecodeHeader reads the header of an encoded record. It allocates nothing and
-// verifies no checksum; rev becomes the Revision. Errors are fault.Corruption.
+// DecodeHeader reads the header of an encoded record. It allocates nothing but the
+// name of a lease and verifies no checksum; rev becomes the Revision. Errors are fault.Corruption.
 func DecodeHeader(b []byte, rev keyspace.Revision) (Header, error) {
 	p := parser{rest: b}
 	h, _ := p.header(rev)

@@ -26,7 +26,18 @@ func AppendState(dst []byte, s *State) []byte {
 		dst = binary.AppendUvarint(dst, uint64(u.Term))
 		dst = binary.AppendUvarint(dst, uint64(u.Chunks))
 	}
-	return appendBytes(dst, s.ConfState)
+	dst = appendBytes(dst, s.ConfState)
+	txns := len(s.Prepared) > 0 || s.LowWater != 0
+	switch {
+	case s.Slots != nil:
+		dst = appendSlotState(dst, s.Slots)
+	case txns:
+		dst = append(dst, noSlotState)
+	}
+	if txns { // else as every state was before there were any
+		dst = appendStateTxns(dst, s)
+	}
+	return dst
 }
 
 // DecodeState decodes b.
@@ -56,6 +67,16 @@ func DecodeState(b []byte) (State, error) {
 			Term: keyspace.Term(d.uvarint()), Chunks: uint32(d.uvarint())})
 	}
 	s.ConfState = append([]byte(nil), d.bytes()...)
+	switch {
+	case len(d.b) == 0:
+	case d.b[0] == noSlotState:
+		d.byte()
+	default:
+		s.Slots = d.slotState()
+	}
+	if len(d.b) > 0 {
+		d.stateTxns(&s)
+	}
 	return s, d.finish("replica state")
 }
 

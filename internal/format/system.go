@@ -98,15 +98,30 @@ type NodeRecord struct {
 	ReplacedBy keyspace.NodeID `json:"replaced_by,omitempty"`
 	// State is NodeActive or NodeDraining; an operator sets it.
 	State string `json:"state,omitempty"`
+	// DrainTo is the node that takes the place of a draining one; without it,
+	// whoever has room.
+	DrainTo keyspace.NodeID `json:"drain_to,omitempty"`
+	// Role is RoleData, which is not written, or RoleWitness. It is one for the
+	// life of a node id.
+	Role string `json:"role,omitempty"`
 	// Removed says why the node does not belong to the cluster any more. It
 	// never returns; its name is free.
 	Removed string `json:"removed,omitempty"`
+	// RemovedAt is when, in Unix milliseconds; 0 for nodes removed by versions
+	// that did not note it.
+	RemovedAt int64 `json:"removed_at,omitempty"`
 }
 
 // States of a node.
 const (
 	NodeActive   = ""
 	NodeDraining = "draining"
+)
+
+// Roles of a node.
+const (
+	RoleData    = "data"
+	RoleWitness = "witness"
 )
 
 // TargetRecord says where a group's voters should be; the first node is the
@@ -145,6 +160,12 @@ type BalanceRecord struct {
 	MaxMoves int `json:"max_moves,omitempty"`
 	// CopyRate bounds what a node sends of snapshots, bytes per second.
 	CopyRate int64 `json:"copy_rate,omitempty"`
+	// Groups is how many data groups an operator wants at least.
+	Groups int `json:"groups,omitempty"`
+	// SplitOff keeps the number of groups from following that of nodes.
+	SplitOff bool `json:"split_off,omitempty"`
+	// HoldSlots: no move of slots is planned; set when an operator cancels one.
+	HoldSlots bool `json:"hold_slots,omitempty"`
 }
 
 // Defaults of a BalanceRecord.
@@ -158,6 +179,19 @@ type GroupRecord struct {
 	// Term in which the leader wrote it: one of an earlier term writes no more.
 	Term    keyspace.Term  `json:"term,omitempty"`
 	Members []MemberRecord `json:"members"`
+	// GivenUp are nodes to which the group was not copied, by id; they get no
+	// replica of it until the entry is gone.
+	GivenUp []GivenUpRecord `json:"given_up,omitempty"`
+}
+
+// GivenUpRecord is a copy that did not come to an end.
+type GivenUpRecord struct {
+	Node   keyspace.NodeID `json:"node"`
+	Reason string          `json:"reason"`
+	// Since, and Until the copy may begin anew, are Unix milliseconds; Until is 0
+	// when that is once the node is heard from again.
+	Since int64 `json:"since"`
+	Until int64 `json:"until,omitempty"`
 }
 
 // MemberRecord is a replica in a GroupRecord.
@@ -188,13 +222,19 @@ type NamespaceSeqRecord struct {
 
 // States of a job.
 const (
-	JobRunning = "running"
-	JobDone    = "done"
-	JobFailed  = "failed"
+	JobRunning   = "running"
+	JobDone      = "done"
+	JobFailed    = "failed"
+	JobCancelled = "cancelled"
 )
 
-// JobDeleteNamespace is the kind of job that deletes a namespace's keys.
-const JobDeleteNamespace = "delete-namespace"
+// Kinds of jobs.
+const (
+	// JobDeleteNamespace deletes a namespace with its keys.
+	JobDeleteNamespace = "delete-namespace"
+	// JobDeleteRange deletes the keys of a range that were there when it began.
+	JobDeleteRange = "delete-range"
+)
 
 // JobRecord is a long task that the leader of the meta group runs.
 type JobRecord struct {
@@ -208,6 +248,22 @@ type JobRecord struct {
 	Message     string               `json:"message,omitempty"`
 	Started     int64                `json:"started"`            // Unix milliseconds
 	Finished    int64                `json:"finished,omitempty"` // Unix milliseconds
+
+	// The keys of a delete-range, as ListRequest chooses them, and the revision
+	// above which they are left.
+	Prefix   string            `json:"prefix,omitempty"`
+	Start    string            `json:"start,omitempty"`
+	End      string            `json:"end,omitempty"`
+	Tags     map[string]string `json:"tags,omitempty"`
+	Revision keyspace.Revision `json:"revision,omitempty"`
+	// Cursor is the last key that was looked at; Left counts those that were
+	// written after Revision.
+	Cursor string `json:"cursor,omitempty"`
+	Left   uint64 `json:"left,omitempty"`
+	// Cancel asks the job to end where it is.
+	Cancel bool `json:"cancel,omitempty"`
+	// Runner names the run that may write the record; a later one takes it over.
+	Runner string `json:"runner,omitempty"`
 }
 
 // EncodeSystem returns the value of a system record.

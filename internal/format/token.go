@@ -19,6 +19,8 @@ type ListToken struct {
 	// token is refused for a list that asks for other keys.
 	Filter  uint64
 	Reverse bool
+	// Level is that at which the revision was chosen, of api.Consistency.
+	Level uint8
 	// LastKey is the last key returned or looked at: the next page starts
 	// behind it.
 	LastKey string
@@ -26,6 +28,9 @@ type ListToken struct {
 
 const (
 	tokenReverse = 1 << iota
+	// two bits are the level
+	tokenLevelShift = iota
+	tokenLevel      = 3 << tokenLevelShift
 )
 
 const (
@@ -45,6 +50,7 @@ func AppendListToken(dst []byte, t ListToken) []byte {
 	if t.Reverse {
 		flags |= tokenReverse
 	}
+	flags |= t.Level << tokenLevelShift & tokenLevel
 	dst = append(dst, Version, flags)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(t.Namespace))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(t.Revision))
@@ -69,11 +75,12 @@ func DecodeListToken(b []byte) (ListToken, error) {
 		return ListToken{}, fault.New(fault.InvalidToken, "continuation token has an unknown format version",
 			"actual", v, "limit", Version)
 	}
-	if flags := body[1]; flags&^tokenReverse != 0 {
+	if flags := body[1]; flags&^(tokenReverse|tokenLevel) != 0 {
 		return ListToken{}, fault.New(fault.InvalidToken, "continuation token has unknown flags", "actual", flags)
 	}
 	return ListToken{
 		Reverse:   body[1]&tokenReverse != 0,
+		Level:     body[1] & tokenLevel >> tokenLevelShift,
 		Namespace: keyspace.NamespaceID(binary.BigEndian.Uint32(body[2:])),
 		Revision:  keyspace.Revision(binary.BigEndian.Uint64(body[6:])),
 		Filter:    binary.BigEndian.Uint64(body[14:]),

@@ -33,6 +33,9 @@ type Header struct {
 	Size     uint64            // bytes of the value
 	Checksum uint32            // CRC32C of the plaintext value
 	Chunks   ChunkRef          // with FlagChunked
+	// Lease is what the key is attached to, "" for nothing. Of a tombstone: the key
+	// was deleted because this lease had expired, with FlagExpired, or was revoked.
+	Lease string
 	// Reserved for later features; written as zero.
 	KeyID, Tenant uint32
 	Origin        uint16
@@ -82,7 +85,23 @@ const (
 	// EntryDigest makes every replica hash its newest versions at or below
 	// Closed.
 	EntryDigest EntryType = 4
+	// EntrySlots carries one step of a move of slots, Slots.
+	EntrySlots EntryType = 5
+	// EntryImport carries records of slots that the group does not own, at the
+	// revisions they have where they come from, or deletions of such records, with
+	// the progress that Slots says.
+	EntryImport EntryType = 6
+	// EntryTxn is an EntryWrite that also changes what is prepared of transactions
+	// over several groups, or the low-water mark. Of its writes, those of commits are
+	// at the revisions of the commits, which may lie below others.
+	EntryTxn EntryType = 7
+	// EntryStripped stands for an entry whose payload a witness does not get.
+	// It is in the log of witnesses only.
+	EntryStripped EntryType = 127
 )
+
+// Writes reports whether the records of an entry are what operations wrote.
+func (t EntryType) Writes() bool { return t == EntryWrite || t == EntryTxn }
 
 // Entry is the payload of a normal Raft entry (DESIGN 4, 6, 13).
 type Entry struct {
@@ -104,6 +123,14 @@ type Entry struct {
 	// Upload is the upload an EntryChunk belongs to, First the number of its
 	// first chunk in this entry.
 	Upload keyspace.Revision
+	// Slots is set in EntrySlots and EntryImport only.
+	Slots *SlotChange
+	// Prepared, Ended and LowWater belong to EntryTxn: transactions that become
+	// prepared, those that cease to be, and what the low-water mark is raised to, 0
+	// for not.
+	Prepared []*Prepared
+	Ended    []keyspace.TxnKey
+	LowWater keyspace.Revision
 }
 
 // Member is a replica in a group's descriptor.
@@ -112,6 +139,9 @@ type Member struct {
 	Node    keyspace.NodeID
 	Learner bool
 }
+
+// Witness reports whether the member votes without data.
+func (m Member) Witness() bool { return m.Replica.Witness() }
 
 // State is a replica's applied state beside its records. It is stored with
 // every checkpoint and snapshot, so that a restart or a receiver continues
@@ -130,6 +160,15 @@ type State struct {
 	Uploads []Upload           // unclaimed, sorted by Stamp
 	// ConfState is the marshalled raftpb.ConfState at Index.
 	ConfState []byte
+	// Slots is what the log says of the group's slots; nil owns all that is
+	// routed to the group.
+	Slots *SlotState
+	// Prepared are the transactions that wait for their outcome, in the order of
+	// their keys. The slice and what it points to are never changed.
+	Prepared []*Prepared
+	// LowWater: a transaction that was created at or below it, and of which there
+	// is no record, is not prepared any more.
+	LowWater keyspace.Revision
 }
 
 // Upload is an unclaimed large value.
