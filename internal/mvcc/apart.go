@@ -14,7 +14,9 @@ import (
 //
 // Of an instance that nothing was flushed of since the start it knows nothing:
 // then the engine is always asked. The same holds, from the first flush on, for
-// versions at or below that flush's newest.
+// versions at or below that flush's newest and what Flushed told; if that told
+// nothing, for all. The first flush alone says little: what slots that move here
+// bring is older than what is there.
 type apart struct {
 	mu   sync.Mutex
 	tops atomic.Pointer[map[keyspace.InstanceID]keyspace.Revision]
@@ -29,7 +31,7 @@ func (a *apart) top(inst keyspace.InstanceID) keyspace.Revision {
 	return keyspace.MaxRevision
 }
 
-// begin notes the newest version of an instance's first flush.
+// begin notes the newest version that there can be at an instance's first flush.
 func (a *apart) begin(inst keyspace.InstanceID, newest keyspace.Revision) {
 	if a.top(inst) == keyspace.MaxRevision {
 		a.set(inst, newest)

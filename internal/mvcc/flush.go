@@ -28,7 +28,7 @@ func (s *Store) FlushOldest(ctx context.Context, live func(keyspace.InstanceID) 
 	if err := s.flush(ctx, d, live); err != nil {
 		return d.id, true, fmt.Errorf("flush delta %d: %w", d.id, err)
 	}
-	s.records.forget(d)
+	s.records.follow(d)
 	s.drop(d)
 	if h := s.options.History; h != nil {
 		h.Expire(live)
@@ -52,7 +52,9 @@ func (s *Store) flush(ctx context.Context, d *delta, live func(keyspace.Instance
 			continue
 		}
 		written = true
-		s.apart.begin(inst, d.order(inst).newest)
+		if top, known := s.records.top(inst); known {
+			s.apart.begin(inst, max(top, d.order(inst).newest))
+		}
 		if err := f.addAll(ctx, inst, d.order(inst)); err != nil {
 			return err
 		}
@@ -105,12 +107,22 @@ type flush struct {
 	keys    []byte // the keys with their instances, cut from one block
 }
 
-// addAll adds every version of an instance, keys ascending, newest first.
+// addAll adds every version of an instance, keys ascending, newest first; oldest
+// first where the engine gets all: a deletion at or below its floor may be
+// forgotten at once, and what it hid must not come after it.
 func (f *flush) addAll(ctx context.Context, inst keyspace.InstanceID, o *order) error {
 	all := span{instance: inst, at: keyspace.MaxRevision}
 	c := cursor{order: o, span: &all}
 	for c.seekForward(nil); c.at != nil; c.nextKey(false) {
 		f.progress.Written += int64(itemBytes + len(c.item.key))
+		if f.older == nil {
+			for _, v := range c.at.ascending() {
+				if err := f.add(ctx, c.item, v, 0); err != nil {
+					return err
+				}
+			}
+			continue
+		}
 		until := f.successor(c.item, c.at)
 		for v := c.at; v != nil; v = v.prev {
 			if err := f.add(ctx, c.item, v, until); err != nil {
@@ -125,9 +137,6 @@ func (f *flush) addAll(ctx context.Context, inst keyspace.InstanceID, o *order) 
 // successor returns the revision of the version that replaced v, the newest one
 // of its delta; 0 when none did.
 func (f *flush) successor(it *item, v *version) keyspace.Revision {
-	if f.older == nil {
-		return 0
-	}
 	layers := f.store.layers()
 	hash := hashKey(it.instance, it.key)
 	for i := len(layers) - 2; i >= 0; i-- { // from the next delta on
@@ -150,7 +159,7 @@ func (f *flush) add(ctx context.Context, it *item, v *version, until keyspace.Re
 	f.pending += keyspace.InstanceBytes + len(it.key) + len(v.value)
 	f.progress.Written += int64(versionBytes + len(v.value))
 	switch {
-	case f.older == nil || until == 0:
+	case until == 0:
 		return f.addCurrent(it, v)
 	case until <= f.floor:
 		return nil

@@ -88,6 +88,8 @@ type machine struct {
 type logged struct {
 	entry
 	delta DeltaID
+	// imported: of a revision that may lie below the floor.
+	imported bool
 }
 
 func newMachine(t *rapid.T, c modelCase) *machine {
@@ -96,6 +98,7 @@ func newMachine(t *rapid.T, c modelCase) *machine {
 		m.disk = simfs.New()
 	}
 	m.open(t)
+	m.tellFlushed(t)
 	return m
 }
 
@@ -126,7 +129,6 @@ func (d draws) Uint64() uint64 { return rapid.Uint64().Draw(d.t, "crash") }
 // Crash loses what was not synced and replays what was not flushed.
 func (m *machine) Crash(t *rapid.T) {
 	m.close()
-	m.views = nil
 	m.engine = m.engine.Crash(func(int) bool { return rapid.Bool().Draw(t, "keep") })
 	if m.disk != nil {
 		m.disk = m.disk.Crash(draws{t})
@@ -162,8 +164,11 @@ func (m *machine) tellFlushed(t *rapid.T) {
 func (m *machine) Floor(t *rapid.T) {
 	limit := m.last
 	for _, e := range m.log {
-		limit = min(limit, e.rev-1)
+		if !e.imported {
+			limit = min(limit, e.rev-1)
+		}
 	}
+	limit = max(limit, m.floor)
 	m.floor = keyspace.Revision(rapid.Uint64Range(uint64(m.floor), uint64(limit)).Draw(t, "floor"))
 	m.store.SetFloor(m.floor)
 	m.engine.Compact()
@@ -178,21 +183,50 @@ var (
 func (m *machine) Insert(t *rapid.T) {
 	for range rapid.IntRange(1, 8).Draw(t, "count") {
 		m.last += keyspace.Revision(rapid.IntRange(1, 2).Draw(t, "step"))
-		e := entry{inst: genInstance.Draw(t, "instance"), key: genKey.Draw(t, "key"), rev: m.last, del: rapid.IntRange(0, 4).Draw(t, "delete") == 0}
-		if !e.del {
-			e.value = fmt.Sprintf("value of %d", e.rev)
-			if rapid.IntRange(0, 4).Draw(t, "large") == 0 {
-				e.value += strings.Repeat("l", apartBytes)
-			}
-		}
-		m.insert(e)
+		m.insert(drawEntry(t, genInstance.Draw(t, "instance"), genKey.Draw(t, "key"), m.last), false)
 	}
 }
 
-func (m *machine) insert(e entry) {
+func (m *machine) insert(e entry, imported bool) {
 	m.store.Insert(e.inst, []byte(e.key), e.rev, []byte(e.value), e.del)
 	m.model.insert(e)
-	m.log = append(m.log, logged{e, m.store.Active()})
+	m.log = append(m.log, logged{entry: e, delta: m.store.Active(), imported: imported})
+}
+
+// Import inserts versions of a key at any revisions above its newest one, also
+// below those of other keys and below the floor, as slots that move here do.
+// Nobody reads them meanwhile.
+func (m *machine) Import(t *rapid.T) {
+	m.closeViews()
+	inst, key := genInstance.Draw(t, "instance"), genKey.Draw(t, "key")
+	rev := m.model.newest(inst, key)
+	for range rapid.IntRange(1, 4).Draw(t, "versions") {
+		most := max(rev, m.last) + 2
+		rev = keyspace.Revision(rapid.Uint64Range(uint64(rev)+1, uint64(most)).Draw(t, "rev"))
+		m.insert(drawEntry(t, inst, key, rev), true)
+	}
+	m.last = max(m.last, rev)
+}
+
+// newest returns the highest revision of a key, 0 for none.
+func (m model) newest(inst keyspace.InstanceID, key string) (rev keyspace.Revision) {
+	for _, e := range m {
+		if e.inst == inst && e.key == key {
+			rev = max(rev, e.rev)
+		}
+	}
+	return rev
+}
+
+func drawEntry(t *rapid.T, inst keyspace.InstanceID, key string, rev keyspace.Revision) entry {
+	e := entry{inst: inst, key: key, rev: rev, del: rapid.IntRange(0, 4).Draw(t, "delete") == 0}
+	if !e.del {
+		e.value = fmt.Sprintf("value of %d", e.rev)
+		if rapid.IntRange(0, 4).Draw(t, "large") == 0 {
+			e.value += strings.Repeat("l", apartBytes)
+		}
+	}
+	return e
 }
 
 // Again inserts what is there already, as a replay does.
@@ -211,7 +245,7 @@ func (m *machine) Again(t *rapid.T) {
 	if e.rev <= m.floor {
 		t.Skip("flushed long ago")
 	}
-	m.insert(e)
+	m.insert(e, false)
 }
 
 func (m *machine) Seal(t *rapid.T) {
@@ -391,26 +425,33 @@ func (m *machine) Latest(t *rapid.T) {
 	}
 }
 
-func (m *machine) close() {
+func (m *machine) close() { m.closeViews() }
+
+func (m *machine) closeViews() {
 	for _, f := range m.views {
 		f.view.Close()
 	}
+	m.views = nil
 }
 
-type modelCase struct{ history, runs bool }
+type modelCase struct{ history, runs, imports bool }
 
 // apartBytes is the size of large values.
 const apartBytes = 300
 
 func TestStoreAgainstModel(t *testing.T) {
-	for _, c := range []modelCase{{}, {history: true}, {history: true, runs: true}} {
-		t.Run(fmt.Sprintf("history=%t,runs=%t", c.history, c.runs), func(t *testing.T) {
+	for _, c := range []modelCase{{}, {history: true}, {history: true, runs: true},
+		{imports: true}, {history: true, imports: true}, {history: true, runs: true, imports: true}} {
+		t.Run(fmt.Sprintf("history=%t,runs=%t,imports=%t", c.history, c.runs, c.imports), func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
 				m := newMachine(t, c)
 				defer func() { m.close() }()
 				actions := map[string]func(*rapid.T){
 					"insert": m.Insert, "again": m.Again, "seal": m.Seal, "flush": m.Flush, "crash": m.Crash, "floor": m.Floor,
 					"open": m.Open, "close": m.CloseOne, "read": m.Read, "latest": m.Latest,
+				}
+				if c.imports {
+					actions["import"] = m.Import
 				}
 				if c.runs {
 					actions["move"], actions["merge"] = m.Move, m.Merge

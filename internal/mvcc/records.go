@@ -14,10 +14,11 @@ import (
 // every level. Nothing is remembered of absent keys.
 //
 // What it holds is right only together with the deltas: a reader looks at its
-// deltas first, and a flush forgets every key of a delta before the delta goes.
-// A reader that took its deltas before that and comes back from the engine after
+// deltas first, and before a flushed delta goes, each of its keys that is remembered
+// takes over its newest version there, or is forgotten: a key that is read and
+// overwritten again and again stays. A reader that took its deltas before that and comes back from the engine after
 // it would bring an old version: it says which deltas it had (oldest), and is
-// refused when a flush has begun to forget a delta that it still relied on
+// refused when a flush has begun to follow a delta that it still relied on
 // (least). A version that is newer than what the reader asked for may have been
 // flushed, too: so only a reader whose revision covers all flushed versions of the
 // instance may add, and nobody as long as it is not known how far those reach.
@@ -94,7 +95,7 @@ func (r *records) get(hash uint64, inst keyspace.InstanceID, key []byte, at keys
 // add remembers what a reader at revision at, whose oldest delta was oldest,
 // found in the engine. It copies key and value.
 func (r *records) add(hash uint64, inst keyspace.InstanceID, key, value []byte, rev, at keyspace.Revision, oldest DeltaID) {
-	if top, known := (*r.flushed.Load())[inst]; r.limit == 0 || len(value) > largestRecord || !known || at < top {
+	if top, known := r.top(inst); r.limit == 0 || len(value) > largestRecord || !known || at < top {
 		return
 	}
 	s := r.shard(hash)
@@ -142,8 +143,9 @@ func (s *recordShard) remove(c *cached) {
 	delete(s.byKey, c.hash)
 }
 
-// forget drops all keys of a delta that is about to go.
-func (r *records) forget(d *delta) {
+// follow brings what is remembered of a delta's keys up to date; the delta is
+// flushed and about to go.
+func (r *records) follow(d *delta) {
 	if r.limit == 0 {
 		return
 	}
@@ -156,17 +158,44 @@ func (r *records) forget(d *delta) {
 			hash := hashKey(inst, c.item.key)
 			s := r.shard(hash)
 			s.mu.Lock()
-			s.remove(s.byKey[hash])
+			s.renew(s.byKey[hash], c.item, c.item.newest.Load())
+			for s.bytes > r.limit {
+				s.evict()
+			}
 			s.mu.Unlock()
 		}
 	}
 }
 
-// raise notes the revisions of a delta before its keys are forgotten.
+// renew gives what is remembered of a key the newest version that was flushed, or
+// forgets it. What slots that moved here brought may be older than what is
+// remembered.
+func (s *recordShard) renew(c *cached, it *item, newest *version) {
+	switch {
+	case c == nil:
+	case newest.del, newest.rev <= c.rev, len(newest.value) > largestRecord, c.instance != it.instance, !bytes.Equal(c.key, it.key):
+		s.remove(c)
+	default:
+		s.bytes -= c.size()
+		c.value, c.rev = bytes.Clone(newest.value), newest.rev // readers may still have the old one
+		s.bytes += c.size()
+	}
+}
+
+// top returns how far the flushed versions of an instance reach, if it is known.
+func (r *records) top(inst keyspace.InstanceID) (rev keyspace.Revision, known bool) {
+	rev, known = (*r.flushed.Load())[inst]
+	return rev, known
+}
+
+// raise notes the revisions of a delta before its keys are followed. What was
+// not known stays so: the delta may be older than what was flushed before.
 func (r *records) raise(d *delta) {
 	tops := make(map[keyspace.InstanceID]keyspace.Revision)
 	for inst, o := range *d.orders.Load() {
-		tops[inst] = o.newest
+		if _, known := r.top(inst); known {
+			tops[inst] = o.newest
+		}
 	}
 	r.raiseTo(tops)
 }

@@ -59,6 +59,7 @@ func put(s *Store, key string, rev keyspace.Revision) {
 func TestRecordsSpareTheEngine(t *testing.T) {
 	eng := &counting{Mem: mem.Open()}
 	s := New(eng, Options{RecordBytes: 1 << 20})
+	s.Flushed(1, 0)
 	put(s, "k", 10)
 	mustFlush(t, s)
 	for range 3 {
@@ -76,11 +77,44 @@ func TestRecordsSpareTheEngine(t *testing.T) {
 	mustRead(t, s, "k", 30, 30)
 }
 
+// A key that is read stays remembered while it is overwritten, in its newest version.
+func TestRecordsFollowFlushes(t *testing.T) {
+	eng := &counting{Mem: mem.Open()}
+	s := New(eng, Options{RecordBytes: 1 << 20})
+	s.Flushed(1, 0)
+	put(s, "k", 10)
+	mustFlush(t, s)
+	mustRead(t, s, "k", 20, 10)
+	for rev := keyspace.Revision(30); rev <= 50; rev += 10 {
+		put(s, "k", rev-5)
+		put(s, "k", rev)
+		put(s, "never read", rev)
+		mustFlush(t, s)
+		mustRead(t, s, "k", keyspace.MaxRevision-1, rev)
+	}
+	if eng.gets != 1 {
+		t.Errorf("%d gets from the engine, want one", eng.gets)
+	}
+	mustRead(t, s, "k", 49, 45) // not the newest
+	put(s, "k", 20)             // another group's past
+	mustFlush(t, s)
+	mustRead(t, s, "k", 60, 50)
+	mustRead(t, s, "k", 60, 50)
+	s.Insert(1, []byte("k"), 70, nil, true)
+	mustFlush(t, s)
+	v := s.View()
+	defer v.Close()
+	if _, _, ok, err := v.Get(1, []byte("k"), 80); ok || err != nil {
+		t.Errorf("a deleted key is found: %v, %v", ok, err)
+	}
+}
+
 // A reader that is overtaken by a flush must not bring the old version back.
 func TestRecordsRefuseWhatAFlushOvertook(t *testing.T) {
 	for _, at := range []keyspace.Revision{15, keyspace.MaxRevision} {
 		eng := &counting{Mem: mem.Open()}
 		s := New(eng, Options{RecordBytes: 1 << 20})
+		s.Flushed(1, 0)
 		put(s, "k", 10)
 		mustFlush(t, s)
 		eng.during = func() {
@@ -97,6 +131,7 @@ func TestRecordsRefuseWhatAFlushOvertook(t *testing.T) {
 // newest, and must not leave it behind as such.
 func TestRecordsHoldNewestVersionsOnly(t *testing.T) {
 	s := New(&counting{Mem: mem.Open()}, Options{RecordBytes: 1 << 20})
+	s.Flushed(1, 0)
 	put(s, "k", 10)
 	put(s, "k", 20)
 	mustFlush(t, s)

@@ -168,7 +168,8 @@ func (s *Store) layers() layers { return *s.current.Load() }
 // covers rev see it at once. key and value are kept, not copied, and must
 // never change. The same key and revision replace what was inserted before.
 // A deletion (del) hides older versions in the engine as well. Versions of a
-// key come in ascending order, but for repetitions after a restart.
+// key come in ascending order, but for repetitions after a restart; those of
+// different keys in any order, also below the floor.
 func (s *Store) Insert(inst keyspace.InstanceID, key []byte, rev keyspace.Revision, value []byte, del bool) {
 	if rev == 0 || rev == keyspace.MaxRevision {
 		panic(fmt.Sprintf("mvcc: insert of instance %d key %x at revision %d", inst, key, uint64(rev)))

@@ -61,6 +61,16 @@ func (v *version) after(rev keyspace.Revision) *version {
 	return last
 }
 
+// ascending returns v and what is behind it, oldest first.
+func (v *version) ascending() []*version {
+	all := make([]*version, v.depth+1)
+	for i := len(all) - 1; i >= 0; i-- {
+		all[i] = v
+		v = v.prev
+	}
+	return all
+}
+
 // item is a key of one instance with its versions.
 type item struct {
 	key      []byte

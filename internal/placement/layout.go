@@ -27,7 +27,11 @@ type layout struct {
 	heavy  []*group // by load, the highest first
 	load   []int64  // per node, of all replicas there
 	slack  int64
-	work   int // exchanges looked at, for tests
+	// witnesses are the usable nodes without data, by name; votes is in how many
+	// groups each votes.
+	witnesses []Node
+	votes     []int
+	work      int // exchanges looked at, for tests
 }
 
 // group is one group's present and coming place.
@@ -42,6 +46,11 @@ type group struct {
 	// What it names and cannot be used, by name.
 	draining, dead []string
 	first          string // the preferred leader of the present map
+	// votes are witnesses of the present map that can be used, lost one that
+	// cannot; witness is the one that is chosen, -1 for none.
+	votes   []int
+	lost    string
+	witness int
 }
 
 func layOut(nodes []Node, present []Present, factor int) (*layout, error) {
@@ -57,10 +66,10 @@ func layOut(nodes []Node, present []Present, factor int) (*layout, error) {
 	for _, n := range sorted {
 		p := place{usable: -1}
 		switch {
-		case n.Witness:
-			return nil, refuse("witnesses cannot be placed yet", "node", n.Name)
 		case !measure(n.Weight):
 			return nil, refuse("a node's weight must be a positive number", "node", n.Name, "weight", n.Weight)
+		case n.Witness:
+			p = l.layWitness(n)
 		case n.Dead:
 		case n.Draining:
 			p.draining = true
@@ -80,6 +89,9 @@ func layOut(nodes []Node, present []Present, factor int) (*layout, error) {
 type place struct {
 	usable   int // index; -1 when it is not
 	draining bool
+	// witness: it has no data; vote is its index, -1 when it is not usable.
+	witness bool
+	vote    int
 }
 
 func measure(x float64) bool { return x >= 0 && !math.IsInf(x, 1) }
@@ -122,7 +134,7 @@ func (l *layout) layGroups(present []Present, state map[string]place) error {
 		sum += orOne(p.Load) / float64(len(present))
 	}
 	for _, p := range present {
-		g := &group{id: p.Group, leader: -1, load: max(1, int64(math.Round(orOne(p.Load)/sum*averageLoad)))}
+		g := &group{id: p.Group, leader: -1, witness: -1, load: max(1, int64(math.Round(orOne(p.Load)/sum*averageLoad)))}
 		l.layReplicas(g, p.Replicas, state)
 		l.groups = append(l.groups, g)
 		if g.load != l.groups[0].load {
@@ -141,6 +153,8 @@ func (l *layout) layReplicas(g *group, replicas []string, state map[string]place
 	for _, name := range slices.Compact(names) {
 		p, known := state[name]
 		switch {
+		case known && p.witness:
+			g.layVote(p, name)
 		case known && p.usable >= 0:
 			g.members = append(g.members, p.usable)
 			l.load[p.usable] += g.load

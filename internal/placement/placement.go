@@ -25,7 +25,8 @@ type Node struct {
 	// Dead nodes take no replica, and those they have are lost: others take
 	// their places where there is room.
 	Dead bool
-	// Witness is reserved for votes without data; Plan refuses it.
+	// Witness nodes hold no data: they vote in groups that have an even number of
+	// replicas.
 	Witness bool
 }
 

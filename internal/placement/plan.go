@@ -22,9 +22,10 @@ type Present struct {
 type Target struct {
 	Group keyspace.GroupID
 	// Replicas are names of nodes: the preferred leader, then the others that
-	// live, then those on dead nodes, each by name.
+	// live, then the witness, then those on dead nodes, each by name. Where none
+	// lives the witness is the last.
 	Replicas []string
-	// Missing counts the last of Replicas: members on dead nodes whose places
+	// Missing counts the last of Replicas with data: members on dead nodes whose places
 	// no usable node can take. They stay members, and nothing is done for them.
 	Missing int
 }
@@ -43,6 +44,9 @@ type Target struct {
 //     over nodes of replicas²/weight is the least possible, so nodes of equal
 //     weight differ by at most one unless zones decide; with unequal loads no
 //     single move of a replica brings more than half of an average group.
+//   - A group with an even number of replicas, also on dead nodes, has one witness
+//     if a node is one, in a zone without a replica if that can be, and else as
+//     evenly as can be; a group with an odd number has none.
 //   - Little is moved: what is even stays as it is, a new node gets its share
 //     and nothing else moves, and what a lost node had is placed so that others
 //     stay where they are, if that can be even.
@@ -101,6 +105,7 @@ func Plan(nodes []Node, present []Present, factor int) ([]Target, error) {
 	}
 	for l.settle() {
 	}
+	l.placeWitnesses()
 	return l.targets(), nil
 }
 
@@ -144,9 +149,9 @@ func (l *layout) target(g *group) Target {
 		leader = l.nodes[g.leader].Name
 	}
 	if len(live) > 0 {
-		return Target{Group: g.id, Replicas: append(leading(live, leader), dead...), Missing: len(dead)}
+		return Target{Group: g.id, Replicas: slices.Concat(leading(live, leader), l.votesFor(g), dead), Missing: len(dead)}
 	}
-	return Target{Group: g.id, Replicas: leading(dead, leader), Missing: len(dead)}
+	return Target{Group: g.id, Replicas: append(leading(dead, leader), l.votesFor(g)...), Missing: len(dead)}
 }
 
 // leading returns names with one of them, if it is there, at the front.

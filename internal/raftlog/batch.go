@@ -99,7 +99,7 @@ func (b *Batch) Entries(group keyspace.GroupID, entries []*raftpb.Entry) {
 	}
 	bytes := int64(-recordHeaderBytes) // next counts one header
 	for _, e := range entries {
-		bytes += recordHeaderBytes + entryFixedBytes + int64(len(e.Data))
+		bytes += entryBytes(e)
 	}
 	b.next(opEntries, group, bytes).entries = entries
 }
@@ -313,7 +313,7 @@ func (b *Batch) apply(l *Log, s *segment) {
 func (g *groupLog) applyEntries(o *op, s *segment, cache *entryCache) {
 	offset := o.offset
 	for _, e := range o.entries {
-		r := entryRef{segment: s.number, term: e.GetTerm(), offset: uint32(offset), data: uint32(len(e.Data))}
+		r := refOf(s, offset, e.GetTerm(), e.Data, isStripped(e))
 		g.append(e.GetIndex(), r, cache)
 		cache.add(g, e)
 		offset += r.recordBytes()

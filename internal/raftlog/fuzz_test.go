@@ -42,7 +42,7 @@ func FuzzRecords(f *testing.F) {
 					t.Fatalf("checkpoint %+v does not survive: %v", c, err)
 				}
 			}
-			_, _, _ = decodeEntry(rec.body)
+			_, _, _ = decodeEntry(rec.typ, rec.body)
 			_, _ = decodeHardState(rec.body)
 			_, _, _ = decodeMeta(rec.body)
 			b = b[rec.size:]

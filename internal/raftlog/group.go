@@ -6,6 +6,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"kvstore/internal/format"
 	"kvstore/internal/keyspace"
 )
 
@@ -28,10 +29,34 @@ type entryRef struct {
 	segment uint64
 	term    uint64
 	offset  uint32 // of the record; segments are smaller than 4 GiB
-	data    uint32 // bytes of the entry's data
+	data    uint32 // bytes of the entry's data; noData where the record has none
+}
+
+// noData marks the record of a stripped entry.
+const noData = 1<<32 - 1
+
+func refOf(s *segment, offset int64, term uint64, data []byte, stripped bool) entryRef {
+	r := entryRef{segment: s.number, term: term, offset: uint32(offset), data: uint32(len(data))}
+	if stripped {
+		r.data = noData
+	}
+	return r
+}
+
+func (r entryRef) stripped() bool { return r.data == noData }
+
+// dataBytes is the size of the entry's data in memory.
+func (r entryRef) dataBytes() uint32 {
+	if r.stripped() {
+		return uint32(len(format.Stripped()))
+	}
+	return r.data
 }
 
 func (r entryRef) recordBytes() int64 {
+	if r.stripped() {
+		return recordHeaderBytes + strippedBytes
+	}
 	return recordHeaderBytes + entryFixedBytes + int64(r.data)
 }
 

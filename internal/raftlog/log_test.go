@@ -180,7 +180,7 @@ func TestUnknownVersionsAreRefused(t *testing.T) {
 	at := s.end
 	buf := beginFrame(nil)
 	start := len(buf)
-	buf = endRecord(beginRecord(buf, recordAdopt+1, 1), start)
+	buf = endRecord(beginRecord(buf, lastRecordType+1, 1), start)
 	buf = endFrame(buf, 0, s.salt, l.nextFrame, l.durable)
 	if _, err := s.file.WriteAt(buf, at); err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"kvstore/internal/format"
 	"kvstore/internal/keyspace"
 )
 
@@ -34,6 +35,11 @@ const (
 	recordGroup recordType = 8
 	// recordAdopt: replica. It takes over the log of the one that lives here.
 	recordAdopt recordType = 9
+	// recordStripped: term, index. It stands where recordEntry would, for an entry
+	// of which a witness keeps no payload.
+	recordStripped recordType = 10
+
+	lastRecordType = recordStripped
 )
 
 // A record: checksum of the header (4 bytes), checksum of the body (4), length
@@ -43,6 +49,7 @@ const (
 const (
 	recordHeaderBytes = 20
 	entryFixedBytes   = 8 + 8 + 1
+	strippedBytes     = 8 + 8
 	recordVersion     = 1
 )
 
@@ -77,6 +84,12 @@ func endRecord(b []byte, start int) []byte {
 
 func appendEntry(b []byte, g keyspace.GroupID, e *raftpb.Entry) []byte {
 	start := len(b)
+	if isStripped(e) {
+		b = beginRecord(b, recordStripped, g)
+		b = binary.LittleEndian.AppendUint64(b, e.GetTerm())
+		b = binary.LittleEndian.AppendUint64(b, e.GetIndex())
+		return endRecord(b, start)
+	}
 	b = beginRecord(b, recordEntry, g)
 	b = binary.LittleEndian.AppendUint64(b, e.GetTerm())
 	b = binary.LittleEndian.AppendUint64(b, e.GetIndex())
@@ -165,7 +178,7 @@ func nextRecord(b []byte) (record, error) {
 	if crc32.Checksum(r.body, castagnoli) != binary.LittleEndian.Uint32(h[4:]) {
 		return r, errRecordBody
 	}
-	if h[17] != recordVersion || r.typ < recordEntry || r.typ > recordAdopt {
+	if h[17] != recordVersion || r.typ < recordEntry || r.typ > lastRecordType {
 		return r, errRecordVersion
 	}
 	return r, nil
@@ -177,8 +190,35 @@ type entryHead struct {
 	typ         raftpb.EntryType
 }
 
-// decodeEntry splits an entry's body; data aliases it.
-func decodeEntry(body []byte) (h entryHead, data []byte, err error) {
+// isStripped reports whether a record of e has no payload.
+func isStripped(e *raftpb.Entry) bool {
+	return e.GetType() == raftpb.EntryNormal && format.IsStripped(e.Data)
+}
+
+// entryBytes is the size of the record of e.
+func entryBytes(e *raftpb.Entry) int64 {
+	if isStripped(e) {
+		return recordHeaderBytes + strippedBytes
+	}
+	return recordHeaderBytes + entryFixedBytes + int64(len(e.Data))
+}
+
+// decodeStripped is decodeEntry for a record without a payload.
+func decodeStripped(body []byte) (h entryHead, data []byte, err error) {
+	if len(body) != strippedBytes {
+		return h, nil, errShort
+	}
+	h.term = binary.LittleEndian.Uint64(body)
+	h.index = binary.LittleEndian.Uint64(body[8:])
+	h.typ = raftpb.EntryNormal
+	return h, format.Stripped(), nil
+}
+
+// decodeEntry splits the body of an entry's record; data aliases it.
+func decodeEntry(typ recordType, body []byte) (h entryHead, data []byte, err error) {
+	if typ == recordStripped {
+		return decodeStripped(body)
+	}
 	if len(body) < entryFixedBytes {
 		return h, nil, errShort
 	}

@@ -87,7 +87,7 @@ func (r *recovery) record(s *segment, offset int64, rec record) error {
 			r.group(rec.group).adopt(replica)
 		}
 		return err
-	case recordEntry:
+	case recordEntry, recordStripped:
 		return r.entry(s, offset, rec)
 	case recordHardState:
 		h, err := decodeHardState(rec.body)
@@ -152,7 +152,7 @@ func (r *recovery) restate(rec record) error {
 
 // entry puts an entry in its place. Damaged groups keep none.
 func (r *recovery) entry(s *segment, offset int64, rec record) error {
-	h, data, err := decodeEntry(rec.body)
+	h, data, err := decodeEntry(rec.typ, rec.body)
 	if err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func (r *recovery) entry(s *segment, offset int64, rec record) error {
 	if h.index == 0 || h.index < g.first || h.index > g.last()+1 {
 		return errGap
 	}
-	ref := entryRef{segment: s.number, term: h.term, offset: uint32(offset), data: uint32(len(data))}
+	ref := refOf(s, offset, h.term, data, rec.typ == recordStripped)
 	g.append(h.index, ref, &r.l.cache)
 	return nil
 }

@@ -112,7 +112,7 @@ func (g *groupLog) limit(lo, hi, maxSize uint64) uint64 {
 	var size uint64
 	for i := lo; i < hi; i++ {
 		r := g.refs[i-g.first]
-		size += encodedBytes(r.term, i, r.data)
+		size += encodedBytes(r.term, i, r.dataBytes())
 		if size > maxSize && i > lo {
 			return i
 		}
@@ -198,17 +198,25 @@ func (l *Log) segment(number uint64) *segment {
 // checkEntry parses the record b and holds it against what memory knows.
 func checkEntry(b []byte, group keyspace.GroupID, index uint64, r entryRef) (entryHead, []byte, error) {
 	rec, err := nextRecord(b)
-	if err == nil && (rec.typ != recordEntry || rec.group != group || rec.size != len(b)) {
+	if err == nil && (!r.isOf(rec.typ) || rec.group != group || rec.size != len(b)) {
 		err = errRecordHeader
 	}
 	if err != nil {
 		return entryHead{}, nil, fmt.Errorf("segment %d at %d: %w", r.segment, r.offset, err)
 	}
-	h, data, err := decodeEntry(rec.body)
+	h, data, err := decodeEntry(rec.typ, rec.body)
 	if err == nil && (h.index != index || h.term != r.term) {
 		err = fmt.Errorf("entry %d of term %d is where %d of term %d should be", h.index, h.term, index, r.term)
 	}
 	return h, data, err
+}
+
+// isOf reports whether r is of a record of that type.
+func (r entryRef) isOf(t recordType) bool {
+	if r.stripped() {
+		return t == recordStripped
+	}
+	return t == recordEntry
 }
 
 // newEntry makes an entry around data in two allocations.
