@@ -4,7 +4,7 @@ SEEDS ?= 2000
 FUZZTIME ?= 10s
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 build: ## build the binaries into bin/
 	go build -trimpath -o bin/ ./cmd/...
@@ -25,13 +25,19 @@ sim: ## SEEDS simulated clusters with faults
 	go test ./sim -run 'TestSeeds|TestOneSeed|TestPlanted' -seeds $(SEEDS) -timeout 2h -v | grep -v -e '=== RUN' -e '--- PASS: TestSeeds/'
 
 chaos: ## real processes, kill -9, longer than in go test
-	go test ./test/cluster -count=1 -run Chaos -chaos 20 -timeout 1h -v
+	go test ./test/cluster -count=1 -run 'Chaos|^Test(Split|Witness|WatchThroughSplit)$$' -chaos 20 -timeout 1h -v
+
+chaos-transactions: ## 100,000 transactions under kills, pauses and partitions; as root
+	./scripts/chaos-transactions $(ARGS)
 
 bench: ## benchmarks of the packages
 	go test -run '^$$' -bench . -benchmem ./internal/... ./client/...
 
 bench-peers: ## kvstore against etcd, three nodes each (docs/performance.md)
 	./scripts/bench-peers $(ARGS)
+
+bench-transactions: ## transactions in 1, 2 and 5 groups against etcd and beside puts
+	./scripts/bench-transactions $(ARGS)
 
 bench-nodes: ## how throughput grows from 3 to 7 nodes; as root
 	./scripts/bench-nodes $(ARGS)
@@ -55,10 +61,10 @@ profile-put: ## where the CPU of a put and a get goes
 	./scripts/profile-put $(ARGS)
 
 proto: ## regenerate api/ from its .proto files
-	cd tools/protogen && go run . ../../api kvstore/v1/kvstore.proto kvstore/v1/peer.proto
+	cd tools/protogen && go run . ../../api kvstore/v1/kvstore.proto kvstore/v1/lease.proto kvstore/v1/peer.proto
 
-cross: ## build for all supported systems
-	./scripts/cross
+cross: ## build for all supported systems; .ci/run only type-checks for them
+	./scripts/cross build
 
 cluster: ## start a three-node cluster on loopback
 	go run ./cmd/kvstore dev
@@ -66,4 +72,4 @@ cluster: ## start a three-node cluster on loopback
 cover: ## coverage of the packages
 	go test -coverprofile=cover.out ./internal/... ./client/... && go tool cover -func=cover.out | tail -1
 
-.PHONY: help build test race lint fuzz sim chaos bench bench-peers bench-nodes bench-depth bench-growth bench-latency bench-smoke profile-put demo-grow proto cross cluster cover
+.PHONY: help build test race lint fuzz sim chaos chaos-transactions bench bench-peers bench-transactions bench-nodes bench-depth bench-growth bench-latency bench-smoke profile-put demo-grow proto cross cluster cover

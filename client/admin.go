@@ -6,10 +6,11 @@ import (
 	api "kvstore/api/kvstore/v1"
 )
 
-// kvClient has the methods of both services.
+// kvClient has the methods of all services.
 type kvClient struct {
 	api.KVStoreClient
 	api.ClusterClient
+	leases api.LeasesClient // has a List of its own
 }
 
 // Status returns the status of any one node.
@@ -86,9 +87,4 @@ func (c *Client) DescribeNamespace(ctx context.Context, name string) (*api.Names
 // DeleteNamespace starts the job that deletes a namespace with all its keys.
 func (c *Client) DeleteNamespace(ctx context.Context, name string) (*api.Job, error) {
 	return unary(ctx, c, writeUnary, &api.DeleteNamespaceRequest{Name: name}, kvClient.DeleteNamespace)
-}
-
-// DescribeJob returns a job.
-func (c *Client) DescribeJob(ctx context.Context, id string) (*api.Job, error) {
-	return unary(ctx, c, readUnary, &api.DescribeJobRequest{Id: id}, kvClient.DescribeJob)
 }

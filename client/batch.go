@@ -13,7 +13,7 @@ import (
 )
 
 // BatchPut writes many keys. Each group's items are written all or not at all;
-// with Atomic the whole batch is. The results have the order of the items; the
+// with Atomic the whole batch is, whatever its groups. The results have the order of the items; the
 // error is nil when all succeeded and otherwise a *BatchError, unless the batch
 // was refused as a whole. The same key twice in a batch is refused by the server.
 func (c *Client) BatchPut(ctx context.Context, items []PutItem, opts ...BatchWriteOption) ([]PutResult, error) {
@@ -25,10 +25,10 @@ func (c *Client) BatchPut(ctx context.Context, items []PutItem, opts ...BatchWri
 	}
 	results := make([]PutResult, len(items))
 	b := &batch{
-		kind: fieldOpBatchPut, write: true, namespace: w.namespace, whole: w.atomic, count: len(items),
+		kind: fieldOpBatchPut, write: true, namespace: w.namespace, whole: w.atomic, requestID: w.requestID, ownID: w.ownID, count: len(items),
 		key: func(i int) string { return items[i].Key },
 		encode: func(dst []byte, positions []int) []byte {
-			return appendBatchPut(dst, w.namespace, items, positions, w.atomic)
+			return appendBatchPut(dst, w, items, positions)
 		},
 		decode: func(i int, answer []byte, _ *slab) error { return decodePut(answer, &results[i]) },
 	}
@@ -49,10 +49,10 @@ func (c *Client) BatchDelete(ctx context.Context, items []DeleteItem, opts ...Ba
 	}
 	results := make([]DeleteResult, len(items))
 	b := &batch{
-		kind: fieldOpBatchDelete, write: true, namespace: w.namespace, whole: w.atomic, count: len(items),
+		kind: fieldOpBatchDelete, write: true, namespace: w.namespace, whole: w.atomic, requestID: w.requestID, ownID: w.ownID, count: len(items),
 		key: func(i int) string { return items[i].Key },
 		encode: func(dst []byte, positions []int) []byte {
-			return appendBatchDelete(dst, w.namespace, items, positions, w.atomic)
+			return appendBatchDelete(dst, w, items, positions)
 		},
 		decode: func(i int, answer []byte, _ *slab) error { return decodeDelete(answer, &results[i]) },
 	}
@@ -76,8 +76,12 @@ func (c *Client) BatchGet(ctx context.Context, keys []string, opts ...BatchGetOp
 			return nil, err
 		}
 	}
+	if r.at.err != nil {
+		return nil, r.at.err
+	}
 	results := make([]GetResult, len(keys))
 	b := &batch{
+		at:   r.at,
 		kind: fieldOpBatchGet, namespace: r.namespace, from: r.source(), count: len(keys), gathered: len(keys) <= gatherKeys,
 		key: func(i int) string { return keys[i] },
 		encode: func(dst []byte, positions []int) []byte {
@@ -105,6 +109,11 @@ func (c *Client) batchWrite(opts []BatchWriteOption) *batchWriteCall {
 	for _, opt := range opts {
 		opt.applyBatchWrite(w)
 	}
+	if w.atomic {
+		given := w.requestID
+		w.requestID = c.ownID(given)
+		w.ownID = given == "" && w.requestID != ""
+	}
 	return w
 }
 
@@ -131,6 +140,9 @@ type batch struct {
 	kind      protowire.Number
 	write     bool
 	namespace string
+	// requestID and ownID are as in operation, of a batch in one message.
+	requestID string
+	ownID     bool
 	from      ReadFrom
 	// whole keeps all items in one message; gathered does where one node has
 	// replicas of all their groups.
@@ -138,6 +150,7 @@ type batch struct {
 	count           int
 	key             func(i int) string
 	encode          func(dst []byte, positions []int) []byte
+	at              moment // which past is read
 	decode          func(i int, answer []byte, values *slab) error
 
 	deadline time.Duration // as in operation
@@ -169,17 +182,32 @@ func (c *Client) runBatch(ctx context.Context, b *batch) []error {
 	}
 	b.deadline, b.sweep = c.limit(ctx, c.now())
 	for round := 0; len(open) > 0; round++ {
+		epoch := c.topology().epoch
 		c.runParts(ctx, b, c.split(b, open), errs)
 		open = c.again(b, errs, open)
-		if round == maxBatchRounds || len(open) == 0 {
-			break
-		}
-		wait := jitter(c.cfg.RetryBase, c.cfg.RetryMax, round)
-		if c.now()+wait >= b.deadline || system.Pause(ctx, wait) != nil {
+		if round == maxBatchRounds || len(open) == 0 || !c.beforeRound(ctx, b, errs, open, round, epoch) {
 			break
 		}
 	}
 	return errs
+}
+
+// beforeRound waits before the open items are sent again; items of a group that
+// does not own them wait for a topology newer than epoch. It is false when the
+// time is over.
+func (c *Client) beforeRound(ctx context.Context, b *batch, errs []error, open []int, round int, epoch uint64) bool {
+	wait := jitter(c.cfg.RetryBase, c.cfg.RetryMax, round)
+	misrouted := slices.ContainsFunc(open, func(i int) bool { return CodeOf(errs[i]) == CodeWrongGroup })
+	if misrouted {
+		wait += minRefreshGap
+	}
+	switch {
+	case c.now()+wait >= b.deadline:
+		return false
+	case misrouted:
+		return c.awaitNewer(ctx, epoch, wait) == nil
+	}
+	return system.Pause(ctx, wait) == nil
 }
 
 // again returns the positions whose item was certainly not executed, and those
@@ -192,7 +220,7 @@ func (c *Client) again(b *batch, errs []error, positions []int) []int {
 			continue
 		}
 		switch code := CodeOf(errs[i]); {
-		case notExecuted(code):
+		case notExecuted(code), code == CodeUnknownOutcome && b.requestID != "":
 			out, refresh = append(out, i), true
 		case code == CodeMessageTooLarge && b.gathered:
 			out = append(out, i)
@@ -376,9 +404,12 @@ func (c *Client) runParts(ctx context.Context, b *batch, parts [][]int, errs []e
 // newPart encodes the operation for one node.
 func (c *Client) newPart(b *batch, positions []int) *operation {
 	o := newOperation(b.kind, b.write)
-	o.namespace, o.key, o.from = b.namespace, b.key(positions[0]), b.from
+	o.namespace, o.key, o.from, o.ownID = b.namespace, b.key(positions[0]), b.from, b.ownID
 	o.deadline, o.sweep = b.deadline, b.sweep
 	o.body = b.encode(o.body[:0], positions)
+	if b.requestID != "" {
+		o.rename(b.requestID)
+	}
 	return o
 }
 
@@ -397,6 +428,9 @@ func (c *Client) runPart(ctx context.Context, b *batch, positions []int, errs []
 	var answer []byte
 	if err == nil {
 		answer, err = c.complete(ctx, o, c.launch(o, nil, c.now()))
+		if b.whole {
+			b.requestID = o.requestID
+		}
 	}
 	b.take(answer, err, positions, errs)
 }
@@ -414,6 +448,11 @@ func (b *batch) take(answer []byte, err error, positions []int, errs []error) {
 }
 
 func (b *batch) decodeAnswer(answer []byte, positions []int, errs []error) error {
+	if b.at.revision != 0 {
+		if err := b.at.served(readRevision(answer)); err != nil {
+			return err
+		}
+	}
 	values := slab{items: len(positions)}
 	n, err := decodeItems(answer, func(n int, itemErr error, answer []byte) error {
 		if n >= len(positions) {
@@ -447,5 +486,5 @@ func (c *Client) checkMessage(bodyBytes int) error {
 	if bodyBytes+opOverheadBytes <= limit {
 		return nil
 	}
-	return newError(CodeMessageTooLarge, "the batch is too large for one message", "limit_bytes", limit, "actual_bytes", bodyBytes+opOverheadBytes)
+	return newError(CodeMessageTooLarge, "the batch or transaction is too large for one message", "limit_bytes", limit, "actual_bytes", bodyBytes+opOverheadBytes)
 }

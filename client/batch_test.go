@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	api "kvstore/api/kvstore/v1"
 )
@@ -271,6 +272,13 @@ func TestListScanCount(t *testing.T) {
 	}
 	if n, err := c.Count(ctx, WithPrefix("p/"), WithLimit(10)); err != nil || n != 25 {
 		t.Fatalf("count %d, %v", n, err)
+	}
+	for want, opts := range map[Consistency][]ListOption{
+		Linearizable: nil, Snapshot: {WithConsistency(Snapshot)}, BoundedStaleness: {WithMaxStaleness(time.Second)},
+	} {
+		if p, err = c.List(ctx, opts...); err != nil || p.Consistency != want || (p.Age > 0) != (want == BoundedStaleness) {
+			t.Errorf("%v: served %v, %v old, %v", want, p.Consistency, p.Age, err)
+		}
 	}
 	for _, err := range c.Scan(ctx) {
 		if err != nil {

@@ -18,6 +18,14 @@ type operation struct {
 	// namespace and key say which group is asked; key may be empty.
 	namespace string
 	key       string
+	// requestID makes it one that may be sent again when its answer was lost.
+	requestID string
+	// ownID: requestID is this package's, and nobody else knows it.
+	ownID bool
+	// unsure: an attempt under the request id was sent and its answer lost.
+	unsure bool
+	// epoch is that of the topology that the last attempt went by.
+	epoch uint64
 	// deadline is monotonic, since the client's start. sweep leaves it to the
 	// pipe's sweep to end what is late, for contexts without a deadline.
 	deadline time.Duration
@@ -29,9 +37,10 @@ type operation struct {
 	call *call
 	body []byte
 
-	put  putCall
-	del  deleteCall
-	read readCall
+	put   putCall
+	del   deleteCall
+	touch touchCall
+	read  readCall
 }
 
 var operations = sync.Pool{New: func() any { return new(operation) }}
@@ -48,8 +57,9 @@ func newOperation(kind protowire.Number, write bool) *operation {
 // release ends the use of the answer and of o.
 func (o *operation) release() {
 	o.dropAnswer()
-	o.namespace, o.key, o.from, o.shared = "", "", readDefault, nil
-	o.put, o.del, o.read = putCall{}, deleteCall{}, readCall{}
+	o.namespace, o.key, o.requestID, o.from, o.shared = "", "", "", readDefault, nil
+	o.ownID, o.unsure = false, false
+	o.put, o.del, o.touch, o.read = putCall{}, deleteCall{}, touchCall{}, readCall{}
 	if cap(o.body) > maxPooledBody {
 		o.body = nil
 	}

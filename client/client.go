@@ -49,7 +49,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	c := &Client{cfg: cfg, start: time.Now(), refresh: make(chan struct{}, 1), nodes: make(map[string]*node)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.topo.Store(&topology{limits: defaultLimits})
+	c.topo.Store(&topology{limits: defaultLimits, replaced: make(chan struct{})})
 	if err := c.connect(ctx); err != nil {
 		_ = c.Close() // always nil
 		return nil, err
@@ -84,13 +84,17 @@ func (c *Client) firstTopology(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, c.cfg.Timeout)
 		defer cancel()
 	}
+	var said error // the last that is not only the end of the time
 	for attempt := 0; ; attempt++ {
 		err := c.loadTopology(ctx)
 		if err == nil || permanent(err) {
 			return err
 		}
+		if said == nil || CodeOf(err) != CodeDeadlineExceeded {
+			said = err
+		}
 		if ctxErr := system.Pause(ctx, jitter(c.cfg.RetryBase, c.cfg.RetryMax, attempt)); ctxErr != nil {
-			return wrapError(CodeUnavailable, err, "no endpoint answered", "endpoints", c.cfg.Endpoints)
+			return wrapError(CodeUnavailable, said, "no endpoint answered", "endpoints", c.cfg.Endpoints)
 		}
 	}
 }

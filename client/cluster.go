@@ -33,7 +33,8 @@ func (c *Client) ReplaceNode(ctx context.Context, req *api.ReplaceNodeRequest) (
 	return unary(ctx, c, writeUnary, req, kvClient.ReplaceNode)
 }
 
-// Configure changes the replication factor and how replicas may be moved.
+// Configure changes the replication factor, how replicas may be moved and how
+// many data groups there should be.
 func (c *Client) Configure(ctx context.Context, req *api.ConfigureRequest) (*api.MembersResponse, error) {
 	return unary(ctx, c, writeUnary, req, kvClient.Configure)
 }
@@ -41,4 +42,10 @@ func (c *Client) Configure(ctx context.Context, req *api.ConfigureRequest) (*api
 // HoldGroup cancels a group's move, or releases it.
 func (c *Client) HoldGroup(ctx context.Context, req *api.HoldGroupRequest) (*api.MembersResponse, error) {
 	return unary(ctx, c, writeUnary, req, kvClient.HoldGroup)
+}
+
+// CancelSlotMove undoes moves of slots that have not left their group yet, and
+// holds those that would be planned next.
+func (c *Client) CancelSlotMove(ctx context.Context, req *api.CancelSlotMoveRequest) (*api.MembersResponse, error) {
+	return unary(ctx, c, writeUnary, req, kvClient.CancelSlotMove)
 }

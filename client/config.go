@@ -67,6 +67,10 @@ type Config struct {
 	// Gateway keeps to Endpoints and never connects to addresses the cluster
 	// advertises, for clients behind a load balancer.
 	Gateway bool
+	// NoRequestIDs sends transactions, conditional writes and atomic batches without
+	// ids of this package's making: their outcome is then unknown when an answer is
+	// lost, and servers remember nothing for them.
+	NoRequestIDs bool
 	// Timeout bounds an operation whose context has no deadline (10 s).
 	Timeout time.Duration
 	// ConnsPerNode is the number of connections to each node (1, at most 64).

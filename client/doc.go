@@ -20,15 +20,30 @@
 //   - A write is executed at most once. It is repeated only when it certainly
 //     was not executed: it never left this process, or the server said so
 //     (wrong_leader, unavailable, overloaded, a stream it ended to stop).
-//   - A write whose answer was lost, because its connection ended or its
+//   - What must not be executed twice carries a request id, which the servers
+//     remember for ten minutes: transactions that write, conditional puts and
+//     deletes, atomic batches, and what the caller names (WithRequestID,
+//     Txn.RequestID). When the answer of one is lost, it is sent again under its
+//     id as long as the context allows, which tells what became of it and
+//     executes nothing twice. When the context ends first the error is
+//     ErrUnknownOutcome; RequestIDOf and DescribeRequest tell the rest. See
+//     docs/transactions.md; Config.NoRequestIDs turns it off.
+//   - Another write whose answer was lost (a put or delete without condition, a
+//     touch, a batch that is not atomic), because its connection ended or its
 //     deadline passed after it was sent, fails with ErrUnknownOutcome and is
-//     never repeated, not even under a condition: read the key, or repeat it
-//     with IfRevision when a second execution would do harm.
+//     never repeated: read the key, or repeat the write where that does no harm.
 //   - Reads are repeated on other nodes until the deadline.
-//   - Batches are atomic per group; Atomic makes them all or nothing and is
-//     refused across groups.
+//   - Batches are atomic per group; Atomic makes them all or nothing, whatever
+//     the groups of their keys.
+//   - Transactions (Txn, Transact) are all or nothing and isolated from every
+//     other write, whether their keys are of one group or of several. One group
+//     is the fastest; keys with the same {hash part} are in one.
 //   - Values are sent with their CRC32C and verified when they come back.
-//   - List, Scan and Count see one snapshot over all pages.
+//   - List, Scan and Count see one snapshot over all pages: the state of all
+//     groups at one moment of the first call. WithConsistency and WithMaxStaleness
+//     choose less; Page.Consistency says what was served.
+//   - Watch yields every change once and in order, over reconnects, or ends with
+//     an error that says why it cannot.
 //
 // # Deadlines and failures
 //

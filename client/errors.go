@@ -31,6 +31,8 @@ const (
 	CodeNamespaceNotFound  Code = "namespace_not_found"
 	CodeNamespaceExists    Code = "namespace_exists"
 	CodeNamespaceDeleting  Code = "namespace_deleting"
+	CodeLeaseNotFound      Code = "lease_not_found"
+	CodeLeaseExists        Code = "lease_exists"
 	CodeConditionFailed    Code = "condition_failed"
 	CodeBatchAborted       Code = "batch_aborted"
 	CodeCrossGroup         Code = "cross_group"
@@ -38,6 +40,7 @@ const (
 	CodeOverloaded         Code = "overloaded"
 	CodeUnavailable        Code = "unavailable"
 	CodeWrongLeader        Code = "wrong_leader"
+	CodeWrongGroup         Code = "wrong_group"
 	CodeDeadlineExceeded   Code = "deadline_exceeded"
 	CodeCanceled           Code = "canceled"
 	CodeUnknownOutcome     Code = "unknown_outcome"
@@ -65,6 +68,8 @@ var (
 	ErrNamespaceNotFound  = sentinel(CodeNamespaceNotFound)
 	ErrNamespaceExists    = sentinel(CodeNamespaceExists)
 	ErrNamespaceDeleting  = sentinel(CodeNamespaceDeleting)
+	ErrLeaseNotFound      = sentinel(CodeLeaseNotFound)
+	ErrLeaseExists        = sentinel(CodeLeaseExists)
 	ErrConditionFailed    = sentinel(CodeConditionFailed)
 	ErrBatchAborted       = sentinel(CodeBatchAborted)
 	ErrCrossGroup         = sentinel(CodeCrossGroup)
@@ -72,6 +77,7 @@ var (
 	ErrOverloaded         = sentinel(CodeOverloaded)
 	ErrUnavailable        = sentinel(CodeUnavailable)
 	ErrWrongLeader        = sentinel(CodeWrongLeader)
+	ErrWrongGroup         = sentinel(CodeWrongGroup)
 	ErrDeadlineExceeded   = sentinel(CodeDeadlineExceeded)
 	ErrCanceled           = sentinel(CodeCanceled)
 	ErrUnknownOutcome     = sentinel(CodeUnknownOutcome)
@@ -175,7 +181,7 @@ func CodeOf(err error) Code {
 // notExecuted says whether a code means that nothing was done and that trying
 // again may help.
 func notExecuted(c Code) bool {
-	return c == CodeWrongLeader || c == CodeUnavailable || c == CodeOverloaded
+	return c == CodeWrongLeader || c == CodeWrongGroup || c == CodeUnavailable || c == CodeOverloaded
 }
 
 // BatchError says that items of a batch failed. errors.Is and errors.As look

@@ -39,6 +39,7 @@ func TestExamples(t *testing.T) {
 		"List": ExampleClient_List, "Scan": ExampleClient_Scan, "Count": ExampleClient_Count, "PutReader": ExampleClient_PutReader,
 		"GetReader": ExampleClient_GetReader, "Status": ExampleClient_Status, "StatusOf": ExampleClient_StatusOf, "Nodes": ExampleClient_Nodes,
 		"Digest": ExampleClient_Digest, "CreateNamespace": ExampleClient_CreateNamespace, "ListNamespaces": ExampleClient_ListNamespaces,
+		"Txn": ExampleClient_Txn, "Transact": ExampleClient_Transact,
 		"DeleteNamespace": ExampleClient_DeleteNamespace, "UnknownOutcome": ExampleError_unknownOutcome,
 	} {
 		t.Run(name, func(*testing.T) { example() })
@@ -333,4 +334,41 @@ func ExampleError_unknownOutcome() {
 		rec, err := c.Get(ctx, "example/order")
 		fmt.Println("written:", err == nil && string(rec.Value) == "placed")
 	}
+}
+
+// Compare, then write or read: one request, all or nothing.
+func ExampleClient_Txn() {
+	ctx := context.Background()
+	c := connect(ctx)
+	defer func() { check(c.Close()) }()
+	res, err := c.Txn(ctx).
+		If(client.Key("{42}stock").Absent()).
+		Then(client.OpPut("{42}stock", []byte("10")), client.OpDelete("{42}hold")).
+		Else(client.OpGet("{42}stock")).
+		Commit()
+	check(err)
+	if res.Succeeded {
+		fmt.Println("stocked at revision", res.Revision)
+		return
+	}
+	rec, err := res.Get(0)
+	check(err)
+	fmt.Println("there are", string(rec.Value))
+}
+
+// Read, decide and write as if nobody else was there.
+func ExampleClient_Transact() {
+	ctx := context.Background()
+	c := connect(ctx)
+	defer func() { check(c.Close()) }()
+	err := c.Transact(ctx, func(tx *client.Tx) error {
+		rec, err := tx.Get("{42}visits")
+		if err != nil && !errors.Is(err, client.ErrNotFound) {
+			return err
+		}
+		tx.Put("{42}visits", append(rec.Value, '+'))
+		tx.Put("{42}last", []byte("now"))
+		return nil
+	})
+	check(err)
 }

@@ -20,15 +20,20 @@ func (n *fakeNode) Pipeline(s grpc.BidiStreamingServer[api.PipelineRequest, api.
 	p := &fakePipeline{node: n, stream: s, dropped: make(chan struct{})}
 	received := make(chan error, 1)
 	go func() { received <- p.receive() }()
+	var err error
 	select {
-	case err := <-received:
-		p.held.Wait()
-		return err
+	case err = <-received:
 	case <-p.dropped:
+	}
+	select {
+	case <-p.dropped: // receive ends then, too
 		if p.reason != nil {
 			return p.reason
 		}
 		return status.Error(codes.Unavailable, "fake: stream dropped")
+	default:
+		p.held.Wait()
+		return err
 	}
 }
 
@@ -86,7 +91,7 @@ func (p *fakePipeline) handle(op *api.PipelineOp) *api.PipelineResult {
 		return &api.PipelineResult{Id: op.GetId(), Status: fault.status}
 	case fault.dropBefore, fault.dropAfter:
 		if fault.dropAfter {
-			p.node.cluster.execute(op)
+			p.node.execute(op)
 		}
 		p.once.Do(func() { close(p.dropped) })
 		return nil
@@ -102,13 +107,13 @@ func (p *fakePipeline) handle(op *api.PipelineOp) *api.PipelineResult {
 		p.held.Go(func() {
 			select {
 			case <-fault.hold:
-				p.send(&api.PipelineResponse{Results: []*api.PipelineResult{p.node.cluster.execute(op)}})
+				p.send(&api.PipelineResponse{Results: []*api.PipelineResult{p.node.execute(op)}})
 			case <-p.stream.Context().Done():
 			}
 		})
 		return nil
 	}
-	return p.node.cluster.execute(op)
+	return p.node.execute(op)
 }
 
 func (n *fakeNode) Topology(context.Context, *api.TopologyRequest) (*api.TopologyResponse, error) {
@@ -117,11 +122,14 @@ func (n *fakeNode) Topology(context.Context, *api.TopologyRequest) (*api.Topolog
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t := &api.TopologyResponse{
-		Epoch: f.epoch, ClusterId: "fake", MaxValueBytes: f.limits.valueBytes, MaxKeyBytes: uint32(f.limits.keyBytes),
+		Epoch: f.epochOf(n), ClusterId: "fake", MaxValueBytes: f.limits.valueBytes, MaxKeyBytes: uint32(f.limits.keyBytes),
 		MaxMessageBytes: uint64(f.limits.messageBytes), Namespaces: map[string]uint32{},
 	}
 	for name, ns := range f.namespaces {
 		t.Namespaces[name] = ns.GetId()
+	}
+	if f.kept != nil {
+		t.ServerTimeMs = fakeServerTime
 	}
 	var replicas []*api.ReplicaInfo
 	for i, m := range f.nodes {
@@ -136,7 +144,7 @@ func (n *fakeNode) Topology(context.Context, *api.TopologyRequest) (*api.Topolog
 		t.Groups = append(t.Groups, &api.GroupInfo{Group: uint32(g + 1), LeaderNode: "id-" + f.nodes[leader].name, Replicas: of})
 	}
 	for slot := range keyspace.SlotCount {
-		t.SlotGroups = append(t.SlotGroups, uint32(groupOfSlot(slot)))
+		t.SlotGroups = append(t.SlotGroups, uint32(f.groupOf(slot, n)))
 	}
 	return t, nil
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/keyspace"
 )
 
 // What the fake stores. All of it under mu.
@@ -40,6 +41,9 @@ func rpcError(s *api.Status) error {
 func (f *fakeCluster) find(namespace, key string) (*api.Record, *api.Status) {
 	if f.namespaces[namespace] == nil {
 		return nil, statusOf(CodeNamespaceNotFound, "namespace", namespace)
+	}
+	if slot := int(keyspace.SlotOf(keyspace.DefaultNamespace, key)); f.moved != nil && f.at != f.nodes[f.leaders[f.groupOf(slot, nil)-1]] {
+		return nil, statusOf(CodeWrongGroup, "slot", strconv.Itoa(slot))
 	}
 	return f.data[namespace+"\x00"+key], nil
 }
@@ -84,6 +88,32 @@ func (f *fakeCluster) put(namespace string, q *api.PutRequest) (*api.PutResponse
 	}, nil
 }
 
+func (f *fakeCluster) touch(namespace string, q *api.TouchRequest) (*api.PutResponse, *api.Status) {
+	old, st := f.find(namespace, q.GetKey())
+	if st == nil {
+		st = checkTouch(q, old)
+	}
+	if st != nil {
+		return nil, st
+	}
+	f.clock++
+	r := proto.CloneOf(old)
+	r.Version, r.Revision, r.ExpiresAtMs = old.GetVersion()+1, f.clock, q.GetExpiresAtMs()
+	if q.GetTtlSeconds() != 0 {
+		r.ExpiresAtMs = int64(f.clock>>16) + q.GetTtlSeconds()*1000
+	}
+	f.data[namespace+"\x00"+q.GetKey()] = r
+	f.executed[q.GetKey()]++
+	return &api.PutResponse{Version: r.GetVersion(), Revision: r.GetRevision(), ExpiresAtMs: r.GetExpiresAtMs(), Checksum: r.GetChecksum()}, nil
+}
+
+func checkTouch(q *api.TouchRequest, old *api.Record) *api.Status {
+	if old == nil {
+		return statusOf(CodeConditionFailed, "condition", "must_exist")
+	}
+	return checkCondition(q.GetCondition(), old)
+}
+
 func (f *fakeCluster) delete(namespace string, q *api.DeleteRequest) (*api.DeleteResponse, *api.Status) {
 	old, st := f.find(namespace, q.GetKey())
 	if st == nil {
@@ -121,7 +151,8 @@ func withoutValue(r *api.Record, keysOnly bool) *api.Record {
 }
 
 // list pages by the last key; the token is that key.
-func (f *fakeCluster) list(q *api.ListRequest) *api.ListResponse {
+func (f *fakeCluster) list(q *api.ListRequest) (out *api.ListResponse) {
+	defer func() { out.Consistency, out.AgeMs = q.Consistency, q.MaxStalenessMs/2 }()
 	var keys []string
 	for k := range f.data {
 		namespace, key, _ := strings.Cut(k, "\x00")
@@ -133,7 +164,7 @@ func (f *fakeCluster) list(q *api.ListRequest) *api.ListResponse {
 	if q.GetReverse() {
 		sort.Sort(sort.Reverse(sort.StringSlice(keys)))
 	}
-	out := &api.ListResponse{Revision: f.clock}
+	out = &api.ListResponse{Revision: f.clock}
 	limit := int(q.GetLimit())
 	if limit == 0 {
 		limit = 1000
@@ -164,10 +195,18 @@ func (f *fakeCluster) listed(q *api.ListRequest, key string, r *api.Record) bool
 }
 
 // execute runs one operation of a pipeline.
-func (f *fakeCluster) execute(op *api.PipelineOp) *api.PipelineResult {
+func (n *fakeNode) execute(op *api.PipelineOp) *api.PipelineResult {
+	f := n.cluster
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.at = n
 	r := &api.PipelineResult{Id: op.GetId()}
+	if id := requestIDOf(op); id != "" {
+		if old := f.kept[id]; old != nil {
+			return &api.PipelineResult{Id: op.GetId(), Status: old.Status, Result: old.Result}
+		}
+		f.kept[id] = r
+	}
 	switch op := op.GetOp().(type) {
 	case *api.PipelineOp_Put:
 		put, st := f.put(op.Put.GetNamespace(), op.Put)
@@ -179,6 +218,11 @@ func (f *fakeCluster) execute(op *api.PipelineOp) *api.PipelineResult {
 	case *api.PipelineOp_Delete:
 		deleted, st := f.delete(op.Delete.GetNamespace(), op.Delete)
 		r.Status, r.Result = st, &api.PipelineResult_Delete{Delete: deleted}
+	case *api.PipelineOp_Touch:
+		put, st := f.touch(op.Touch.GetNamespace(), op.Touch)
+		r.Status, r.Result = st, &api.PipelineResult_Touch{Touch: put}
+	case *api.PipelineOp_Transaction:
+		r.Result = &api.PipelineResult_Transaction{Transaction: f.transaction(op.Transaction)}
 	default:
 		f.executeBatch(op, r)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,9 +13,13 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/keyspace"
+	"kvstore/internal/pipelink"
+	"kvstore/internal/server/listen"
 )
 
 // fakeCluster is a store over one map behind several real gRPC servers, with
@@ -26,14 +31,22 @@ type fakeCluster struct {
 	clock uint64
 	// namespaces by name.
 	namespaces map[string]*api.Namespace
-	nodes      []*fakeNode
-	leaders    []int
-	epoch      uint64
+	// kept are the answers by request id; nil for servers that know none.
+	kept    map[string]*api.PipelineResult
+	nodes   []*fakeNode
+	leaders []int
+	epoch   uint64
 	// executed counts executed writes by key.
 	executed map[string]int
 	limits   limits
 	// alone: a group has no replica beside its leader.
 	alone bool
+	// moved are the slots of group 1 that group 2 owns by now, known to the nodes
+	// that said contains; nodes then refuse what their groups do not own. at is the
+	// node that executes.
+	moved map[int]bool
+	said  map[*fakeNode]bool
+	at    *fakeNode
 }
 
 const fakeGroups = 6
@@ -48,14 +61,19 @@ type fakeNode struct {
 	zone    string
 	srv     *grpc.Server
 	served  chan error
+	// links: it takes links beside gRPC; endLinks ends them.
+	links    bool
+	endLinks func()
 	// fault, if set, is asked about every operation of a pipeline.
 	fault atomic.Pointer[func(*api.PipelineOp) opFault]
 	// refuse, if set, is asked about every other request and every stream.
 	refuse atomic.Pointer[func(ctx context.Context, method string) error]
+	// watch serves Watch.
+	watch atomic.Pointer[func(watchServer) error]
 	// frozen holds everything back until it is closed.
 	frozen atomic.Pointer[chan struct{}]
-	// ops counts operations, frames messages and topologies requests.
-	ops, frames, topologies atomic.Int64
+	// ops counts operations, frames messages, topologies requests and linked links.
+	ops, frames, topologies, linked atomic.Int64
 }
 
 // opFault is what happens to one operation instead of an answer.
@@ -80,7 +98,7 @@ func newFakeCluster(t *testing.T, nodes int) *fakeCluster {
 		namespaces: map[string]*api.Namespace{"default": {Name: "default", Id: 1, State: "active"}},
 	}
 	for i := range nodes {
-		n := &fakeNode{cluster: f, name: "node-" + nodeName(i), zone: "zone-" + nodeName(i)}
+		n := &fakeNode{cluster: f, links: i%2 == 0, name: "node-" + nodeName(i), zone: "zone-" + nodeName(i)}
 		n.start("127.0.0.1:0")
 		t.Cleanup(n.stop)
 		f.nodes = append(f.nodes, n)
@@ -101,7 +119,12 @@ func (n *fakeNode) start(addr string) {
 	if n.addr == "" { // others read it while a node starts again
 		n.addr = l.Addr().String()
 	}
-	n.srv = grpc.NewServer(grpc.ChainUnaryInterceptor(n.unaryFault), grpc.ChainStreamInterceptor(n.streamFault),
+	creds, endLinks := insecure.NewCredentials(), func() {}
+	if n.links {
+		creds, endLinks = listen.WithLinks(nil, n.serveLink)
+	}
+	n.endLinks = endLinks
+	n.srv = grpc.NewServer(grpc.Creds(creds), grpc.ChainUnaryInterceptor(n.unaryFault), grpc.ChainStreamInterceptor(n.streamFault),
 		grpc.MaxRecvMsgSize(defaultLimits.messageBytes), grpc.MaxSendMsgSize(defaultLimits.messageBytes), grpc.WaitForHandlers(true))
 	api.RegisterKVStoreServer(n.srv, n)
 	n.served = make(chan error, 1)
@@ -111,6 +134,7 @@ func (n *fakeNode) start(addr string) {
 // stop closes all connections at once, as a killed process does.
 func (n *fakeNode) stop() {
 	n.unfreeze()
+	n.endLinks()
 	n.srv.Stop()
 	err := <-n.served
 	n.served <- err // a second stop
@@ -166,6 +190,21 @@ func (n *fakeNode) streamFault(srv any, s grpc.ServerStream, info *grpc.StreamSe
 	return next(srv, s)
 }
 
+// serveLink is the Pipeline of a node on a link.
+func (n *fakeNode) serveLink(ctx context.Context, conn net.Conn, info credentials.AuthInfo, maxBytes int) {
+	l, err := pipelink.Accept(ctx, conn, info, maxBytes)
+	if err != nil {
+		return
+	}
+	n.linked.Add(1)
+	l.Close(n.streamFault(n, l, &grpc.StreamServerInfo{FullMethod: api.KVStore_Pipeline_FullMethodName}, func(any, grpc.ServerStream) error {
+		if err := l.Greet(); err != nil {
+			return err
+		}
+		return n.Pipeline(&grpc.GenericServerStream[api.PipelineRequest, api.PipelineResponse]{ServerStream: l})
+	}))
+}
+
 func (f *fakeCluster) endpoints() (out []string) {
 	for _, n := range f.nodes {
 		out = append(out, n.addr)
@@ -178,6 +217,49 @@ func (f *fakeCluster) leaderOf(key string) *fakeNode {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.nodes[f.leaders[groupOfSlot(int(keyspace.SlotOf(keyspace.DefaultNamespace, key)))-1]]
+}
+
+// groupOf is the owner of a slot as a node knows; nil knows the truth. mu must be held.
+func (f *fakeCluster) groupOf(slot int, n *fakeNode) int {
+	if f.moved[slot] && (n == nil || f.said[n]) {
+		return 2
+	}
+	return groupOfSlot(slot)
+}
+
+// epochOf is the epoch of a node's map. mu must be held.
+func (f *fakeCluster) epochOf(n *fakeNode) uint64 {
+	if f.said[n] {
+		return f.epoch + 1
+	}
+	return f.epoch
+}
+
+// moveSlots gives every second slot of group 1 to group 2; the nodes that know
+// say so with a new epoch.
+func (f *fakeCluster) moveSlots(know ...*fakeNode) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.moved, f.said = map[int]bool{}, map[*fakeNode]bool{}
+	for slot := 0; groupOfSlot(slot) == 1; slot += 2 {
+		f.moved[slot] = true
+	}
+	for _, n := range know {
+		f.said[n] = true
+	}
+}
+
+// keysOf are keys of slots that moved, or stayed with group 1.
+func (f *fakeCluster) keysOf(moved bool, n int) (keys []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := 0; len(keys) < n; i++ {
+		key := "m" + strconv.Itoa(i)
+		if slot := int(keyspace.SlotOf(keyspace.DefaultNamespace, key)); groupOfSlot(slot) == 1 && f.moved[slot] == moved {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 func groupOfSlot(slot int) int { return 1 + slot*fakeGroups/keyspace.SlotCount }

@@ -47,12 +47,19 @@ func (c *Client) GetReader(ctx context.Context, key string, opts ...GetOption) (
 	for _, opt := range opts {
 		opt.applyGet(&r)
 	}
+	if r.at.err != nil {
+		return nil, r.at.err
+	}
 	v := &ValueReader{client: c, ctx: ctx, from: r.source(), request: &api.GetRequest{
 		Namespace: r.namespace, Key: key, Consistency: api.Consistency(r.consistency),
-		MaxStalenessMs: ceilMillis(r.maxAge), KeysOnly: r.keysOnly, AtRevision: r.atRevision,
+		MaxStalenessMs: ceilMillis(r.maxAge), KeysOnly: r.keysOnly, AtRevision: r.at.revision, AtTimeMs: -r.at.agoMs,
 	}}
 	head, err := v.open()
 	if err != nil {
+		return nil, err
+	}
+	if err := r.at.served(head.GetReadRevision()); err != nil {
+		v.rpc.end()
 		return nil, err
 	}
 	v.Record = recordFromAPI(head.GetRecord())
@@ -161,7 +168,7 @@ func (v *ValueReader) end() error {
 func (v *ValueReader) resume() error {
 	v.rpc.end()
 	v.skip = v.offset
-	v.request.AtRevision = v.Record.Revision
+	v.request.AtRevision, v.request.AtTimeMs = v.Record.Revision, 0
 	v.request.Consistency, v.request.MaxStalenessMs = api.Consistency_CONSISTENCY_LINEARIZABLE, 0
 	head, err := v.open()
 	if err != nil {

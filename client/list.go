@@ -65,9 +65,14 @@ func (c *Client) listCall(opts []ListOption) *listCall {
 }
 
 func (c *Client) list(ctx context.Context, l *listCall) (Page, error) {
+	if l.at.err != nil {
+		return Page{}, l.at.err
+	}
 	request := &api.ListRequest{
 		Namespace: l.namespace, Prefix: l.prefix, Start: l.start, End: l.end, Limit: l.limit,
 		KeysOnly: l.keysOnly, Reverse: l.reverse, ContinuationToken: l.token, Tags: l.tags, CountOnly: l.countOnly,
+		AtRevision: l.at.revision, AtTimeMs: -l.at.agoMs,
+		Consistency: api.Consistency(l.consistency), MaxStalenessMs: ceilMillis(l.maxAge),
 	}
 	answer, err := unary(ctx, c, readUnary, request,
 		func(stub kvClient, ctx context.Context, in *api.ListRequest, opts ...grpc.CallOption) (*api.ListResponse, error) {
@@ -79,6 +84,11 @@ func (c *Client) list(ctx context.Context, l *listCall) (Page, error) {
 	var page Page
 	if err := decodePage(answer.ProtoReflect().GetUnknown(), &page); err != nil {
 		return Page{}, unreadable(false, err)
+	}
+	if l.token == "" {
+		if err := l.at.served(page.Revision); err != nil {
+			return Page{}, err
+		}
 	}
 	for i := range page.Records {
 		if err := page.Records[i].verify(l.keysOnly); err != nil {
@@ -94,5 +104,6 @@ func recordFromAPI(m *api.Record) Record {
 		Checksum: m.GetChecksum(), CreatedAt: milliTime(m.GetCreatedAtMs()), UpdatedAt: milliTime(m.GetUpdatedAtMs()),
 		ExpiresAt: milliTime(m.GetExpiresAtMs()), Version: m.GetVersion(), Revision: m.GetRevision(),
 		Tags: m.GetTags(), Metadata: m.GetMetadata(), Size: m.GetSize(),
+		CreatedRevision: m.GetCreatedRevision(), Lease: m.GetLease(),
 	}
 }

@@ -42,6 +42,14 @@ type node struct {
 	// retryAt is when the next probe of a node that is down is due.
 	retryAt time.Duration
 	probing bool
+
+	// watching is held while the shared stream of watches is opened.
+	// grpcUntil is until when the node's pipes use gRPC, since it knows no links; in
+	// nanoseconds of Client.now.
+	grpcUntil atomic.Int64
+
+	watching sync.Mutex
+	watches  *watchStream // guarded by watching; nil for none
 }
 
 // nodeConn is one connection with its two pipes.
@@ -112,10 +120,12 @@ func (nc *nodeConn) connect(ctx context.Context, addr string) (net.Conn, error) 
 	return raw, nil
 }
 
-// cut closes the socket, so that gRPC ends its streams and connects again.
+// cut closes the sockets, so that streams end and connect again.
 func (nc *nodeConn) cut() {
-	if raw := nc.raw.Swap(nil); raw != nil {
-		_ = (*raw).Close() // whatever it says, the socket is gone
+	for _, at := range [...]*atomic.Pointer[net.Conn]{&nc.raw, &nc.small.raw, &nc.bulk.raw} {
+		if raw := at.Swap(nil); raw != nil {
+			_ = (*raw).Close() // whatever it says, the socket is gone
+		}
 	}
 }
 

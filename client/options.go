@@ -11,16 +11,31 @@ type (
 	GetOption interface{ applyGet(*readCall) }
 	// DeleteOption changes Delete.
 	DeleteOption interface{ applyDelete(*deleteCall) }
+	// TouchOption changes Touch.
+	TouchOption interface{ applyTouch(*touchCall) }
+	// ExpiryOption says when a key expires.
+	ExpiryOption interface {
+		PutOption
+		TouchOption
+	}
 	// BatchWriteOption changes BatchPut and BatchDelete.
 	BatchWriteOption interface{ applyBatchWrite(*batchWriteCall) }
 	// BatchGetOption changes BatchGet.
 	BatchGetOption interface{ applyBatchGet(*readCall) }
 	// ListOption changes List, Scan and Count.
 	ListOption interface{ applyList(*listCall) }
+	// WatchOption changes Watch.
+	WatchOption interface{ applyWatch(*watchCall) }
+	// RangeOption chooses keys.
+	RangeOption interface {
+		ListOption
+		WatchOption
+	}
 	// WriteOption changes every write of one key.
 	WriteOption interface {
 		PutOption
 		DeleteOption
+		TouchOption
 	}
 	// ReadOption changes every read by key.
 	ReadOption interface {
@@ -33,6 +48,7 @@ type (
 		ReadOption
 		BatchWriteOption
 		ListOption
+		WatchOption
 	}
 )
 
@@ -46,9 +62,18 @@ type deleteCall struct {
 	item      DeleteItem
 }
 
+type touchCall struct {
+	namespace string
+	item      touchItem
+}
+
 type batchWriteCall struct {
 	namespace string
 	atomic    bool
+	requestID string
+	// ownID: requestID is this package's.
+	ownID bool
+	fence *Fence
 }
 
 type readCall struct {
@@ -57,7 +82,7 @@ type readCall struct {
 	consistency Consistency
 	maxAge      time.Duration
 	keysOnly    bool
-	atRevision  uint64
+	at          moment
 }
 
 type listCall struct {
@@ -71,6 +96,10 @@ type listCall struct {
 	token     string
 	tags      map[string]string
 	countOnly bool
+	at        moment
+
+	consistency Consistency
+	maxAge      time.Duration
 }
 
 type namespaceOption string
@@ -87,19 +116,51 @@ func (o namespaceOption) set(name *string) {
 func (o namespaceOption) applyPut(c *putCall)               { o.set(&c.namespace) }
 func (o namespaceOption) applyGet(c *readCall)              { o.set(&c.namespace) }
 func (o namespaceOption) applyDelete(c *deleteCall)         { o.set(&c.namespace) }
+func (o namespaceOption) applyTouch(c *touchCall)           { o.set(&c.namespace) }
 func (o namespaceOption) applyBatchWrite(c *batchWriteCall) { o.set(&c.namespace) }
 func (o namespaceOption) applyBatchGet(c *readCall)         { o.set(&c.namespace) }
 func (o namespaceOption) applyList(c *listCall)             { o.set(&c.namespace) }
+func (o namespaceOption) applyWatch(c *watchCall)           { o.set(&c.keys.namespace) }
 
 type putOption func(*PutItem)
 
 func (o putOption) applyPut(c *putCall) { o(&c.item) }
 
-// WithTTL lets the key expire after a duration, in whole seconds.
-func WithTTL(ttl time.Duration) PutOption { return putOption(func(i *PutItem) { i.TTL = ttl }) }
+type expiryOption struct {
+	ttl time.Duration
+	at  time.Time
+	set byte
+}
 
-// WithExpiry lets the key expire at a time, to the millisecond.
-func WithExpiry(at time.Time) PutOption { return putOption(func(i *PutItem) { i.ExpiresAt = at }) }
+func (o expiryOption) applyPut(c *putCall) {
+	if o.set == 't' {
+		c.item.TTL = o.ttl
+	} else {
+		c.item.ExpiresAt = o.at
+	}
+}
+
+func (o expiryOption) applyTouch(c *touchCall) {
+	if o.set == 't' {
+		c.item.ttl = o.ttl
+	} else {
+		c.item.expiresAt = o.at
+	}
+}
+
+// WithTTL lets the key expire after a duration, in whole seconds; 0 is none.
+func WithTTL(ttl time.Duration) ExpiryOption { return expiryOption{ttl: ttl, set: 't'} }
+
+// WithExpiry lets the key expire at a time, to the millisecond; the zero time is
+// none. One that is not later than the clock of the key's group is refused.
+func WithExpiry(at time.Time) ExpiryOption { return expiryOption{at: at} }
+
+type persistOption struct{}
+
+func (persistOption) applyTouch(c *touchCall) { c.item.persist = true }
+
+// Persist takes the key's deadline away.
+func Persist() TouchOption { return persistOption{} }
 
 // WithContentType sets the value's MIME type.
 func WithContentType(mime string) PutOption {
@@ -142,6 +203,7 @@ type conditionOption func(*Condition)
 
 func (o conditionOption) applyPut(c *putCall)       { o(&c.item.Condition) }
 func (o conditionOption) applyDelete(c *deleteCall) { o(&c.item.Condition) }
+func (o conditionOption) applyTouch(c *touchCall)   { o(&c.item.condition) }
 
 // If requires all of a condition that was built elsewhere.
 func If(cond Condition) WriteOption { return conditionOption(func(c *Condition) { *c = cond }) }
@@ -171,8 +233,8 @@ type batchWriteOption func(*batchWriteCall)
 
 func (o batchWriteOption) applyBatchWrite(c *batchWriteCall) { o(c) }
 
-// Atomic requires that all items of a batch are written or none. Keys in more
-// than one group are refused with ErrCrossGroup; {braces} keep keys together.
+// Atomic requires that all items of a batch are written or none. Keys of one group
+// are the fastest; {braces} keep keys together.
 func Atomic() BatchWriteOption { return batchWriteOption(func(c *batchWriteCall) { c.atomic = true }) }
 
 type readOption func(*readCall)
@@ -183,19 +245,25 @@ func (o readOption) applyBatchGet(c *readCall) { o(c) }
 // From chooses the replica that serves the read, in place of Config.Read.
 func From(r ReadFrom) ReadOption { return readOption(func(c *readCall) { c.from = r }) }
 
+// stalenessOption serves Get, BatchGet, List and Scan.
+type stalenessOption time.Duration
+
 // WithMaxStaleness lets any one replica answer with a state that is at most
-// this old.
-func WithMaxStaleness(age time.Duration) ReadOption {
-	return readOption(func(c *readCall) { c.consistency, c.maxAge = BoundedStaleness, age })
+// this old. A List that finds nothing as new where it is served is a snapshot.
+func WithMaxStaleness(age time.Duration) interface {
+	ReadOption
+	ListOption
+} {
+	return stalenessOption(age)
 }
 
-type getOption func(*readCall)
-
-func (o getOption) applyGet(c *readCall) { o(c) }
-
-// AtRevision reads the version that was current at a revision inside the
-// history window. It is refused with ErrOutOfRange below the window.
-func AtRevision(r uint64) GetOption { return getOption(func(c *readCall) { c.atRevision = r }) }
+func (o stalenessOption) applyGet(c *readCall) {
+	c.consistency, c.maxAge = BoundedStaleness, time.Duration(o)
+}
+func (o stalenessOption) applyBatchGet(c *readCall) { o.applyGet(c) }
+func (o stalenessOption) applyList(c *listCall) {
+	c.consistency, c.maxAge = BoundedStaleness, time.Duration(o)
+}
 
 // keysOnlyOption serves Get, BatchGet, List and Scan.
 type keysOnlyOption struct{}
@@ -203,7 +271,7 @@ type keysOnlyOption struct{}
 // KeysOnly leaves values out; Record.Size is still there.
 func KeysOnly() interface {
 	ReadOption
-	ListOption
+	RangeOption
 } {
 	return keysOnlyOption{}
 }
@@ -211,23 +279,38 @@ func KeysOnly() interface {
 func (keysOnlyOption) applyGet(c *readCall)      { c.keysOnly = true }
 func (keysOnlyOption) applyBatchGet(c *readCall) { c.keysOnly = true }
 func (keysOnlyOption) applyList(c *listCall)     { c.keysOnly = true }
+func (keysOnlyOption) applyWatch(c *watchCall)   { c.keys.keysOnly = true }
 
 type listOption func(*listCall)
 
 func (o listOption) applyList(c *listCall) { o(c) }
 
-// WithPrefix lists the keys that start with prefix.
-func WithPrefix(prefix string) ListOption { return listOption(func(c *listCall) { c.prefix = prefix }) }
+type rangeOption func(*listCall)
 
-// WithRange lists the keys from start (inclusive) to end (exclusive; empty
+func (o rangeOption) applyList(c *listCall)   { o(c) }
+func (o rangeOption) applyWatch(c *watchCall) { o(&c.keys) }
+
+// WithPrefix chooses the keys that start with prefix.
+func WithPrefix(prefix string) RangeOption {
+	return rangeOption(func(c *listCall) { c.prefix = prefix })
+}
+
+// WithRange chooses the keys from start (inclusive) to end (exclusive; empty
 // means to the last).
-func WithRange(start, end string) ListOption {
-	return listOption(func(c *listCall) { c.start, c.end = start, end })
+func WithRange(start, end string) RangeOption {
+	return rangeOption(func(c *listCall) { c.start, c.end = start, end })
 }
 
 // WithLimit sets the keys per page; 0 means the server's default (1,000).
 func WithLimit(keys int) ListOption {
 	return listOption(func(c *listCall) { c.limit = clampUint32(keys) })
+}
+
+// WithConsistency chooses how the snapshot of a List is found: Linearizable, which
+// is the default, Snapshot, or, by WithMaxStaleness, BoundedStaleness. Snapshot
+// costs less where others write what is listed.
+func WithConsistency(level Consistency) ListOption {
+	return listOption(func(c *listCall) { c.consistency = level })
 }
 
 // Reverse lists from the last key to the first.
@@ -237,9 +320,10 @@ func Reverse() ListOption { return listOption(func(c *listCall) { c.reverse = tr
 // The other options must be those of that List.
 func After(token string) ListOption { return listOption(func(c *listCall) { c.token = token }) }
 
-// WithTagFilter lists only records that carry all of these tags.
-func WithTagFilter(tags map[string]string) ListOption {
-	return listOption(func(c *listCall) { c.tags = tags })
+// WithTagFilter lists only records that carry all of these tags, and watches
+// only those that do or did before the event.
+func WithTagFilter(tags map[string]string) RangeOption {
+	return rangeOption(func(c *listCall) { c.tags = tags })
 }
 
 func clampUint32(n int) uint32 {

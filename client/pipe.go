@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,8 @@ type pipe struct {
 	sentFrame atomic.Uint64
 	// spare is the sender's, swapped with queue.
 	spare []entry
+	// raw is the socket of the link, as nodeConn.raw.
+	raw atomic.Pointer[net.Conn]
 }
 
 type slot struct {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/pipelink"
 	"kvstore/internal/wirebuf"
 )
 
@@ -21,9 +22,19 @@ const (
 	frameOps   = 4096
 )
 
+// frameStream carries encoded frames: a stream of gRPC, or a link.
+type frameStream interface {
+	// SendMsg takes a *[]byte of wirebuf.Pool.
+	SendMsg(m any) error
+	// RecvMsg fills a *frame.
+	RecvMsg(m any) error
+}
+
 // pipeStream is one life of a pipe's stream.
 type pipeStream struct {
-	grpc.ClientStream
+	frameStream
+	// head is the room that the stream wants before a frame.
+	head   int
 	cancel context.CancelFunc
 	// ended is closed by the receiver, after err and received were set.
 	ended    chan struct{}
@@ -125,8 +136,8 @@ func (p *pipe) sendBatch(st *pipeStream, batch []entry) error {
 	for len(batch) > 0 {
 		n, size := frameExtent(batch)
 		p.markTaken(batch[:n])
-		buf := wirebuf.Pool.Get(size)
-		b := (*buf)[:0]
+		buf := wirebuf.Pool.Get(st.head + size)
+		b := (*buf)[:st.head]
 		ops := 0
 		for _, e := range batch[:n] {
 			if e.c != nil {
@@ -184,21 +195,36 @@ var pipelineDesc = grpc.StreamDesc{StreamName: "Pipeline", ServerStreams: true, 
 // open opens the stream; it fails within Config.ConnectTimeout.
 func (p *pipe) open(ctx context.Context) (*pipeStream, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	limit := time.AfterFunc(p.node.client.cfg.ConnectTimeout, cancel)
+	st := &pipeStream{cancel: cancel, ended: make(chan struct{})}
+	if err := p.connect(ctx, st); err != nil {
+		cancel()
+		return nil, err
+	}
+	p.conn.hear()
+	// The sender waits for the receiver before it ends.
+	go p.receive(st)
+	return st, nil
+}
+
+// connect opens a link, or a stream of gRPC where the server, or what is between,
+// knows no links.
+func (p *pipe) connect(ctx context.Context, st *pipeStream) error {
+	if p.node.linksKnown() {
+		l, err := p.openLink(ctx)
+		if !errors.Is(err, pipelink.ErrNoLinks) {
+			st.frameStream, st.head = l, pipelink.HeadBytes
+			return err
+		}
+		p.node.noLinks()
+	}
+	limit := time.AfterFunc(p.node.client.cfg.ConnectTimeout, st.cancel)
 	options := append(p.node.client.callOptions(), grpc.ForceCodecV2(rawCodec{}))
 	s, err := p.conn.cc.NewStream(ctx, &pipelineDesc, api.KVStore_Pipeline_FullMethodName, options...)
 	if err == nil && !limit.Stop() {
 		err = status.Error(codes.Unavailable, "connecting took too long")
 	}
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	st := &pipeStream{ClientStream: s, cancel: cancel, ended: make(chan struct{})}
-	p.conn.hear()
-	// The sender waits for the receiver before it ends.
-	go p.receive(st)
-	return st, nil
+	st.frameStream = s
+	return err
 }
 
 // closeStream ends the stream and its receiver.

@@ -171,7 +171,7 @@ func (u *upload) request() *api.PutRequest {
 	return &api.PutRequest{
 		Namespace: u.call.namespace, Key: i.Key, ContentType: i.ContentType, Encoding: i.Encoding, Checksum: i.Checksum,
 		TtlSeconds: int64(i.TTL / time.Second), ExpiresAtMs: expiryMillis(i.ExpiresAt), Tags: i.Tags, Metadata: i.Metadata,
-		Condition: conditionToAPI(&i.Condition),
+		Condition: conditionToAPI(&i.Condition), Lease: i.Lease, Fence: i.fence.toAPI(),
 	}
 }
 
@@ -179,7 +179,10 @@ func conditionToAPI(c *Condition) *api.Condition {
 	if c.isZero() {
 		return nil
 	}
-	out := &api.Condition{VersionMatch: c.Version, RevisionMatch: c.Revision, MustExist: c.MustExist, MustNotExist: c.MustNotExist}
+	out := &api.Condition{VersionMatch: c.Version, RevisionMatch: c.Revision, MustExist: c.MustExist, MustNotExist: c.MustNotExist, CreatedMatch: c.Created}
+	if c.Lease != "" {
+		out.LeaseMatch = &c.Lease
+	}
 	if c.HasValueEquals {
 		out.ValueEquals = append([]byte{}, c.ValueEquals...)
 	}

@@ -11,11 +11,18 @@ const (
 	// BoundedStaleness reads come from one replica and may be as old as the
 	// bound the caller gave.
 	BoundedStaleness
+	// Snapshot lists see every write that was acknowledged before them. Of writes
+	// that run beside them they may have a later one and not an earlier one.
+	Snapshot
 )
 
 func (c Consistency) String() string {
-	if c == BoundedStaleness {
+	switch c {
+	case BoundedStaleness:
 		return "bounded_staleness"
+	case Snapshot:
+		return "snapshot"
+	case Linearizable:
 	}
 	return "linearizable"
 }
@@ -37,6 +44,10 @@ type Record struct {
 	Version uint64
 	// Revision is the store-wide MVCC revision of this write.
 	Revision uint64
+	// CreatedRevision is that of the write that created the key.
+	CreatedRevision uint64
+	// Lease is what the key is attached to, empty for nothing.
+	Lease    string
 	Tags     map[string]string
 	Metadata map[string]string
 	// Size is the value's size in bytes, also where Value was left out.
@@ -62,13 +73,17 @@ type Condition struct {
 	Revision     *uint64
 	MustExist    bool
 	MustNotExist bool
+	// Created is the revision at which the key must have been created.
+	Created *uint64
+	// Lease is what the key must be attached to.
+	Lease string
 	// ValueEquals must be the value of the existing key when HasValueEquals.
 	ValueEquals    []byte
 	HasValueEquals bool
 }
 
 func (c *Condition) isZero() bool {
-	return c.Version == nil && c.Revision == nil && !c.MustExist && !c.MustNotExist && !c.HasValueEquals
+	return c.Version == nil && c.Revision == nil && !c.MustExist && !c.MustNotExist && !c.HasValueEquals && c.Created == nil && c.Lease == ""
 }
 
 // PutItem is one write: what Put builds from its arguments and options, and
@@ -81,18 +96,38 @@ type PutItem struct {
 	// Checksum is the CRC32C of Value that the server verifies before it
 	// writes; nil lets this package compute it.
 	Checksum *uint32
-	// TTL is in whole seconds. At most one of TTL and ExpiresAt is set.
+	// TTL is in whole seconds. At most one of TTL and ExpiresAt is set; a time that
+	// is not later than the clock of the key's group is refused.
 	TTL       time.Duration
 	ExpiresAt time.Time
 	Tags      map[string]string
 	Metadata  map[string]string
 	Condition Condition
+	// Lease attaches the key to a lease.
+	Lease string
+
+	requestID string
+	// fence is that of a Put.
+	fence *Fence
+}
+
+// touchItem is one change of a deadline.
+type touchItem struct {
+	key       string
+	ttl       time.Duration
+	expiresAt time.Time
+	persist   bool
+	condition Condition
 }
 
 // DeleteItem is one deletion of a BatchDelete.
 type DeleteItem struct {
 	Key       string
 	Condition Condition
+
+	requestID string
+	// fence is that of a Delete.
+	fence *Fence
 }
 
 // PutResult is what a write answers.
@@ -133,6 +168,10 @@ type Page struct {
 	Revision uint64
 	// Count is set by CountOnly.
 	Count uint64
+	// Consistency is the level at which the snapshot was chosen, Age how old it was
+	// at most then.
+	Consistency Consistency
+	Age         time.Duration
 }
 
 // milliTime turns Unix milliseconds into a time, 0 into the zero time.

@@ -16,7 +16,8 @@ import (
 //
 // An attempt may be repeated when it certainly was not executed (it was never
 // sent, or the server says so) or when it is a read. A write whose answer was
-// lost is never repeated: it fails with ErrUnknownOutcome.
+// lost is never repeated: it fails with ErrUnknownOutcome. Unless it has a request
+// id, under which nothing is executed twice.
 func (c *Client) do(ctx context.Context, o *operation) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, contextError(err)
@@ -47,7 +48,8 @@ type attempt struct {
 
 // launch sends the operation to the best node but avoid.
 func (c *Client) launch(o *operation, avoid *node, now time.Duration) (a attempt) {
-	a.group = c.topology().groupOf(o.namespace, o.key)
+	t := c.topology()
+	a.group, o.epoch = t.groupOf(o.namespace, o.key), t.epoch
 	a.node = c.pick(a.group, o.from, avoid)
 	o.dropAnswer()
 	cl := o.prepareCall(now)
@@ -72,7 +74,7 @@ func (c *Client) repeat(ctx context.Context, o *operation, a attempt, err error)
 	for n := 0; ; n++ {
 		v := c.judge(ctx, o, a.group, err)
 		if !v.retry {
-			return nil, v.err
+			return nil, o.truth(v.err)
 		}
 		var avoid *node
 		if v.leaveNode {
@@ -80,7 +82,7 @@ func (c *Client) repeat(ctx context.Context, o *operation, a attempt, err error)
 		}
 		c.counters.retries.Add(1)
 		if err := c.backoff(ctx, o, n, v); err != nil {
-			return nil, err
+			return nil, o.truth(err)
 		}
 		var answer []byte
 		a = c.launch(o, avoid, c.now())
@@ -139,6 +141,8 @@ type verdict struct {
 	now bool
 	// leaveNode asks for another node.
 	leaveNode bool
+	// reroute waits for a newer topology.
+	reroute bool
 }
 
 func (c *Client) judge(ctx context.Context, o *operation, g *group, err error) verdict {
@@ -161,9 +165,25 @@ func (c *Client) judge(ctx context.Context, o *operation, g *group, err error) v
 	case CodeUnavailable:
 		c.wantRefresh()
 		return verdict{retry: true, err: e, leaveNode: true}
+	case CodeWrongGroup:
+		return verdict{retry: true, err: e, reroute: true}
 	case CodeOverloaded:
 		return verdict{retry: true, err: e}
+	case CodeUnknownOutcome:
+		if !o.write {
+			return verdict{retry: true, err: wrapError(CodeUnavailable, e, "no node answered"), leaveNode: true}
+		}
+		if o.requestID != "" && ctx.Err() == nil {
+			o.unsure = true
+			return verdict{retry: true, err: o.unknownOf(e), leaveNode: true}
+		}
+		return verdict{err: e}
 	default:
+		if o.ownID && e.givenUp() { // nobody waits for it under that id
+			o.rename(c.NewRequestID())
+			o.unsure = false
+			return verdict{retry: true, err: wrapError(CodeUnavailable, e, "the request was given up before it was executed")}
+		}
 		return verdict{err: e}
 	}
 }
@@ -172,7 +192,9 @@ func (c *Client) judge(ctx context.Context, o *operation, g *group, err error) v
 func (c *Client) judgeLost(ctx context.Context, o *operation, lost *lostError) verdict {
 	if o.write && lost.sent {
 		c.counters.unknown.Add(1)
-		return verdict{err: unknownOutcome(lost.cause)}
+		e := o.unknownOf(lost.cause)
+		o.unsure = o.requestID != ""
+		return verdict{err: e, retry: o.unsure && ctx.Err() == nil && c.now() < o.deadline, leaveNode: true}
 	}
 	var own *Error
 	if errors.As(lost.cause, &own) && own.Code == CodeClosed && c.isClosed() {
@@ -201,13 +223,20 @@ func (c *Client) backoff(ctx context.Context, o *operation, attempt int, v verdi
 	if v.err.RetryAfter > 0 {
 		wait += v.err.RetryAfter
 	}
+	if v.reroute {
+		wait += minRefreshGap
+	}
 	if c.now()+wait >= o.deadline {
 		return gaveUp(v.err, context.DeadlineExceeded)
 	}
 	if wait == 0 {
 		return nil
 	}
-	if err := system.Pause(ctx, wait); err != nil {
+	pause := system.Pause
+	if v.reroute {
+		pause = func(ctx context.Context, most time.Duration) error { return c.awaitNewer(ctx, o.epoch, most) }
+	}
+	if err := pause(ctx, wait); err != nil {
 		return gaveUp(v.err, err)
 	}
 	return nil

@@ -21,6 +21,8 @@ type rpc struct {
 	// waiting is when the wait for the server began, since the client's start;
 	// 0 while it is not waited for.
 	waiting atomic.Int64
+	// quiet is set for a stream that only must not be silent for long.
+	quiet atomic.Pointer[silence]
 	// repeatable says that nothing is lost when the request is ended.
 	repeatable atomic.Bool
 }
@@ -56,14 +58,18 @@ func (r *rpc) heard() {
 }
 
 func (r *rpc) stub() kvClient {
-	return kvClient{api.NewKVStoreClient(r.conn.cc), api.NewClusterClient(r.conn.cc)}
+	return kvClient{api.NewKVStoreClient(r.conn.cc), api.NewClusterClient(r.conn.cc), api.NewLeasesClient(r.conn.cc)}
 }
 
 // sweepRPCs is sweep for requests outside of the pipes.
 func (nc *nodeConn) sweepRPCs(now time.Duration, suspect error) (oldest time.Duration) {
 	nc.rpcMu.Lock()
 	defer nc.rpcMu.Unlock()
+	down := nc.node.down.Load()
 	for r := range nc.rpcs {
+		if q := r.quiet.Load(); q != nil && (down || q.long(now)) {
+			r.cancel(errSuspect)
+		}
 		since := time.Duration(r.waiting.Load())
 		if since == 0 {
 			continue

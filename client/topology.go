@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -23,6 +22,12 @@ type topology struct {
 	byID       map[string]*node
 	namespaces map[string]keyspace.NamespaceID
 	limits     limits
+	// serverTime is that of the node which told, in Unix milliseconds, at received in
+	// the client's time; 0 for one that knows no request ids.
+	serverTime int64
+	received   time.Duration
+	// replaced is closed when another view is there.
+	replaced chan struct{}
 }
 
 // limits are the server's, so that what it would refuse is refused here.
@@ -55,6 +60,7 @@ func newTopology(r *api.TopologyResponse, find func(*api.NodeInfo) *node) *topol
 		byID:       make(map[string]*node),
 		namespaces: make(map[string]keyspace.NamespaceID),
 		limits:     newLimits(r),
+		replaced:   make(chan struct{}),
 	}
 	for name, id := range r.GetNamespaces() {
 		t.namespaces[name] = keyspace.NamespaceID(id)
@@ -80,7 +86,7 @@ func newTopology(r *api.TopologyResponse, find func(*api.NodeInfo) *node) *topol
 func (t *topology) addGroup(info *api.GroupInfo) {
 	g := &group{id: keyspace.GroupID(info.GetGroup())}
 	for _, r := range info.GetReplicas() {
-		if n := t.byID[r.GetNodeId()]; n != nil && r.GetRole() != "learner" {
+		if n := t.byID[r.GetNodeId()]; n != nil && r.GetRole() != "learner" && r.GetRole() != "witness" {
 			g.replicas = append(g.replicas, n)
 		}
 	}
@@ -126,6 +132,28 @@ func (c *Client) wantRefresh() {
 	}
 }
 
+// awaitNewer waits until the topology is newer than epoch, for most at the
+// longest. Nodes learn of changes one after the other, so it asks until one has
+// it; the next attempt goes where that says, or the old way again.
+func (c *Client) awaitNewer(ctx context.Context, epoch uint64, most time.Duration) error {
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	for {
+		t := c.topology()
+		if t.epoch > epoch {
+			return nil
+		}
+		c.wantRefresh()
+		select {
+		case <-t.replaced:
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // minRefreshGap bounds how often hints can make the client ask.
 const minRefreshGap = 20 * time.Millisecond
 
@@ -150,50 +178,6 @@ func (c *Client) watchTopology(ctx context.Context) {
 	}
 }
 
-// loadTopology asks nodes, healthy ones first, until one answers.
-func (c *Client) loadTopology(ctx context.Context) error {
-	err := error(newError(CodeUnavailable, "no node is known"))
-	for _, n := range c.candidates() {
-		if ctx.Err() != nil {
-			return contextError(ctx.Err())
-		}
-		var r *api.TopologyResponse
-		if r, err = c.fetchTopology(ctx, n); err == nil {
-			n.alive()
-			c.applyTopology(r)
-			return nil
-		}
-	}
-	return err
-}
-
-func (c *Client) fetchTopology(ctx context.Context, n *node) (*api.TopologyResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout+c.cfg.ProbeTimeout)
-	defer cancel()
-	r, err := api.NewKVStoreClient(n.conn().cc).Topology(ctx, &api.TopologyRequest{})
-	if err != nil {
-		e, _ := errorFromGRPC(err)
-		return nil, e
-	}
-	return r, nil
-}
-
-// candidates returns all nodes in random order, healthy ones first.
-func (c *Client) candidates() []*node {
-	all := c.allNodes()
-	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	up := make([]*node, 0, len(all))
-	var down []*node
-	for _, n := range all {
-		if n.down.Load() {
-			down = append(down, n)
-		} else {
-			up = append(up, n)
-		}
-	}
-	return append(up, down...)
-}
-
 // applyTopology replaces the view and retires nodes that left the cluster.
 func (c *Client) applyTopology(r *api.TopologyResponse) {
 	c.mu.Lock()
@@ -201,8 +185,11 @@ func (c *Client) applyTopology(r *api.TopologyResponse) {
 	if c.closed {
 		return
 	}
+	old := c.topo.Load()
 	t := newTopology(r, c.nodeOf)
+	t.serverTime, t.received = r.GetServerTimeMs(), c.now()
 	c.topo.Store(t)
+	close(old.replaced)
 	for addr, n := range c.nodes {
 		if !slices.Contains(t.nodes, n) && !slices.Contains(c.seeds, n) {
 			delete(c.nodes, addr)

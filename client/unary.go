@@ -56,7 +56,9 @@ func (c *Client) try(ctx context.Context, o *operation, fixed *node, once func(*
 		if c.isClosed() {
 			return errClientClosed()
 		}
-		g := c.topology().groupOf(o.namespace, o.key)
+		t := c.topology()
+		g := t.groupOf(o.namespace, o.key)
+		o.epoch = t.epoch
 		n := fixed
 		if n == nil {
 			n = c.pick(g, o.from, avoid)

@@ -23,6 +23,9 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...PutO
 	if err := c.checkPut(&o.put.item); err != nil {
 		return PutResult{}, err
 	}
+	if o.requestID = o.put.item.requestID; !o.put.item.Condition.isZero() || o.put.item.fence != nil {
+		o.put.item.requestID = o.name(c, o.requestID)
+	}
 	o.namespace, o.key = o.put.namespace, key
 	o.body = appendPut(o.body[:0], fieldOpPut, o.namespace, &o.put.item)
 	answer, err := c.do(ctx, o)
@@ -52,8 +55,11 @@ func (c *Client) get(ctx context.Context, o *operation, key string) (Record, err
 	if err := c.checkKey(key); err != nil {
 		return Record{}, err
 	}
+	if err := o.read.at.err; err != nil {
+		return Record{}, err
+	}
 	o.namespace, o.key, o.from = o.read.namespace, key, o.read.source()
-	o.body = appendGet(o.body[:0], o.namespace, key, &o.read)
+	o.body = appendGet(o.body[:0], fieldOpGet, o.namespace, key, &o.read)
 	answer, err := c.do(ctx, o)
 	if err != nil {
 		return Record{}, err
@@ -62,12 +68,16 @@ func (c *Client) get(ctx context.Context, o *operation, key string) (Record, err
 	if err := decodeGet(answer, key, &r); err != nil {
 		return Record{}, unreadable(false, err)
 	}
+	if err := o.read.at.served(r.Read.Revision); err != nil {
+		return Record{}, err
+	}
 	return r, r.verify(o.read.keysOnly)
 }
 
-// source is the replica choice: a read that may be stale needs no leader.
+// source is the replica choice: a read that may be stale, or is of the past, needs
+// no leader.
 func (r *readCall) source() ReadFrom {
-	if r.consistency == BoundedStaleness && r.from == Leader {
+	if (r.consistency == BoundedStaleness || r.at != moment{}) && r.from == Leader {
 		return Any
 	}
 	return r.from
@@ -103,6 +113,9 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...DeleteOption) (
 	if err := c.checkKey(key); err != nil {
 		return DeleteResult{}, err
 	}
+	if o.requestID = o.del.item.requestID; !o.del.item.Condition.isZero() || o.del.item.fence != nil {
+		o.del.item.requestID = o.name(c, o.requestID)
+	}
 	o.namespace, o.key = o.del.namespace, key
 	o.body = appendDelete(o.body[:0], fieldOpDelete, o.namespace, &o.del.item)
 	answer, err := c.do(ctx, o)
@@ -114,6 +127,46 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...DeleteOption) (
 		return DeleteResult{}, unreadable(true, err)
 	}
 	return r, nil
+}
+
+// Touch gives a key that exists another deadline, by WithTTL or WithExpiry, or takes
+// it away, by Persist; exactly one of them is given. Value, tags and metadata stay and
+// do not travel. It is a write, with a new version and revision; one of a key
+// that does not exist, or has expired, is ErrConditionFailed.
+func (c *Client) Touch(ctx context.Context, key string, opts ...TouchOption) (PutResult, error) {
+	o := newOperation(fieldOpTouch, true)
+	defer o.release()
+	o.touch = touchCall{namespace: c.cfg.Namespace, item: touchItem{key: key}}
+	for _, opt := range opts {
+		opt.applyTouch(&o.touch)
+	}
+	if err := c.checkTouch(&o.touch.item); err != nil {
+		return PutResult{}, err
+	}
+	o.namespace, o.key = o.touch.namespace, key
+	o.body = appendTouch(o.body[:0], fieldOpTouch, o.namespace, &o.touch.item)
+	answer, err := c.do(ctx, o)
+	if err != nil {
+		return PutResult{}, err
+	}
+	var r PutResult
+	if err := decodePut(answer, &r); err != nil {
+		return PutResult{}, unreadable(true, err)
+	}
+	return r, nil
+}
+
+func (c *Client) checkTouch(i *touchItem) error {
+	if err := c.checkKey(i.key); err != nil {
+		return err
+	}
+	if err := checkExpiry(i.key, i.ttl, i.expiresAt); err != nil {
+		return err
+	}
+	if expires := i.ttl != 0 || !i.expiresAt.IsZero(); expires == i.persist {
+		return newError(CodeInvalidArgument, "a touch takes exactly one of WithTTL, WithExpiry and Persist", "key", quoteKey(i.key))
+	}
+	return nil
 }
 
 // Exists says whether a key is there, without reading its value.
@@ -153,15 +206,17 @@ func (c *Client) checkPut(i *PutItem) error {
 	if limit := c.topology().limits.valueBytes; uint64(len(i.Value)) > limit {
 		return newError(CodeValueTooLarge, "the value is too large", "key", quoteKey(i.Key), "limit_bytes", limit, "actual_bytes", len(i.Value))
 	}
-	return checkExpiry(i)
+	return checkExpiry(i.Key, i.TTL, i.ExpiresAt)
 }
 
-func checkExpiry(i *PutItem) error {
+func checkExpiry(key string, ttl time.Duration, at time.Time) error {
 	switch {
-	case i.TTL < 0 || i.TTL%time.Second != 0:
-		return newError(CodeInvalidArgument, "a TTL is a positive number of whole seconds", "key", quoteKey(i.Key), "ttl", i.TTL)
-	case i.TTL != 0 && !i.ExpiresAt.IsZero():
-		return newError(CodeInvalidArgument, "at most one of TTL and expiry can be set", "key", quoteKey(i.Key))
+	case ttl < 0 || ttl%time.Second != 0:
+		return newError(CodeInvalidArgument, "a TTL is a positive number of whole seconds", "key", quoteKey(key), "ttl", ttl)
+	case ttl != 0 && !at.IsZero():
+		return newError(CodeInvalidArgument, "at most one of TTL and expiry can be set", "key", quoteKey(key))
+	case !at.IsZero() && at.UnixMilli() <= 0:
+		return newError(CodeInvalidArgument, "an expiry is a time after 1970", "key", quoteKey(key), "expires_at", at)
 	}
 	return nil
 }

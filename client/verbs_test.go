@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"hash/crc32"
+	api "kvstore/api/kvstore/v1"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,65 @@ func TestPutGetDelete(t *testing.T) {
 	wantError(t, err, ErrNotFound)
 	if got := CodeOf(err); got != CodeNotFound {
 		t.Fatalf("code %q", got)
+	}
+}
+
+func TestTouch(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	f.namespaces["app"] = &api.Namespace{Name: "app", Id: 16, State: "active"}
+	c := f.client(nil)
+	ctx := t.Context()
+	put := mustPut(t, c, "k", "value", WithTag("x", "1"))
+	res, err := c.Touch(ctx, "k", WithTTL(time.Hour), IfVersion(put.Version))
+	if err != nil || res.Version != 2 || res.ExpiresAt.IsZero() || res.Checksum != put.Checksum {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if r := wantValue(t, c, "k", "value"); !r.ExpiresAt.Equal(res.ExpiresAt) || r.Tags["x"] != "1" {
+		t.Fatalf("record %+v", r)
+	}
+	at := time.UnixMilli(1 << 42)
+	if res, err = c.Touch(ctx, "k", WithExpiry(at)); err != nil || !res.ExpiresAt.Equal(at) {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if res, err = c.Touch(ctx, "k", Persist()); err != nil || !res.ExpiresAt.IsZero() {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	_, err = c.Touch(ctx, "k", Persist(), IfVersion(1))
+	wantError(t, err, ErrConditionFailed)
+	_, err = c.Touch(ctx, "k", Persist(), InNamespace("app"))
+	wantError(t, err, ErrConditionFailed)
+	for name, opts := range map[string][]TouchOption{
+		"nothing": nil, "two": {WithTTL(time.Second), Persist()}, "none": {WithTTL(0)}, "negative": {WithTTL(-time.Second)},
+		"parts": {WithTTL(1500 * time.Millisecond)}, "both": {WithTTL(time.Second), WithExpiry(at)}, "1970": {WithExpiry(time.Unix(0, 0))},
+	} {
+		if _, err := c.Touch(ctx, "k", opts...); !errors.Is(err, ErrInvalidArgument) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	txn, err := c.Txn(ctx).Then(OpTouch("k", WithTTL(time.Hour)), OpGet("k")).Commit()
+	if err != nil || txn.Put(0).Version != 5 || txn.Put(0).ExpiresAt.IsZero() || txn.Results[1].Record.Version != 4 {
+		t.Fatalf("%+v, %v", txn, err)
+	}
+	_, err = c.Txn(ctx).Then(OpPut("l", nil), OpTouch("none", WithTTL(time.Hour))).Commit()
+	wantError(t, err, ErrConditionFailed)
+	if _, err = c.Txn(ctx).Then(OpTouch("k")).Commit(); !errors.Is(err, ErrInvalidArgument) {
+		t.Errorf("a touch without a deadline: %v", err)
+	}
+}
+
+// An expiry that has passed keeps a transaction from being executed: the caller is
+// told which.
+func TestTxnWithAPassedExpiry(t *testing.T) {
+	c := newFakeCluster(t, 1).client(nil)
+	txn := c.Txn(t.Context()).Then(OpGet("g"), OpPut("k", nil), OpPut("l", nil))
+	for i, code := range []Code{CodeNotFound, CodeBatchAborted, CodeInvalidArgument} {
+		r := &TxnResult{Succeeded: true, Results: make([]OpResult, 3)}
+		r.Results[i].Err = newError(code, "made by the test")
+		err := txn.failure(r)
+		var e *Error
+		if refused := code == CodeInvalidArgument; (err != nil) != refused || refused && (!errors.As(err, &e) || e.Details["item"] != "2") {
+			t.Errorf("%s: %v", code, err)
+		}
 	}
 }
 

@@ -279,6 +279,10 @@ func decodeRecordField(f field, key string, r *Record) error {
 		return decodeEntry(&r.Metadata, f.bytes)
 	case 13:
 		r.Size = f.num
+	case 40:
+		r.CreatedRevision = f.num
+	case 41:
+		r.Lease = string(f.bytes)
 	}
 	return nil
 }

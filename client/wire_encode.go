@@ -25,6 +25,8 @@ const (
 	fieldOpBatchGet    protowire.Number = 6
 	fieldOpBatchDelete protowire.Number = 7
 	fieldOpTimeoutMS   protowire.Number = 8
+	fieldOpTransaction protowire.Number = 9
+	fieldOpTouch       protowire.Number = 30
 )
 
 // lengthBytes is the room beginMessage leaves for a length: a varint padded to
@@ -93,7 +95,7 @@ func appendMap(b []byte, field protowire.Number, m map[string]string) []byte {
 }
 
 // appendPut encodes a PutRequest.
-func appendPut(b []byte, field protowire.Number, namespace string, i *PutItem) []byte { //nolint:unparam // a frame's put and a batch's items share a number by chance
+func appendPut(b []byte, field protowire.Number, namespace string, i *PutItem) []byte {
 	b, mark := beginMessage(b, field)
 	b = appendString(b, 1, namespace)
 	b = appendString(b, 2, i.Key)
@@ -108,6 +110,9 @@ func appendPut(b []byte, field protowire.Number, namespace string, i *PutItem) [
 	b = appendMap(b, 9, i.Tags)
 	b = appendMap(b, 10, i.Metadata)
 	b = appendCondition(b, 11, &i.Condition)
+	b = appendString(b, 40, i.Lease)
+	b = appendFence(b, 41, i.fence)
+	b = appendString(b, fieldRequestID, i.requestID)
 	return endMessage(b, mark)
 }
 
@@ -127,6 +132,21 @@ func appendCondition(b []byte, field protowire.Number, c *Condition) []byte {
 	if c.HasValueEquals {
 		b = appendBytes(b, 5, c.ValueEquals)
 	}
+	if c.Created != nil {
+		b = appendUint(b, 40, *c.Created)
+	}
+	b = appendString(b, 41, c.Lease)
+	return endMessage(b, mark)
+}
+
+func appendFence(b []byte, field protowire.Number, f *Fence) []byte {
+	if f == nil {
+		return b
+	}
+	b, mark := beginMessage(b, field)
+	b = appendString(b, 1, f.Namespace)
+	b = appendString(b, 2, f.Key)
+	b = appendUint(b, 3, f.Revision)
 	return endMessage(b, mark)
 }
 
@@ -136,41 +156,60 @@ func appendDelete(b []byte, field protowire.Number, namespace string, i *DeleteI
 	b = appendString(b, 1, namespace)
 	b = appendString(b, 2, i.Key)
 	b = appendCondition(b, 3, &i.Condition)
+	b = appendFence(b, 40, i.fence)
+	b = appendString(b, fieldRequestID, i.requestID)
+	return endMessage(b, mark)
+}
+
+// appendTouch encodes a TouchRequest.
+func appendTouch(b []byte, field protowire.Number, namespace string, i *touchItem) []byte {
+	b, mark := beginMessage(b, field)
+	b = appendString(b, 1, namespace)
+	b = appendString(b, 2, i.key)
+	b = appendInt(b, 3, int64(i.ttl/time.Second))
+	b = appendInt(b, 4, expiryMillis(i.expiresAt))
+	b = appendBool(b, 5, i.persist)
+	b = appendCondition(b, 6, &i.condition)
 	return endMessage(b, mark)
 }
 
 // appendGet encodes a GetRequest.
-func appendGet(b []byte, namespace, key string, r *readCall) []byte {
-	b, mark := beginMessage(b, fieldOpGet)
+func appendGet(b []byte, field protowire.Number, namespace, key string, r *readCall) []byte {
+	b, mark := beginMessage(b, field)
 	b = appendString(b, 1, namespace)
 	b = appendString(b, 2, key)
 	b = appendInt(b, 3, int64(r.consistency))
 	b = appendInt(b, 4, ceilMillis(r.maxAge))
 	b = appendBool(b, 5, r.keysOnly)
-	if r.atRevision != 0 {
-		b = appendUint(b, 6, r.atRevision)
+	if r.at.revision != 0 {
+		b = appendUint(b, 6, r.at.revision)
 	}
+	b = appendInt(b, 50, -r.at.agoMs)
 	return endMessage(b, mark)
 }
 
 // appendBatchPut encodes the items at the given positions.
-func appendBatchPut(b []byte, namespace string, items []PutItem, positions []int, atomic bool) []byte {
+func appendBatchPut(b []byte, w *batchWriteCall, items []PutItem, positions []int) []byte {
 	b, mark := beginMessage(b, fieldOpBatchPut)
-	b = appendString(b, 1, namespace)
+	b = appendString(b, 1, w.namespace)
 	for _, p := range positions {
 		b = appendPut(b, 2, "", &items[p])
 	}
-	b = appendBool(b, 3, atomic)
+	b = appendBool(b, 3, w.atomic)
+	b = appendFence(b, 40, w.fence)
+	b = appendString(b, fieldRequestID, w.requestID)
 	return endMessage(b, mark)
 }
 
-func appendBatchDelete(b []byte, namespace string, items []DeleteItem, positions []int, atomic bool) []byte {
+func appendBatchDelete(b []byte, w *batchWriteCall, items []DeleteItem, positions []int) []byte {
 	b, mark := beginMessage(b, fieldOpBatchDelete)
-	b = appendString(b, 1, namespace)
+	b = appendString(b, 1, w.namespace)
 	for _, p := range positions {
 		b = appendDelete(b, 2, "", &items[p])
 	}
-	b = appendBool(b, 3, atomic)
+	b = appendBool(b, 3, w.atomic)
+	b = appendFence(b, 40, w.fence)
+	b = appendString(b, fieldRequestID, w.requestID)
 	return endMessage(b, mark)
 }
 
@@ -183,6 +222,9 @@ func appendBatchGet(b []byte, namespace string, keys []string, positions []int, 
 	b = appendInt(b, 3, int64(r.consistency))
 	b = appendInt(b, 4, ceilMillis(r.maxAge))
 	b = appendBool(b, 5, r.keysOnly)
+	if r.at.revision != 0 {
+		b = appendUint(b, 50, r.at.revision)
+	}
 	return endMessage(b, mark)
 }
 

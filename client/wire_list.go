@@ -51,6 +51,10 @@ func decodePage(b []byte, p *Page) error {
 			p.Revision = f.num
 		case 4:
 			p.Count = f.num
+		case 60:
+			p.Consistency = Consistency(signed(f.num))
+		case 61:
+			p.Age = millis(signed(f.num))
 		}
 		b = rest
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -50,7 +51,11 @@ func (r wireRand) pairs() map[string]string {
 
 func (r wireRand) condition() Condition {
 	var c Condition
-	switch r.IntN(6) {
+	switch r.IntN(8) {
+	case 5:
+		c.Created = new(r.Uint64())
+	case 6:
+		c.Lease = "lease"
 	case 0:
 		c.Version = new(r.Uint64() >> r.IntN(64))
 	case 1:
@@ -65,8 +70,15 @@ func (r wireRand) condition() Condition {
 	return c
 }
 
+func (r wireRand) fence() *Fence {
+	if r.IntN(2) == 0 {
+		return nil
+	}
+	return &Fence{Namespace: r.text(), Key: "lock" + r.text(), Revision: 1 + r.Uint64()>>1}
+}
+
 func (r wireRand) putItem() PutItem {
-	i := PutItem{Key: "k" + r.text(), Value: r.bytes(), ContentType: r.text(), Encoding: r.text(), Tags: r.pairs(), Metadata: r.pairs(), Condition: r.condition()}
+	i := PutItem{Key: "k" + r.text(), Value: r.bytes(), ContentType: r.text(), Encoding: r.text(), Tags: r.pairs(), Metadata: r.pairs(), Condition: r.condition(), Lease: r.text(), fence: r.fence()}
 	switch r.IntN(3) {
 	case 0:
 		i.TTL = time.Duration(1+r.IntN(1000)) * time.Second
@@ -106,21 +118,26 @@ func wantFrame(t *testing.T, body []byte, want *api.PipelineOp) {
 func TestEncodedOperationsEqualGenerated(t *testing.T) {
 	r := newWireRand(t)
 	for range 2000 {
-		item, del, ns := r.putItem(), DeleteItem{Key: r.text(), Condition: r.condition()}, r.text()
-		read := readCall{maxAge: time.Duration(r.IntN(5)) * time.Millisecond, keysOnly: r.IntN(2) == 0, atRevision: r.Uint64() >> r.IntN(64), consistency: Consistency(r.IntN(2))}
-		get := &api.GetRequest{Namespace: ns, Key: del.Key, Consistency: api.Consistency(read.consistency), MaxStalenessMs: read.maxAge.Milliseconds(), KeysOnly: read.keysOnly, AtRevision: read.atRevision}
-		apiDel := &api.DeleteRequest{Key: del.Key, Condition: conditionToAPI(&del.Condition)}
+		item, del, ns := r.putItem(), DeleteItem{Key: r.text(), Condition: r.condition(), fence: r.fence()}, r.text()
+		read := readCall{maxAge: time.Duration(r.IntN(5)) * time.Millisecond, keysOnly: r.IntN(2) == 0, at: moment{revision: r.Uint64() >> r.IntN(64), agoMs: int64(r.IntN(3))}, consistency: Consistency(r.IntN(2))}
+		get := &api.GetRequest{Namespace: ns, Key: del.Key, Consistency: api.Consistency(read.consistency), MaxStalenessMs: read.maxAge.Milliseconds(), KeysOnly: read.keysOnly, AtRevision: read.at.revision, AtTimeMs: -read.at.agoMs}
+		apiDel := &api.DeleteRequest{Key: del.Key, Condition: conditionToAPI(&del.Condition), Fence: del.fence.toAPI()}
 		atomic := r.IntN(2) == 0
 		wantFrame(t, appendPut(nil, fieldOpPut, ns, &item), &api.PipelineOp{Op: &api.PipelineOp_Put{Put: apiPut(ns, &item)}})
-		wantFrame(t, appendGet(nil, ns, del.Key, &read), &api.PipelineOp{Op: &api.PipelineOp_Get{Get: get}})
-		wantFrame(t, appendBatchPut(nil, ns, []PutItem{{}, item, item}, []int{1, 2}, atomic), &api.PipelineOp{Op: &api.PipelineOp_BatchPut{
-			BatchPut: &api.BatchPutRequest{Namespace: ns, Items: []*api.PutRequest{apiPut("", &item), apiPut("", &item)}, Atomic: atomic}}})
-		wantFrame(t, appendBatchDelete(nil, ns, []DeleteItem{del}, []int{0}, atomic), &api.PipelineOp{Op: &api.PipelineOp_BatchDelete{
-			BatchDelete: &api.BatchDeleteRequest{Namespace: ns, Items: []*api.DeleteRequest{apiDel}, Atomic: atomic}}})
+		touch := touchItem{key: item.Key, ttl: item.TTL, expiresAt: item.ExpiresAt, persist: atomic, condition: item.Condition}
+		wantFrame(t, appendTouch(nil, fieldOpTouch, ns, &touch), &api.PipelineOp{Op: &api.PipelineOp_Touch{Touch: &api.TouchRequest{
+			Namespace: ns, Key: item.Key, TtlSeconds: int64(item.TTL / time.Second), ExpiresAtMs: expiryMillis(item.ExpiresAt), Persist: atomic,
+			Condition: conditionToAPI(&item.Condition)}}})
+		wantFrame(t, appendGet(nil, fieldOpGet, ns, del.Key, &read), &api.PipelineOp{Op: &api.PipelineOp_Get{Get: get}})
+		w := &batchWriteCall{namespace: ns, atomic: atomic, requestID: r.text(), fence: r.fence()}
+		wantFrame(t, appendBatchPut(nil, w, []PutItem{{}, item, item}, []int{1, 2}), &api.PipelineOp{Op: &api.PipelineOp_BatchPut{
+			BatchPut: &api.BatchPutRequest{Namespace: ns, Items: []*api.PutRequest{apiPut("", &item), apiPut("", &item)}, Atomic: atomic, RequestId: w.requestID, Fence: w.fence.toAPI()}}})
+		wantFrame(t, appendBatchDelete(nil, w, []DeleteItem{del}, []int{0}), &api.PipelineOp{Op: &api.PipelineOp_BatchDelete{
+			BatchDelete: &api.BatchDeleteRequest{Namespace: ns, Items: []*api.DeleteRequest{apiDel}, Atomic: atomic, RequestId: w.requestID, Fence: w.fence.toAPI()}}})
 		wantFrame(t, appendBatchGet(nil, ns, []string{"a", "b", ""}, []int{0, 2}, &read), &api.PipelineOp{Op: &api.PipelineOp_BatchGet{
-			BatchGet: &api.BatchGetRequest{Namespace: ns, Keys: []string{"a", ""}, Consistency: get.Consistency, MaxStalenessMs: get.MaxStalenessMs, KeysOnly: get.KeysOnly}}})
+			BatchGet: &api.BatchGetRequest{Namespace: ns, Keys: []string{"a", ""}, Consistency: get.Consistency, MaxStalenessMs: get.MaxStalenessMs, KeysOnly: get.KeysOnly, AtRevision: get.AtRevision}}})
 		apiDel = proto.Clone(apiDel).(*api.DeleteRequest)
-		apiDel.Namespace = ns
+		apiDel.Namespace, apiDel.RequestId, del.requestID = ns, w.requestID, w.requestID
 		wantFrame(t, appendDelete(nil, fieldOpDelete, ns, &del), &api.PipelineOp{Op: &api.PipelineOp_Delete{Delete: apiDel}})
 	}
 }
@@ -129,6 +146,7 @@ func (r wireRand) record() *api.Record {
 	return &api.Record{
 		Key: r.text(), Value: r.bytes(), ContentType: r.text(), Encoding: r.text(), Checksum: r.Uint32(), CreatedAtMs: r.Int64N(1 << 45),
 		UpdatedAtMs: -r.Int64N(1 << 45), ExpiresAtMs: r.Int64N(2) * 1e12, Version: r.Uint64(), Revision: r.Uint64(), Tags: r.pairs(), Metadata: r.pairs(), Size: r.Uint64(),
+		CreatedRevision: r.Uint64(), Lease: r.text(),
 	}
 }
 
@@ -153,6 +171,60 @@ func TestDecodedAnswersEqualGenerated(t *testing.T) {
 		if !reflect.DeepEqual(got, want) {
 			t.Fatalf("decoded\n%+v\nwant\n%+v", got, want)
 		}
+	}
+}
+
+func TestDecodedEventsEqualGenerated(t *testing.T) {
+	r := newWireRand(t)
+	event := func() (*api.WatchEvent, Event) {
+		m := &api.WatchEvent{Type: api.WatchEvent_Type(r.IntN(2)), Record: r.record(), Reason: r.text()}
+		want := Event{Type: EventType(m.GetType()), Record: recordFromAPI(m.GetRecord()), Reason: m.GetReason()}
+		if r.IntN(2) == 0 {
+			m.Previous = r.record()
+			old := recordFromAPI(m.GetPrevious())
+			want.Previous = &old
+		}
+		return m, want
+	}
+	for range 200 {
+		b := &api.WatchBatch{WatchId: r.Uint64(), Revision: r.Uint64(), Token: r.bytes(), Fragment: r.IntN(2) == 0}
+		var want []Event
+		for range r.IntN(9) {
+			m, e := event()
+			b.Events, want = append(b.Events, m), append(want, e)
+		}
+		id, u, fragment, err := decodeBatch(mustMarshal(t, b))
+		if err != nil || id != b.WatchId || fragment != b.Fragment || u.revision != b.Revision || !bytes.Equal(u.token, b.Token) || u.events != len(want) {
+			t.Fatalf("decoded watch %d, %+v, %v, want %v", id, u, err, b)
+		}
+		got, err := u.decodeEvents("asked", nil)
+		if err != nil || len(got) != len(want) {
+			t.Fatalf("%d events, %v, want %d", len(got), err, len(want))
+		}
+		for i := range want {
+			for _, rec := range []*Record{&want[i].Record, &got[i].Record, want[i].Previous, got[i].Previous} {
+				if rec != nil && len(rec.Value) == 0 {
+					rec.Value = nil
+				}
+			}
+			if !reflect.DeepEqual(got[i], want[i]) {
+				t.Fatalf("decoded\n%+v\nwant\n%+v", got[i], want[i])
+			}
+		}
+	}
+}
+
+func TestDecodedProgressEqualsGenerated(t *testing.T) {
+	m := mustMarshal(t, &api.WatchProgress{WatchIds: []uint64{1, 1 << 40, 3}, Revision: 9, Token: []byte("t")})
+	m = protowire.AppendVarint(protowire.AppendTag(m, 1, protowire.VarintType), 4) // not packed
+	var ids []uint64
+	err := decodeProgress(m, func(id uint64, u *update) {
+		if ids = append(ids, id); u.revision != 9 || string(u.token) != "t" {
+			t.Errorf("%+v", u)
+		}
+	})
+	if err != nil || !slices.Equal(ids, []uint64{1, 1 << 40, 3, 4}) {
+		t.Errorf("watches %v, %v", ids, err)
 	}
 }
 
@@ -220,6 +292,12 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		resultID(b)
 		_ = decodePage(bytes.Clone(b), &Page{})
+		if _, u, _, err := decodeBatch(b); err == nil {
+			_, _ = u.decodeEvents("k", nil)
+		}
+		_ = decodeProgress(b, func(uint64, *update) {})
+		_, _, _ = decodePoint(b)
+		_, _, _ = decodeEnded(b)
 		for op := fieldOpPut; op <= fieldOpBatchDelete; op++ {
 			body, err := decodeResult(bytes.Clone(b), op)
 			if err != nil {

@@ -19,11 +19,14 @@ type client struct {
 	w      *World
 	id     int
 	target map[keyspace.GroupID]int
-	once   bool // issues single operations when told to
+	banks  map[keyspace.GroupID]bank
+	ledger ledger // as it was seen last
+	once   bool   // issues single operations when told to
+	routes
 }
 
 func (w *World) startClient(id int) {
-	c := &client{w: w, id: id, target: make(map[keyspace.GroupID]int)}
+	c := &client{w: w, id: id, target: make(map[keyspace.GroupID]int), banks: make(map[keyspace.GroupID]bank)}
 	w.after(w.between(500*time.Millisecond, 2*time.Second), c.next)
 }
 
@@ -36,12 +39,26 @@ func (c *client) next() {
 	}
 	w.history.started++
 	w.stats.Operations++
+	if w.cfg.Lists {
+		c.nextListed()
+		return
+	}
 	g := keyspace.GroupID(1 + w.rng.IntN(w.cfg.Groups))
+	if w.cfg.Expiring && w.chance(0.8) {
+		c.expiring(g)
+		return
+	}
+	if w.cfg.Transactions && w.chance(0.3) {
+		c.ledgerOp()
+		return
+	}
 	switch n := w.rng.IntN(100); {
 	case n < 40:
 		c.read(g)
 	case n < 50:
 		c.pair(g)
+	case n < 60:
+		c.transfer(g)
 	default:
 		c.write(g)
 	}
@@ -56,7 +73,7 @@ func (c *client) pause() {
 }
 
 func (c *client) key(g keyspace.GroupID) string {
-	return fmt.Sprintf("g%d-k%d", g, c.w.rng.IntN(c.w.cfg.Keys))
+	return c.w.spread(g, fmt.Sprintf("k%d", c.w.rng.IntN(c.w.cfg.Keys)))
 }
 
 // host picks a node: the one believed to lead, or any.
@@ -105,7 +122,8 @@ func (c *client) write(g keyspace.GroupID) {
 // pair writes, or reads at one point, two keys that are only written together.
 func (c *client) pair(g keyspace.GroupID) {
 	w := c.w
-	keys := []string{fmt.Sprintf("g%d-pair-a", g), fmt.Sprintf("g%d-pair-b", g)}
+	both := w.spread(g, "pair")
+	keys := []string{both + "-a", both + "-b"}
 	w.stats.Batches++
 	if w.chance(0.5) {
 		c.readKeys(g, keys)
@@ -134,6 +152,11 @@ const patience = 5 * time.Second
 
 func (c *client) submit(g keyspace.GroupID, ins []input, ops []replica.Op) {
 	w := c.w
+	if w.cfg.Transactions && !c.once && w.chance(0.4) {
+		c.submitNamed(g, ins, ops)
+		return
+	}
+	g = c.groupOf(g, ins[0].key)
 	n := c.host(g, false)
 	if n == nil {
 		delete(c.target, g)
@@ -157,6 +180,7 @@ func (c *client) submit(g keyspace.GroupID, ins []input, ops []replica.Op) {
 // wrote records how a write ended; a nil request was never answered.
 func (c *client) wrote(g keyspace.GroupID, ins []input, r *replica.Request, call time.Duration) {
 	w := c.w
+	w.wroteWatched(ins, r)
 	if r == nil || fault.CodeOf(r.Err) == fault.UnknownOutcome {
 		w.stats.Unknown++
 		delete(c.target, g)
@@ -168,6 +192,7 @@ func (c *client) wrote(g keyspace.GroupID, ins []input, r *replica.Request, call
 	if r.Err != nil {
 		w.stats.Failed++
 		c.redirect(g, r.Err)
+		c.moved(g, ins[0].key, r.Err)
 		return
 	}
 	w.stats.Acknowledged++
@@ -196,6 +221,7 @@ func (c *client) redirect(g keyspace.GroupID, err error) {
 // readKeys reads keys at one point, on any replica.
 func (c *client) readKeys(g keyspace.GroupID, keys []string) {
 	w := c.w
+	g = c.groupOf(g, keys[0])
 	n := c.host(g, w.chance(0.7))
 	if n == nil {
 		c.pause()
@@ -237,11 +263,14 @@ func (c *client) readAt(n *node, g keyspace.GroupID, p host.ReadPoint, keys []st
 	var values []string
 	for _, key := range keys {
 		out := output{}
-		rec, err := n.host.Get(context.Background(), p, keyspace.DefaultNamespace, key, false)
+		rec, err := n.host.Get(host.RunsLoop(context.Background()), p, keyspace.DefaultNamespace, key, false)
 		switch {
 		case err == nil:
 			out = output{exists: true, value: string(rec.Value), version: rec.Version}
 			w.history.versions[c.seen(key)] = rec.Version
+		case fault.CodeOf(err) == fault.WrongGroup:
+			c.moved(g, key, err)
+			return
 		case fault.CodeOf(err) != fault.NotFound:
 			if fault.CodeOf(err) != fault.WrongLeader {
 				w.problem("node %d: reading %s: %v", n.index, key, err)

@@ -149,7 +149,7 @@ func (w *World) balance() {
 		Replaced: make(map[keyspace.NodeID]keyspace.NodeID), Targets: w.targets}
 	for _, n := range w.nodes {
 		n.obeyAdvice()
-		m.Nodes[n.id()] = router.Node{ID: n.id()}
+		m.Nodes[n.id()] = router.Node{ID: n.id(), Witness: n.witness()}
 		for life := range n.wiped {
 			m.Replaced[nodeID(n.index, life)] = nodeID(n.index, life+1)
 		}
@@ -171,6 +171,9 @@ func (w *World) balanceGroup(g keyspace.GroupID, m *router.Map) {
 		return
 	}
 	st, _ := statusOf(lead, g)
+	if st.Copies == 1 && len(st.Members) > 1 {
+		w.stats.OneCopy++
+	}
 	if step, ok := balancer.Decide(&st, m); ok {
 		if len(st.Lost) > 0 && step.Change.AddLearner != "" {
 			w.stats.Rebuilt++
@@ -192,10 +195,13 @@ func (w *World) retarget() {
 	if w.cfg.Wipes+w.cfg.Damages > 0 {
 		least = min(3, len(w.nodes))
 	}
-	order := w.rng.Perm(len(w.nodes))[:least+w.rng.IntN(len(w.nodes)-least+1)]
+	order := w.rng.Perm(w.dataNodes())[:least+w.rng.IntN(w.dataNodes()-least+1)]
 	var t router.Target
 	for _, n := range order {
 		t.Nodes = append(t.Nodes, nodeID(n, 0))
+	}
+	if w.cfg.Witness && len(order)%2 == 0 {
+		t.Nodes = append(t.Nodes, nodeID(w.cfg.Nodes-1, 0))
 	}
 	w.targets[keyspace.GroupID(w.rng.IntN(w.cfg.Groups+1))] = t
 }

@@ -19,6 +19,8 @@ const (
 	opCAS
 	opDelete
 	opGet
+	opTransfer
+	opLedger
 )
 
 // input and output are what porcupine sees of one operation on one key.
@@ -26,7 +28,8 @@ type input struct {
 	key     string
 	kind    kind
 	value   string
-	version uint64 // expected by opCAS
+	version uint64 // expected by opCAS and opTransfer
+	move    *move  // of opLedger
 }
 
 type output struct {
@@ -35,13 +38,17 @@ type output struct {
 	exists  bool
 	value   string
 	version uint64
+	// saw is what opLedger saw; untold that it is not known.
+	saw    ledger
+	untold bool
 }
 
-// state of one key in the model.
+// state of one key in the model, or of the ledger.
 type state struct {
-	exists  bool
-	value   string
-	version uint64
+	exists   bool
+	value    string
+	version  uint64
+	accounts ledger
 }
 
 // history collects what clients saw.
@@ -54,6 +61,9 @@ type history struct {
 	versions map[string]uint64
 	// open are writes without an answer so far.
 	open []*openWrite
+	// lists are what was done to the keys of lists, openLists the puts of them.
+	lists     []porcupine.Operation
+	openLists []*listOp
 }
 
 // openWrite is a write under way: when the run ends before its answer, it may
@@ -126,6 +136,9 @@ var model = porcupine.Model{
 }
 
 func step(s state, in input, out output) (bool, any) {
+	if in.kind == opLedger {
+		return stepLedger(s, in.move, out)
+	}
 	if in.kind == opGet {
 		ok := out.exists == s.exists && (!s.exists || (out.value == s.value && out.version == s.version))
 		return ok, s
@@ -135,7 +148,9 @@ func step(s state, in input, out output) (bool, any) {
 		return true, next
 	}
 	if out.refused {
-		return !happens, s
+		// A transfer that does not happen tells what is there.
+		told := in.kind != opTransfer || out.exists == s.exists && out.value == s.value && out.version == s.version
+		return !happens && told, s
 	}
 	return happens && (in.kind == opDelete || out.version == next.version), next
 }
@@ -155,6 +170,10 @@ func apply(s state, in input) (state, bool) {
 		if !s.exists || s.version != in.version {
 			return s, false
 		}
+	case opTransfer: // 0 expects that nothing is there
+		if s.version != in.version {
+			return s, false
+		}
 	case opDelete:
 		return state{}, s.exists
 	default: // a put has no condition
@@ -162,23 +181,20 @@ func apply(s state, in input) (state, bool) {
 	return written, true
 }
 
-// checkLimit bounds the judgement of one history: writes of unknown outcome
-// that overlap, as when a leader is cut off in front of many clients, make some
-// exponentially hard. Tests bound how many may stay undecided.
-const checkLimit = 10 * time.Second
-
 // check judges the history and the replicas.
 func (w *World) check() {
 	if len(w.problems) > 0 {
 		return
 	}
+	w.resolve()
 	w.history.closeOpen()
-	switch porcupine.CheckOperationsTimeout(model, w.history.ops, checkLimit) {
+	switch linearizable(w.history.ops) {
 	case porcupine.Ok:
 	case porcupine.Illegal:
 		w.problem("history is not linearizable (%d operations)", len(w.history.ops))
 	case porcupine.Unknown:
 		w.stats.Undecided++
 	}
+	w.checkLists()
 	w.checkReplicas()
 }

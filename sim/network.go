@@ -55,6 +55,7 @@ func (w *World) find(id keyspace.NodeID) (index int, wiped bool) {
 
 func (w *World) transmit(from, to *node, msgs []*api.GroupMessage) {
 	w.stats.Messages++
+	w.spend(len(msgs))
 	if w.cut[[2]int{from.index, to.index}] || (w.faultsOn && w.chance(0.01)) {
 		w.stats.Lost++
 		return

@@ -2,7 +2,7 @@ package sim
 
 import (
 	"context"
-	"fmt"
+	"strconv"
 	"time"
 
 	"kvstore/internal/engine/mem"
@@ -33,14 +33,24 @@ type node struct {
 	// damaged: its log lost durable records once.
 	damaged bool
 	woken   bool
+	// moving are the groups whose moves of slots are driven here; tasks are ended
+	// with this life.
+	moving map[keyspace.GroupID]bool
+	// finishing are the transactions of others that are being finished here.
+	finishing map[keyspace.TxnKey]bool
+	tasks     []func()
+	hub       *watchHub // of runs with watchers
 }
 
 func newNode(w *World, i int) *node {
 	return &node{w: w, index: i, disk: simfs.New(), engine: mem.Open()}
 }
 
+// witness reports whether the node votes without data.
+func (n *node) witness() bool { return n.index >= n.w.dataNodes() }
+
 func nodeID(index, wiped int) keyspace.NodeID {
-	return keyspace.NodeID(fmt.Sprintf("n%d.%d", index, wiped))
+	return keyspace.NodeID("n" + strconv.Itoa(index) + "." + strconv.Itoa(wiped))
 }
 
 func member(replica, n int) format.Member {
@@ -49,13 +59,17 @@ func member(replica, n int) format.Member {
 
 func (n *node) id() keyspace.NodeID { return nodeID(n.index, n.wiped) }
 
+// firstWall is the time at which a run begins, in Unix milliseconds.
+const firstWall = 1_700_000_000_000
+
 // Wall and Mono make the node its own clock.
-func (n *node) Wall() int64         { return 1_700_000_000_000 + n.w.now.Milliseconds() + n.skew }
+func (n *node) Wall() int64         { return firstWall + n.w.now.Milliseconds() + n.skew }
 func (n *node) Mono() time.Duration { return n.w.now }
 
 // boot starts the host on what the disk has.
 func (n *node) boot(first bool) {
 	n.life++
+	n.moving, n.finishing = make(map[keyspace.GroupID]bool), make(map[keyspace.TxnKey]bool)
 	log, err := raftlog.Open(n.disk, "log", raftlog.Options{SegmentBytes: 256 << 10, CacheBytes: 64 << 10, Inline: true, Clock: n, Rand: n.w.rng})
 	if err != nil {
 		n.w.problem("node %d: opening the log: %v", n.index, err)
@@ -73,11 +87,12 @@ func (n *node) boot(first bool) {
 		n.w.problem("node %d: opening the runs: %v", n.index, err)
 		return
 	}
-	store := mvcc.New(n.engine, mvcc.Options{SealBytes: 8 << 10, MaxSealed: 4, History: past, Runs: runs, MergeRuns: 3, SmallBytes: 1500, MoveBytes: 3 << 10,
+	store := mvcc.New(n.engine, mvcc.Options{SealBytes: 8 << 10, MaxSealed: 4, History: past, Runs: runs, MergeRuns: 3, SmallBytes: n.w.runBytes(1500), MoveBytes: n.w.runBytes(3 << 10),
 		ApartBytes: 200, RecordBytes: 64 << 10})
 	h, err := host.New(host.Options{Node: n.id(), ClusterID: "sim", Log: log, Store: store, Engine: n.engine,
 		Out: &outbound{n: n, life: life}, Snapshots: n, Clock: n, Rand: n.w.rng, Window: time.Minute,
 		MaxEntryOps: 8, ChunkBytes: 256, MaxUncommittedBytes: n.w.uncommitted(), LogBytes: n.w.logBytes(), LogTail: 50, Hooks: n.hooks(), Bugs: n.w.cfg.Bugs,
+		Witness: n.witness(), FeedBytes: n.w.feedBytes(),
 		Go: func(job func(context.Context)) { n.background(life, job) }})
 	if err != nil {
 		n.w.problem("node %d: opening the host: %v", n.index, err)
@@ -93,6 +108,7 @@ func (n *node) boot(first bool) {
 	n.scheduleTick(life)
 	n.wake()
 	n.hidden = log.Hidden()
+	n.startHub()
 }
 
 // obeyAdvice is the operator, who deletes the directory when damage hides
@@ -102,7 +118,7 @@ func (n *node) obeyAdvice() {
 		return
 	}
 	groups, life := n.host.Groups(), n.life
-	lost := n.hidden && len(groups) == 0
+	lost := n.hidden && len(groups) == 0 || n.host.HidesReplicas()
 	for _, s := range groups {
 		lost = lost || s.Quarantined != "" && s.Replica == 0
 	}
@@ -123,9 +139,11 @@ func (n *node) hooks() host.Hooks {
 				n.w.stats.Snapshots++
 			}
 		},
-		Flush: func(time.Duration, int64) { n.w.stats.Flushes++ },
-		Merge: func(time.Duration, int64) { n.w.stats.Merges++ },
-		Move:  func(time.Duration, int64) { n.w.stats.Moves++ },
+		Blocked: n.met,
+		Locked:  n.met,
+		Flush:   func(time.Duration, int64) { n.w.stats.Flushes++ },
+		Merge:   func(time.Duration, int64) { n.w.stats.Merges++ },
+		Move:    func(time.Duration, int64) { n.w.stats.Moves++ },
 	}
 }
 
@@ -218,6 +236,10 @@ func (n *node) crash() {
 	n.w.note("crash", uint64(n.index), uint64(n.w.now))
 	n.host, n.log = nil, nil
 	n.life++
+	for _, stop := range n.tasks {
+		stop()
+	}
+	n.tasks = nil
 	n.woken, n.stuck = false, 0
 	n.disk = n.disk.Crash(n.w.rng)
 	n.engine = n.engine.Crash(func(int) bool { return n.w.chance(0.5) })

@@ -19,7 +19,7 @@ func (w *World) settled() bool {
 			return false
 		}
 	}
-	return true
+	return w.slotsSettled()
 }
 
 func (w *World) groupSettled(g keyspace.GroupID) bool {
@@ -31,7 +31,7 @@ func (w *World) groupSettled(g keyspace.GroupID) bool {
 	if st.Applied != st.Commit {
 		return false
 	}
-	if len(st.Lost) > 0 {
+	if len(st.Lost) > 0 || len(st.Prepared) > 0 {
 		return false
 	}
 	if t := w.targets[g].Nodes; len(t) > 0 && len(t) != len(st.Members) {
@@ -46,7 +46,7 @@ func (w *World) groupSettled(g keyspace.GroupID) bool {
 			return false
 		}
 		other, ok := statusOf(w.nodes[i], g)
-		if !ok || other.Role == "quarantined" || other.Applied != st.Applied {
+		if !ok || other.Role == "quarantined" || other.Applied != st.Applied && !m.Witness() {
 			return false
 		}
 	}
@@ -89,7 +89,7 @@ func (w *World) checkReplicas() {
 		id := keyspace.GroupID(g)
 		byIndex := make(map[keyspace.Index]host.Digest)
 		for _, n := range w.nodes {
-			if _, ok := statusOf(n, id); !ok {
+			if _, ok := statusOf(n, id); !ok || n.witness() {
 				continue
 			}
 			d, err := n.host.StateHash(context.Background(), id)

@@ -1,8 +1,10 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
+	"kvstore/internal/format"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
 )
@@ -62,6 +64,9 @@ func (w *World) disturbed(n *node) bool {
 func (w *World) whole(s *host.GroupStatus) bool {
 	if others := len(s.Members) - 1; others <= len(s.Members)/2 {
 		return false
+	}
+	if data := slices.DeleteFunc(slices.Clone(s.Members), format.Member.Witness); len(data) < 2 {
+		return false // nobody else may lead
 	}
 	for _, m := range s.Members {
 		i, wiped := w.find(m.Node)

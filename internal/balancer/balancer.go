@@ -31,11 +31,14 @@ type Host interface {
 	ChangeMembers(ctx context.Context, g keyspace.GroupID, c host.MemberChange) (keyspace.ReplicaID, error)
 	// Guide names the nodes that should have a voter, the leader first.
 	Guide(g keyspace.GroupID, nodes []keyspace.NodeID)
+	// FoundGroup makes a group's first and only replica; nothing when it is there.
+	FoundGroup(ctx context.Context, seed host.GroupSeed) error
 }
 
-// Store writes the group records; *router.Router is the real one.
+// Store writes the cluster's records; *router.Router is the real one.
 type Store interface {
 	Put(ctx context.Context, req *api.PutRequest) (*api.PutResponse, error)
+	BatchPut(ctx context.Context, req *api.BatchPutRequest) (*api.BatchPutResponse, error)
 	Delete(ctx context.Context, req *api.DeleteRequest) (*api.DeleteResponse, error)
 }
 
@@ -47,6 +50,7 @@ type Directory interface {
 // Options builds a Balancer; Logger, Silent, CopyRate and the durations may be
 // left out.
 type Options struct {
+	Node      keyspace.NodeID
 	Host      Host
 	Store     Store
 	Directory Directory
@@ -66,14 +70,20 @@ type Options struct {
 
 // Balancer reconciles the groups that this node leads.
 type Balancer struct {
-	o    Options
-	wg   sync.WaitGroup
-	stop context.CancelFunc
-	// recorded is what was last written of a group here.
-	// Only the loop uses it.
+	o     Options
+	wg    sync.WaitGroup
+	stop  context.CancelFunc
+	steps *steps
+	mu    sync.Mutex
+	// recorded is what was last written of a group here; guarded by mu.
 	recorded map[keyspace.GroupID]recorded
-	rate     int64 // last told to CopyRate
-	// heard is since when dead nodes are heard from again.
+	// gaveUp are the notes in force of the groups led here; guarded by mu.
+	gaveUp map[keyspace.GroupID][]router.GivenUp
+	// watches are of the learners of groups led here; only the loop uses them.
+	watches map[keyspace.GroupID]*learnerWatch
+	rate    int64 // last told to CopyRate; only the loop uses it
+	// heard is since when dead nodes are heard from again; only the step of the
+	// meta group uses it.
 	heard map[keyspace.NodeID]time.Duration
 }
 
@@ -94,7 +104,7 @@ func New(o Options) (*Balancer, error) {
 	if o.Interval == 0 {
 		o.Interval = defaultInterval
 	}
-	return &Balancer{o: o, stop: func() {}, recorded: make(map[keyspace.GroupID]recorded),
+	return &Balancer{o: o, stop: func() {}, steps: newSteps(), recorded: make(map[keyspace.GroupID]recorded),
 		heard: make(map[keyspace.NodeID]time.Duration)}, nil
 }
 
@@ -109,60 +119,85 @@ func (b *Balancer) Start(ctx context.Context) error {
 	return nil
 }
 
-// Close ends the loop; a change under way goes on in the group's log. It comes
+// Close ends the loop and waits for the steps that it began; a change under way goes on in the group's log. It comes
 // before the router's and the host's Close.
 func (b *Balancer) Close() error {
 	b.stop()
 	b.wg.Wait()
+	b.steps.running.Wait()
 	return nil
 }
 
 func (b *Balancer) run(ctx context.Context) {
-	stepped := false
 	for {
-		// Half of the interval is random, so that leaders do not write in step. A
-		// group that took a step is soon ready for the next.
+		// Half of the interval is random, so that leaders do not write in step.
 		wait := b.o.Interval/2 + time.Duration(b.o.Rand.Uint64()%uint64(b.o.Interval/2+1))
-		if stepped {
-			wait /= 4
+		if !b.pause(ctx, wait) {
+			return
 		}
-		timer := time.NewTimer(wait)
+		b.round(ctx)
+	}
+}
+
+// pause waits until the next round, and reports whether there is one. A group
+// that took a step is soon ready for the next.
+func (b *Balancer) pause(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-b.steps.taken:
+		timer.Reset(wait / 4)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 		}
-		timer.Stop()
-		if ctx.Err() != nil {
-			return
-		}
-		stepped = b.round(ctx)
+	case <-ctx.Done():
 	}
+	return ctx.Err() == nil
 }
 
-// round reconciles every group that this node leads, each by one step, and
-// places all of them where this node leads the meta group.
-func (b *Balancer) round(ctx context.Context) (stepped bool) {
+// round looks at every group that this node leads, and begins a step of each
+// that needs one.
+func (b *Balancer) round(ctx context.Context) {
 	m := b.o.Directory.Map()
 	b.pace(m)
+	var led []host.GroupStatus
+	b.found(ctx, m)
 	for _, g := range b.o.Host.Groups() {
 		b.o.Host.Guide(g.Group, m.Wanted(g.Group))
-		if g.Role != "leader" || !g.Serving || ctx.Err() != nil {
-			continue
-		}
-		if err := b.record(ctx, &g, m); err != nil {
-			// A replica is recorded before anything is built on it: a node of which
-			// the records say that it holds nothing may be removed.
-			b.o.Logger.Debug("group record is not written", "group", g.Group, "error", err)
-			continue
-		}
-		if !m.Balance.Paused {
-			stepped = b.reconcile(ctx, &g, m) || stepped
-		}
-		if g.Group == keyspace.MetaGroup {
-			b.place(ctx, m)
+		if g.Role == "leader" && g.Serving {
+			led = append(led, g)
 		}
 	}
-	return stepped
+	b.watchLearners(led, m)
+	b.keepGivenUp(led, m)
+	b.steps.begin(led, func(g *host.GroupStatus) bool { return b.needsStep(g, m) },
+		func(g *host.GroupStatus) bool { return b.step(ctx, g, m) })
+}
+
+// needsStep reports whether there is anything to do for a group.
+func (b *Balancer) needsStep(g *host.GroupStatus, m *router.Map) bool {
+	if g.Group == keyspace.MetaGroup || !b.isRecorded(g, m) {
+		return true
+	}
+	_, ok := Decide(g, m)
+	return ok && !m.Balance.Paused
+}
+
+// step records a group and takes its next step; the leader of the meta group
+// places all groups besides. It reports whether members changed.
+func (b *Balancer) step(ctx context.Context, g *host.GroupStatus, m *router.Map) (changed bool) {
+	if err := b.record(ctx, g, m); err != nil {
+		// A replica is recorded before anything is built on it: a node of which
+		// the records say that it holds nothing may be removed.
+		b.o.Logger.Debug("group record is not written", "group", g.Group, "error", err)
+		return false
+	}
+	if g.Group == keyspace.MetaGroup {
+		b.place(ctx, m)
+	}
+	return !m.Balance.Paused && b.reconcile(ctx, g, m)
 }
 
 // trickle is what copies under way are sent while moves are paused: they do not
@@ -185,6 +220,7 @@ func (b *Balancer) pace(m *router.Map) {
 type recorded struct {
 	router.Recorded
 	members []format.Member
+	givenUp []router.GivenUp
 }
 
 // record keeps group/<n> true: written once in each term, and when the members
@@ -192,31 +228,52 @@ type recorded struct {
 // was deposed and does not know it must not write over its successor: the write
 // holds for the version that was read, and a record of a later term is left.
 func (b *Balancer) record(ctx context.Context, g *host.GroupStatus, m *router.Map) error {
-	last, seen := b.recorded[g.Group], m.Recorded[g.Group]
+	last, seen := b.lastRecorded(g.Group), m.Recorded[g.Group]
+	if _, replaced := m.Replaced[b.o.Node]; replaced || m.Removed[b.o.Node] {
+		return fault.New(fault.FailedPrecondition, "this node does not belong to the cluster any more", "node", b.o.Node)
+	}
 	if seen.Term > g.Term {
 		return fault.New(fault.FailedPrecondition, "a later leader recorded the members", "limit", seen.Term, "actual", g.Term)
 	}
-	if last.Term == g.Term && last.Version >= seen.Version && slices.Equal(last.members, g.Members) {
+	if b.isRecorded(g, m) {
 		return nil
 	}
-	version := max(last.Version, seen.Version)
+	version, givenUp := max(last.Version, seen.Version), b.givenUp(g.Group)
 	record := format.GroupRecord{Term: g.Term, Members: make([]format.MemberRecord, len(g.Members))}
 	for i, member := range g.Members {
 		record.Members[i] = format.MemberRecord(member)
 	}
+	for _, u := range givenUp {
+		record.GivenUp = append(record.GivenUp, format.GivenUpRecord(u))
+	}
 	ctx, cancel := context.WithTimeout(router.WithIdentity(ctx, router.SystemIdentity), stepTimeout)
 	defer cancel()
-	resp, err := b.o.Store.Put(ctx, &api.PutRequest{
-		Namespace: keyspace.SystemNamespaceName, Key: format.SystemGroupKey(g.Group),
-		Value: format.EncodeSystem(record), ContentType: "application/json",
-		Condition: &api.Condition{VersionMatch: &version},
-	})
+	written, err := b.writeGroup(ctx, g, m, record, version)
 	if err != nil {
-		delete(b.recorded, g.Group) // what is read next decides
+		b.setRecorded(g.Group, recorded{}) // what is read next decides
 		return err
 	}
-	b.recorded[g.Group] = recorded{router.Recorded{Term: g.Term, Version: resp.GetVersion()}, slices.Clone(g.Members)}
+	b.setRecorded(g.Group, recorded{router.Recorded{Term: g.Term, Version: written}, slices.Clone(g.Members), givenUp})
 	return nil
+}
+
+// isRecorded reports whether a group's record says what is so.
+func (b *Balancer) isRecorded(g *host.GroupStatus, m *router.Map) bool {
+	last := b.lastRecorded(g.Group)
+	return last.Term == g.Term && last.Version >= m.Recorded[g.Group].Version && slices.Equal(last.members, g.Members) &&
+		slices.Equal(last.givenUp, b.givenUp(g.Group))
+}
+
+func (b *Balancer) lastRecorded(g keyspace.GroupID) recorded {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.recorded[g]
+}
+
+func (b *Balancer) setRecorded(g keyspace.GroupID, r recorded) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.recorded[g] = r
 }
 
 // reconcile takes the next step of a group and reports whether it did.

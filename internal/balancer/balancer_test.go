@@ -26,10 +26,15 @@ func topology(replaced map[keyspace.NodeID]keyspace.NodeID, nodes ...keyspace.No
 	return m
 }
 
+// voters on nodes; w and x are witnesses.
 func voters(nodes ...keyspace.NodeID) []format.Member {
 	var out []format.Member
 	for i, n := range nodes {
-		out = append(out, format.Member{Replica: keyspace.ReplicaID(i + 1), Node: n})
+		id := keyspace.ReplicaID(i + 1)
+		if n == "w" || n == "x" {
+			id = id.AsWitness()
+		}
+		out = append(out, format.Member{Replica: id, Node: n})
 	}
 	return out
 }
@@ -88,6 +93,19 @@ type fakeCluster struct {
 	// guides are what Guide was told.
 	guides []string
 	fail   error
+	// founded are the groups that FoundGroup made.
+	founded []host.GroupSeed
+	batches []*api.BatchPutRequest
+}
+
+func (c *fakeCluster) FoundGroup(_ context.Context, seed host.GroupSeed) error {
+	c.founded = append(c.founded, seed)
+	return nil
+}
+
+func (c *fakeCluster) BatchPut(_ context.Context, q *api.BatchPutRequest) (*api.BatchPutResponse, error) {
+	c.batches = append(c.batches, q)
+	return &api.BatchPutResponse{Results: []*api.BatchPutResult{{Put: &api.PutResponse{Version: 1}}}}, c.fail
 }
 
 func (c *fakeCluster) Groups() []host.GroupStatus {
@@ -218,9 +236,9 @@ func TestFollowersChangeNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.round(t.Context())
+		b.roundToEnd(t.Context())
 		c.group.Role = "leader" // elected, but nothing of its own term is applied
-		b.round(t.Context())
+		b.roundToEnd(t.Context())
 		if len(c.changes)+len(c.records) != 0 {
 			t.Fatalf("changes %v, records %v", c.changes, c.records)
 		}

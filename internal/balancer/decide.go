@@ -103,10 +103,13 @@ func (d *decision) lost(m format.Member) bool { return slices.Contains(d.g.Lost,
 
 func (d *decision) active(m format.Member) bool { return d.g.Progress[m.Replica].Active && !d.lost(m) }
 
-// use orders who leaves: members that do not answer first, this leader last.
+// use orders who leaves: members that do not answer first, then witnesses, this
+// leader last.
 func (d *decision) use(m format.Member) int {
 	switch {
 	case m.Replica == d.g.Replica:
+		return 3
+	case d.active(m) && !m.Witness():
 		return 2
 	case d.active(m):
 		return 1
@@ -123,6 +126,8 @@ func (d *decision) dropLearner() (Step, bool) {
 			return Step{host.MemberChange{Remove: m.Replica}, "learner's log is damaged"}, true
 		case !slices.Contains(d.missing, m.Node):
 			return Step{host.MemberChange{Remove: m.Replica}, "learner is not wanted where it is"}, true
+		case d.m.GaveUpOn(d.g.Group, m.Node):
+			return Step{host.MemberChange{Remove: m.Replica}, "learner did not catch up"}, true
 		}
 	}
 	return Step{}, false
@@ -177,10 +182,13 @@ func (d *decision) replaceable(node keyspace.NodeID) (format.Member, bool) {
 
 // addLearner begins to copy to one missing node.
 func (d *decision) addLearner() (Step, bool) {
-	known := func(id keyspace.NodeID) bool { _, ok := d.m.Nodes[id]; return ok }
+	known := func(id keyspace.NodeID) bool {
+		_, ok := d.m.Nodes[id]
+		return ok && !d.m.GaveUpOn(d.g.Group, id)
+	}
 	next := slices.IndexFunc(d.missing, known)
 	if next < 0 {
-		return Step{}, len(d.missing) > 0 // a node that is not known yet is waited for
+		return Step{}, len(d.missing) > 0 // a node that is not known yet, or gets no copy for now, is waited for
 	}
 	reason := "group lacks a voter"
 	if len(d.leave) > 0 {
@@ -191,7 +199,8 @@ func (d *decision) addLearner() (Step, bool) {
 			reason = "voter's node was replaced"
 		}
 	}
-	return Step{host.MemberChange{AddLearner: d.missing[next]}, reason}, true
+	node := d.missing[next]
+	return Step{host.MemberChange{AddLearner: node, Witness: d.m.Nodes[node].Witness}, reason}, true
 }
 
 // dropVoter takes out a voter that should not stay, once nobody is missing.
@@ -206,19 +215,30 @@ func (d *decision) dropVoter() (Step, bool) {
 }
 
 // keepsQuorum reports whether the voters after a change have a quorum that
-// answers now.
+// answers now. Where the change takes out data that answers, a quorum of those
+// that stay must have data: a witness in the place of a copy would leave what the
+// other replicas have not acknowledged yet in one place.
 func (d *decision) keepsQuorum(c host.MemberChange) bool {
-	voters, active := 0, 0
+	voters, active, data := 0, 0, 0
+	takesData := false
 	for _, m := range d.g.Members {
-		if m.Replica == c.Remove || m.Replica == c.Replace || m.Learner && m.Replica != c.Promote {
+		answers := d.active(m) || m.Replica == d.g.Replica
+		if m.Replica == c.Remove || m.Replica == c.Replace {
+			takesData = takesData || answers && !m.Witness() && !m.Learner
+			continue
+		}
+		if m.Learner && m.Replica != c.Promote {
 			continue
 		}
 		voters++
-		if d.active(m) || m.Replica == d.g.Replica {
+		if answers {
 			active++
 		}
+		if answers && !m.Witness() {
+			data++
+		}
 	}
-	return voters > 0 && active > voters/2
+	return voters > 0 && active > voters/2 && (!takesData || data > voters/2)
 }
 
 func caughtUp(g *host.GroupStatus, r keyspace.ReplicaID) bool {

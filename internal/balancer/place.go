@@ -25,15 +25,17 @@ func (b *Balancer) place(ctx context.Context, m *router.Map) {
 	}
 	nodes, known := b.placementNodes(m)
 	b.keepDead(ctx, m)
+	b.grow(ctx, m)
 	present, ok := presentOf(m)
 	if !ok || !known {
 		return
 	}
-	targets, err := placement.Plan(nodes, present, m.ReplicationFactor)
+	targets, err := placement.Plan(nodes, handedOver(m, present), m.ReplicationFactor)
 	if err != nil {
 		b.o.Logger.Warn("no plan for the replicas", "error", err)
 		return
 	}
+	targets = b.avoided(m, nodes, present, targets)
 	room := roomIn(m)
 	for _, c := range changes(m, nodes, present, targets) {
 		if c.moves && (b.silentAmong(m, c) || !room.take(c)) {
@@ -90,7 +92,7 @@ func (b *Balancer) placementNodes(m *router.Map) (nodes []placement.Node, ok boo
 			return nil, false
 		}
 		nodes = append(nodes, placement.Node{
-			Name: string(n.ID), Zone: n.Zone, Weight: n.Weight, Priority: n.Priority, Draining: n.Draining, Dead: m.Dead[n.ID],
+			Name: string(n.ID), Zone: n.Zone, Weight: n.Weight, Priority: n.Priority, Draining: n.Draining, Dead: m.Dead[n.ID], Witness: n.Witness,
 		})
 	}
 	slices.SortFunc(nodes, func(x, y placement.Node) int { return cmp.Compare(x.Name, y.Name) })
@@ -152,12 +154,16 @@ func (b *Balancer) silentAmong(m *router.Map, c change) bool {
 }
 
 // presentOf is where groups are meant to be now: their targets, else their
-// voters. ok is false while that is not known of all.
+// voters. ok is false while that is not known of all. Nodes that were removed never
+// return and stand for nothing, unless nobody else is left.
 func presentOf(m *router.Map) (present []placement.Present, ok bool) {
 	for g := range keyspace.GroupID(m.Groups + 1) {
 		nodes := m.Planned(g)
 		if len(nodes) == 0 {
 			return nil, false
+		}
+		if left := m.Wanted(g); len(left) > 0 {
+			nodes = left
 		}
 		p := placement.Present{Group: g}
 		for _, id := range nodes {
@@ -203,13 +209,27 @@ func changes(m *router.Map, nodes []placement.Node, present []placement.Present,
 		if !c.moves && old[0] == t.Replicas[0] {
 			continue // only the order of the others differs
 		}
-		c.reason, c.urgent = why(state, old, t.Replicas)
+		c.reason, c.urgent = why(state, textsOf(m.Planned(t.Group)), t.Replicas)
+		if c.reason == reasonDrained && replaces(m, old, t.Replicas) {
+			c.reason = reasonReplaced
+		}
 		if m.Targets[t.Group].Held && !c.urgent {
 			continue
+		}
+		if turned(m, t.Group, old, t.Replicas) {
+			c.reason, c.urgent = reasonGivenUp, true
 		}
 		out = append(out, c)
 	}
 	slices.SortStableFunc(out, func(a, b change) int { return rank(a) - rank(b) })
+	return out
+}
+
+func textsOf(ids []keyspace.NodeID) []string {
+	out := make([]string, len(ids))
+	for i, id := range ids {
+		out[i] = string(id)
+	}
 	return out
 }
 
@@ -224,6 +244,13 @@ func rank(c change) int {
 const (
 	reasonRemoved = "node was removed"
 	reasonSilent  = "node is silent"
+	reasonGivenUp = "copy was given up"
+)
+
+// Reasons that an operator gave.
+const (
+	reasonDrained  = "node is drained"
+	reasonReplaced = "node is replaced"
 )
 
 // why names the reason of a change: the state of the first node that leaves.
@@ -237,7 +264,7 @@ func why(nodes map[string]placement.Node, old, next []string) (reason string, ur
 		case n.Dead:
 			return reasonSilent, true
 		case n.Draining:
-			return "node is drained", false
+			return reasonDrained, false
 		}
 	}
 	if len(old) != len(next) {

@@ -55,7 +55,7 @@ func towards(t *testing.T, m *router.Map, members []format.Member, silent ...key
 func leaderOf(members []format.Member, prefer, silent []keyspace.NodeID) keyspace.ReplicaID {
 	leader := keyspace.ReplicaID(0)
 	for _, member := range members {
-		if member.Learner || slices.Contains(silent, member.Node) {
+		if member.Learner || member.Witness() || slices.Contains(silent, member.Node) {
 			continue
 		}
 		if leader == 0 || len(prefer) > 0 && member.Node == prefer[0] {
@@ -75,7 +75,11 @@ func perform(members []format.Member, c host.MemberChange, next *keyspace.Replic
 		out = append(out, m)
 	}
 	if c.AddLearner != "" {
-		out = append(out, format.Member{Replica: *next, Node: c.AddLearner, Learner: true})
+		id := *next
+		if c.Witness {
+			id = id.AsWitness()
+		}
+		out = append(out, format.Member{Replica: id, Node: c.AddLearner, Learner: true})
 		*next++
 	}
 	return out
@@ -123,9 +127,26 @@ func TestGroupsGoToTheirTargetInSafeSteps(t *testing.T) {
 			want: "[[a b]]"},
 		{name: "a silent target is waited for", from: voters("a", "b", "c"), target: []keyspace.NodeID{"a", "b", "d"}, silent: []keyspace.NodeID{"d"},
 			want: "[[a b c d?]]"},
+		{name: "one, two and a witness", from: voters("a"), target: []keyspace.NodeID{"a", "b", "w"},
+			want: "[[a b?] [a b] [a b w?] [a b w]]"},
+		{name: "three data nodes release the witness in one change", from: voters("a", "b", "w"), target: []keyspace.NodeID{"a", "b", "c"},
+			want: "[[a b w c?] [a b c]]"},
+		{name: "a witness takes the third one's place", from: voters("a", "b", "c"), target: []keyspace.NodeID{"a", "b", "w"},
+			want: "[[a b c w?] [a b w]]"},
+		{name: "not while that would leave one copy", from: voters("a", "b", "c"), target: []keyspace.NodeID{"a", "b", "w"}, silent: []keyspace.NodeID{"b"},
+			want: "[[a b c w?]]"},
+		{name: "a witness moves", from: voters("a", "b", "w"), target: []keyspace.NodeID{"a", "b", "x"}, want: "[[a b w x?] [a b x]]"},
+		{name: "back to one: the witness goes first", from: voters("a", "b", "w"), target: []keyspace.NodeID{"a"}, want: "[[a b] [a]]"},
+		{name: "back to one while the other is silent", from: voters("a", "b", "w"), target: []keyspace.NodeID{"a"}, silent: []keyspace.NodeID{"b"},
+			want: "[[a w] [a]]"},
+		{name: "a silent copy is replaced, the witness votes", from: voters("a", "b", "w"), target: []keyspace.NodeID{"a", "c", "w"}, silent: []keyspace.NodeID{"b"},
+			want: "[[a b w c?] [a w c]]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m := topology(nil, "a", "b", "c", "d", "e", "f")
+			m := topology(nil, "a", "b", "c", "d", "e", "f", "w", "x")
+			for _, id := range []keyspace.NodeID{"w", "x"} {
+				m.Nodes[id] = router.Node{ID: id, Witness: true}
+			}
 			m.Removed = map[keyspace.NodeID]bool{}
 			for _, id := range c.gone {
 				delete(m.Nodes, id)
@@ -163,6 +184,10 @@ func (r *records) Delete(_ context.Context, q *api.DeleteRequest) (*api.DeleteRe
 	return &api.DeleteResponse{}, nil
 }
 
+func (r *records) BatchPut(context.Context, *api.BatchPutRequest) (*api.BatchPutResponse, error) {
+	return &api.BatchPutResponse{}, r.fail
+}
+
 func (r *records) written(t *testing.T) (out []string) {
 	t.Helper()
 	for _, q := range r.puts {
@@ -179,7 +204,7 @@ func (r *records) written(t *testing.T) (out []string) {
 func threeGroups() *router.Map {
 	m := topology(nil, "a", "b", "c", "d")
 	m.Groups = 3
-	m.Balance = router.Balance{MaxMoves: 2, CopyRate: 1 << 20}
+	m.Balance = router.Balance{MaxMoves: 2, CopyRate: 1 << 20, SplitOff: true}
 	for g, order := range [][]keyspace.NodeID{{"a", "b", "c"}, {"b", "a", "c"}, {"c", "a", "b"}, {"a", "b", "c"}} {
 		for _, member := range voters(order...) {
 			m.Members[keyspace.GroupID(g)] = append(m.Members[keyspace.GroupID(g)], router.Member(member))
@@ -221,15 +246,21 @@ func TestPlaceMovesAFewGroupsAtATime(t *testing.T) {
 	}
 }
 
+func targetOf(t *testing.T, q *api.PutRequest) (keyspace.GroupID, format.TargetRecord) {
+	t.Helper()
+	g, ok := format.SystemTargetOf(q.Key)
+	rec, err := format.DecodeSystem[format.TargetRecord](q.Key, q.Value)
+	if !ok || err != nil {
+		t.Fatalf("%s: %v", q.Key, err)
+	}
+	return g, rec
+}
+
 // movesOf counts the targets written that name other nodes than before.
 func movesOf(t *testing.T, store *records, m *router.Map) (moves int) {
 	t.Helper()
 	for _, q := range store.puts {
-		g, ok := format.SystemTargetOf(q.Key)
-		rec, err := format.DecodeSystem[format.TargetRecord](q.Key, q.Value)
-		if !ok || err != nil {
-			t.Fatalf("%s: %v", q.Key, err)
-		}
+		g, rec := targetOf(t, q)
 		for _, id := range rec.Nodes {
 			if !slices.Contains(m.Wanted(g), id) {
 				moves++

@@ -27,7 +27,7 @@ func runMain(t *testing.T, s *memserver.Server, args ...string) (code int, out, 
 
 func TestWorkloads(t *testing.T) {
 	for _, mode := range []string{ModePipeline, ModeUnary} {
-		for _, work := range []string{WorkPut, WorkGet, WorkMixed, WorkList, WorkBatchPut, WorkBatchGet, WorkAtomic} {
+		for _, work := range []string{WorkPut, WorkGet, WorkMixed, WorkList, WorkBatchPut, WorkBatchGet, WorkAtomic, WorkTxn} {
 			t.Run(mode+"/"+work, func(t *testing.T) {
 				s := memserver.Start(t)
 				code, out, errs := runMain(t, s, "-w", work, "--mode", mode, "--ops", "200", "--warmup", "0s", "--clients", "8",
@@ -39,7 +39,7 @@ func TestWorkloads(t *testing.T) {
 				if err := json.Unmarshal([]byte(out), &r); err != nil {
 					t.Fatal(err)
 				}
-				perOp := map[string]int64{WorkList: 10, WorkBatchPut: 10, WorkBatchGet: 10, WorkAtomic: 10}[work]
+				perOp := map[string]int64{WorkList: 10, WorkBatchPut: 10, WorkBatchGet: 10, WorkAtomic: 10, WorkTxn: 10}[work]
 				if r.Operations != 200 || len(r.Errors) != 0 || r.Keys != 200*max(perOp, 1) {
 					t.Errorf("%d operations, %d keys, errors %v", r.Operations, r.Keys, r.Errors)
 				}
@@ -49,7 +49,7 @@ func TestWorkloads(t *testing.T) {
 				if l := r.Latency; !(0 < l.P50 && l.P50 <= l.P95 && l.P95 <= l.P99 && l.P99 <= l.P999 && l.P999 <= l.Max) {
 					t.Errorf("percentiles out of order: %+v", l)
 				}
-				if work != WorkPut && work != WorkBatchPut && work != WorkAtomic && s.Len() != 50 {
+				if work != WorkPut && work != WorkBatchPut && work != WorkAtomic && work != WorkTxn && s.Len() != 50 {
 					t.Errorf("%d keys preloaded, want 50", s.Len())
 				}
 			})

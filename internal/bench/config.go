@@ -28,10 +28,12 @@ const (
 	WorkBatchGet = "batch-get"
 	// WorkAtomic is an atomic batch put of keys that share a {hash part}.
 	WorkAtomic = "atomic"
+	// WorkTxn is a transaction of puts whose keys lie in so many groups.
+	WorkTxn = "transaction"
 )
 
 // Workloads are all there are.
-var Workloads = []string{WorkPut, WorkGet, WorkMixed, WorkList, WorkBatchPut, WorkBatchGet, WorkAtomic}
+var Workloads = []string{WorkPut, WorkGet, WorkMixed, WorkList, WorkBatchPut, WorkBatchGet, WorkAtomic, WorkTxn}
 
 // Modes of the kvstore driver.
 const (
@@ -72,7 +74,9 @@ type Config struct {
 	Zipf        float64 `json:"zipf"`
 	ReadRatio   float64 `json:"read_ratio"`
 	Batch       int     `json:"batch"`
-	ListLimit   int     `json:"list_limit"`
+	// Groups is in how many the keys of a transaction lie.
+	Groups    int `json:"groups"`
+	ListLimit int `json:"list_limit"`
 	// Rate is in operations per second over all clients; 0 is a closed loop.
 	Rate     float64       `json:"rate"`
 	Duration time.Duration `json:"duration_ns"`
@@ -87,13 +91,15 @@ type Config struct {
 	Endpoints []string `json:"endpoints"`
 	// Read is the SDK's read policy.
 	Read string `json:"read"`
+
+	byGroup groupedKeys // of WorkTxn
 }
 
 // Default returns the settings before any flag.
 func Default() Config {
 	return Config{
 		Driver: "kvstore", Workload: WorkPut, Mode: ModePipeline, Clients: 64, Connections: 1,
-		KeySize: 16, ValueSize: 256, Keys: 100_000, Prefix: "k", ReadRatio: 0.9, Batch: 10, ListLimit: 1000,
+		KeySize: 16, ValueSize: 256, Keys: 100_000, Prefix: "k", ReadRatio: 0.9, Batch: 10, Groups: 1, ListLimit: 1000,
 		Duration: 10 * time.Second, Warmup: 2 * time.Second, Preload: true, Seed: 1, Target: target.Default(),
 	}
 }
@@ -122,6 +128,7 @@ func (c *Config) Validate(drivers []string) error {
 	within("keys-from", float64(c.KeysFrom), 0, float64(c.Keys))
 	within("read-ratio", c.ReadRatio, 0, 1)
 	within("batch", float64(c.Batch), 1, maxBatch)
+	within("groups", float64(c.Groups), 1, float64(max(1, c.Batch)))
 	within("list-limit", float64(c.ListLimit), 1, maxListLimit)
 	within("rate", c.Rate, 0, maxRate)
 	within("ops", float64(c.Ops), 0, 1e12)
@@ -182,10 +189,10 @@ func (c *Config) choices() int {
 func decimal(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 func (c *Config) isBatch() bool {
-	return c.Workload == WorkBatchPut || c.Workload == WorkBatchGet || c.Workload == WorkAtomic
+	return c.Workload == WorkBatchPut || c.Workload == WorkBatchGet || c.Workload == WorkAtomic || c.Workload == WorkTxn
 }
 
 // reads says whether the workload needs keys that exist.
 func (c *Config) reads() bool {
-	return c.Workload != WorkPut && c.Workload != WorkBatchPut && c.Workload != WorkAtomic
+	return c.Workload != WorkPut && c.Workload != WorkBatchPut && c.Workload != WorkAtomic && c.Workload != WorkTxn
 }

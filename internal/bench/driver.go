@@ -30,6 +30,18 @@ type AtomicClient interface {
 	AtomicPut(ctx context.Context, keys []string, values [][]byte) error
 }
 
+// TxnClient is a Client whose BatchPut is not a transaction by itself.
+type TxnClient interface {
+	// Transaction writes all or none, whatever groups the keys lie in.
+	Transaction(ctx context.Context, keys []string, values [][]byte) error
+}
+
+// GroupedKeys is a Driver of a store whose keys lie in groups.
+type GroupedKeys interface {
+	// GroupOf returns which group owns a key, as the store has it now.
+	GroupOf(ctx context.Context) (func(key string) uint32, error)
+}
+
 // LargeBatches is a Driver that takes larger batches than Preload sends
 // otherwise.
 type LargeBatches interface {

@@ -24,7 +24,7 @@ func openKVStore(ctx context.Context, c *Config) (Driver, error) {
 		return nil, fmt.Errorf("endpoints %v, from %s: %w", t.Endpoints, t.From, err)
 	}
 	if c.Mode != ModeUnary {
-		return &pipeline{sdk}, nil
+		return &pipeline{sdk, cfg.Namespace}, nil
 	}
 	_ = sdk.Close() // returns nil
 	return openUnary(cfg, c.Connections)
@@ -35,7 +35,10 @@ func openKVStore(ctx context.Context, c *Config) (Driver, error) {
 const largeBatch = 1000
 
 // pipeline drives the SDK; all clients share it.
-type pipeline struct{ sdk *client.Client }
+type pipeline struct {
+	sdk       *client.Client
+	namespace string
+}
 
 func (p *pipeline) Client(int) Client       { return p }
 func (p *pipeline) CodeOf(err error) string { return string(client.CodeOf(err)) }
@@ -65,6 +68,24 @@ func (p *pipeline) BatchPut(ctx context.Context, keys []string, values [][]byte)
 func (p *pipeline) AtomicPut(ctx context.Context, keys []string, values [][]byte) error {
 	_, err := p.sdk.BatchPut(ctx, putItems(keys, values), client.Atomic())
 	return err
+}
+
+func (p *pipeline) Transaction(ctx context.Context, keys []string, values [][]byte) error {
+	txn := p.sdk.Txn(ctx)
+	for i, k := range keys {
+		txn.Then(client.OpPut(k, values[i]))
+	}
+	_, err := txn.Commit()
+	return err
+}
+
+// GroupOf asks for the slot map.
+func (p *pipeline) GroupOf(ctx context.Context) (func(string) uint32, error) {
+	t, err := p.sdk.Topology(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return topologyGroupOf(t, p.namespace)
 }
 
 func putItems(keys []string, values [][]byte) []client.PutItem {

@@ -93,7 +93,7 @@ func newCommand(out, errOut io.Writer, extra map[string]Opener) *cobra.Command {
 	f.StringVar(&c.html, "html", "", "also write a report to this file, with charts")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "no live chart and no progress")
 	f.BoolVar(&c.preloadOnly, "preload-only", false, "write the keys, measure nothing")
-	cmd.AddCommand(reportCommand(out))
+	cmd.AddCommand(reportCommand(out), watchCommand(out))
 	return cmd
 }
 
@@ -142,6 +142,9 @@ func (c *command) measure(ctx context.Context) (res *Result, err error) {
 	}
 	if c.preloadOnly {
 		return nil, nil
+	}
+	if err := c.cfg.findGroups(ctx, d); err != nil {
+		return nil, err
 	}
 	l.warmup()
 	res = Run(ctx, &c.cfg, d, l.point)

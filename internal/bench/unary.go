@@ -56,6 +56,17 @@ func (u *unary) Client(i int) Client { return &unaryClient{u, u.stubs[i%len(u.st
 // MaxBatch is that of the SDK's driver.
 func (u *unary) MaxBatch() int { return largeBatch }
 
+// GroupOf asks for the slot map.
+func (u *unary) GroupOf(ctx context.Context) (func(string) uint32, error) {
+	ctx, cancel := (&unaryClient{u, u.stubs[0]}).context(ctx)
+	defer cancel()
+	t, err := u.stubs[0].Topology(ctx, &api.TopologyRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return topologyGroupOf(t, u.namespace)
+}
+
 func (u *unary) Close() error {
 	var errs []error
 	for _, c := range u.conns {
@@ -134,6 +145,20 @@ func (c *unaryClient) batchPut(ctx context.Context, keys []string, values [][]by
 		req.Items[i] = &api.PutRequest{Key: k, Value: values[i]}
 	}
 	res, err := c.stub.BatchPut(ctx, req)
+	if err != nil {
+		return err
+	}
+	return firstFailure(res.GetResults())
+}
+
+func (c *unaryClient) Transaction(ctx context.Context, keys []string, values [][]byte) error {
+	ctx, cancel := c.context(ctx)
+	defer cancel()
+	req := &api.TransactionRequest{Namespace: c.namespace, Then: make([]*api.TransactionOp, len(keys))}
+	for i, k := range keys {
+		req.Then[i] = &api.TransactionOp{Op: &api.TransactionOp_Put{Put: &api.PutRequest{Key: k, Value: values[i]}}}
+	}
+	res, err := c.stub.Transaction(ctx, req)
 	if err != nil {
 		return err
 	}

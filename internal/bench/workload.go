@@ -127,6 +127,9 @@ func (w *worker) do(ctx context.Context, c Client) (kind string, keys int, err e
 	case WorkAtomic:
 		w.oneSet()
 		return WorkAtomic, len(w.batchK), atomicPut(ctx, c, w.batchK, w.batchV)
+	case WorkTxn:
+		w.inGroups()
+		return WorkTxn, len(w.batchK), transaction(ctx, c, w.batchK, w.batchV)
 	case WorkBatchGet:
 		w.distinct()
 		return WorkBatchGet, len(w.batchK), c.BatchGet(ctx, w.batchK)

@@ -38,6 +38,12 @@ type Budget struct {
 // profileBudget is memory_budget's default.
 var profileBudget = map[string]Size{"edge": 128 * MB, "standard": 2 * GB, "scale": 8 * GB}
 
+// witnessBudget is all that a witness has, whatever memory_budget says: terms and
+// indexes, and what it passes on for clients, at most one request of the largest
+// size at a time.
+var witnessBudget = Budget{Total: 48 * MB, Delta: MB, DeltaSeal: 256 * KB, DeltaSealed: deltaSealed, RaftCache: 512 * KB,
+	Requests: leastRequests / 2, Frames: 4 * MB, Proposals: leastRequests / 4}
+
 // share is a part's proportion of what the explicit values leave, and bounds.
 type share struct {
 	weight   int64
@@ -65,6 +71,9 @@ func (c *Config) Budget() Budget {
 }
 
 func (c *Config) budget() (Budget, Problems) {
+	if c.Witness() {
+		return witnessBudget, nil
+	}
 	b := Budget{Total: c.MemoryBudget, DeltaSealed: deltaSealed}
 	if b.Total == 0 {
 		b.Total = profileBudget[c.Profile]
@@ -140,6 +149,9 @@ func (c *Config) deriveBudget() Problems {
 	total := c.MemoryBudget
 	if total == 0 {
 		total = profileBudget[c.Profile]
+	}
+	if c.Witness() {
+		return nil
 	}
 	c.deriveMemtables(total)
 	c.deriveCaches(total)

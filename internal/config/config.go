@@ -9,6 +9,7 @@ package config
 import (
 	"time"
 
+	"kvstore/internal/format"
 	"kvstore/internal/tlsconf"
 )
 
@@ -50,7 +51,9 @@ type Cluster struct {
 
 // Node is this node's identity and place.
 type Node struct {
-	Name    string
+	Name string
+	// Role is RoleData or RoleWitness.
+	Role    string
 	Zone    string
 	DataDir string
 	// Weight is the capacity beside other nodes, LeaderPriority the preference
@@ -58,6 +61,15 @@ type Node struct {
 	Weight         float64
 	LeaderPriority int
 }
+
+// Values of Node.Role.
+const (
+	RoleData    = format.RoleData
+	RoleWitness = format.RoleWitness
+)
+
+// Witness reports whether this node votes without data.
+func (c *Config) Witness() bool { return c.Node.Role == RoleWitness }
 
 // Listen holds the addresses this node binds, host:port each. Gossip is UDP.
 type Listen struct {
@@ -110,6 +122,7 @@ type Limits struct {
 	MaxConcurrentRequests int
 	MaxRequestBytesQueued Size
 	MaxConnections        int
+	MaxWatches            int
 	DefaultTimeout        time.Duration
 	MaxTimeout            time.Duration
 }

@@ -273,3 +273,19 @@ func TestNotYAML(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A witness is no first member, and its memory does not follow memory_budget.
+func TestWitness(t *testing.T) {
+	values := map[string]any{"node.name": "w", "node.role": "witness",
+		"cluster_membership.current_config": []any{map[string]any{"node_id": "w", "address": "w:7946", "role": "voter"}}}
+	if _, err := Load(Sources{Values: values}); err == nil || !strings.Contains(err.Error(), "node.role") {
+		t.Errorf("a first member that is a witness: %v", err)
+	}
+	c, err := Load(Sources{Values: map[string]any{"node.role": "witness", "profile": "scale"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := c.Budget(); !c.Witness() || b.Total != 48*MB || b.Memtables+b.BlockCache+b.Runs+b.Records != 0 || b.sum() > b.Total {
+		t.Errorf("the budget is %+v", b)
+	}
+}

@@ -37,7 +37,7 @@ const nameAllowed = "1 to 63 of a-z A-Z 0-9 - _ ."
 var options = []option{
 	{"cluster.name", "kvstore", "Name of the cluster. Nodes of another name are refused.",
 		func(c *Config) value { return textValue{&c.Cluster.Name, nameAllowed, checkName} }},
-	{"cluster.groups", leastGroups, "Raft groups that share the keys, beside the one of the cluster's metadata. Not given: as many as cluster_membership has members, at least 3, so that each node leads one: every group more makes batches smaller.",
+	{"cluster.groups", leastGroups, "Raft groups that share the keys, beside the one of the cluster's metadata. Not given: as many as cluster_membership has members, at least 3, so that each node leads one: every group more makes batches smaller. A cluster that exists gets more by `kvctl cluster set`.",
 		func(c *Config) value { return intValue{&c.Cluster.Groups, 1, 1024} }},
 	{"cluster.replication_factor", 3, "Copies of every key; fewer while the cluster has fewer nodes.",
 		func(c *Config) value { return oddValue{intValue{&c.Cluster.ReplicationFactor, 1, 7}} }},
@@ -47,6 +47,8 @@ var options = []option{
 
 	{"node.name", "node-1", "Name of this node, unique in the cluster.",
 		func(c *Config) value { return textValue{&c.Node.Name, nameAllowed, checkName} }},
+	{"node.role", RoleData, "data, or witness: a node that votes in groups with an even number of copies and stores no data. It joins a cluster, and a data directory keeps its role.",
+		func(c *Config) value { return choiceValue{&c.Node.Role, []string{RoleData, RoleWitness}} }},
 	{"node.zone", "", "Failure domain of this node; copies are spread over zones.",
 		func(c *Config) value {
 			return textValue{&c.Node.Zone, "empty, or " + nameAllowed, checkOptional(checkName)}
@@ -130,6 +132,8 @@ var options = []option{
 		}},
 	{"limits.max_connections", 10000, "Open client connections per listener; more wait to be accepted.",
 		func(c *Config) value { return intValue{&c.Limits.MaxConnections, 1, 1 << 20} }},
+	{"limits.max_watches", 200000, "Open watches of clients, over all streams; more are refused as overloaded.",
+		func(c *Config) value { return intValue{&c.Limits.MaxWatches, 1, 1 << 24} }},
 	{"limits.default_timeout", 10 * time.Second, "Of a request that brings no deadline.",
 		func(c *Config) value {
 			return durationValue{&c.Limits.DefaultTimeout, 10 * time.Millisecond, time.Minute}

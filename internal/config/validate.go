@@ -49,6 +49,9 @@ func (c *Config) validateTLS(add addProblem) {
 }
 
 func (c *Config) validateMembership(add addProblem) {
+	if c.Witness() && c.ownMember() != nil {
+		add("node.role", fmt.Sprintf("cluster_membership.current_config has %s, and first members found the cluster's data", c.Node.Name), "data, or a witness that current_config does not list")
+	}
 	if own := c.ownMember(); own != nil && own.Zone != "" && c.Node.Zone != "" && own.Zone != c.Node.Zone {
 		add("node.zone", fmt.Sprintf("cluster_membership.current_config puts %s in zone %q", c.Node.Name, own.Zone), "the same zone in both places, or in one")
 	}

@@ -60,14 +60,14 @@ func (a *app) batchSub(verb, short, headers string, do batchVerb) *cobra.Command
 			if err != nil {
 				return err
 			}
-			out := &batchOut{app: a, headers: "KEY CODE " + headers}
+			out := &batchOut{app: a, views: a.items(a.Out), headers: "KEY CODE " + headers, reads: verb == "get"}
 			err = a.batch(cmd.Context(), c, verb, record.NewLines(in), b.atomic, do, out)
 			return errors.Join(err, out.finish())
 		},
 	}
 	cmd.Flags().StringVarP(&b.file, "file", "f", "-", "file of JSON lines; - is standard input")
 	if verb != "get" {
-		cmd.Flags().BoolVar(&b.atomic, "atomic", false, "all items or none; their keys must be in one group")
+		cmd.Flags().BoolVar(&b.atomic, "atomic", false, "all items or none, whatever their keys")
 	}
 	return cmd
 }

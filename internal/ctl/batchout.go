@@ -10,8 +10,12 @@ import (
 
 // batchOut prints the outcomes of a batch and judges them together.
 type batchOut struct {
-	app     *app
+	app *app
+	// views prints the outcomes with -o json or yaml.
+	views   *items
 	headers string
+	// reads says that values are read.
+	reads   bool
 	columns int
 	total   int
 	failed  int
@@ -24,7 +28,7 @@ func (b *batchOut) add(results []outcome) error {
 		b.note(r.err)
 		switch b.app.format(formatTable) {
 		case formatJSON:
-			if err := b.app.json(r.json()); err != nil {
+			if err := b.views.add(r.json()); err != nil {
 				return err
 			}
 		case formatRaw:
@@ -62,10 +66,13 @@ func (b *batchOut) note(err error) {
 	}
 }
 
-// raw prints values as they are, and nothing but the code of other verbs.
+// raw prints values as they are, and nothing but the code of other verbs. What was
+// not read has no value: its error must not be taken for one.
 func (b *batchOut) raw(r outcome) error {
 	var err error
 	switch v, isRecord := r.view.(record.JSON); {
+	case r.err != nil && b.reads:
+		b.app.complain(r.err)
 	case r.err != nil:
 		_, err = fmt.Fprintln(b.app.Out, client.CodeOf(r.err))
 	case isRecord && v.Value != nil:
@@ -92,6 +99,11 @@ func (r outcome) json() any {
 // finish says how the batch ended: the code of the failures when all items
 // failed, else partial.
 func (b *batchOut) finish() error {
+	if b.app.format(formatTable) == formatJSON {
+		if err := b.views.end(); err != nil {
+			return err
+		}
+	}
 	switch b.failed {
 	case 0:
 		return nil

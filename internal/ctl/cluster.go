@@ -2,8 +2,6 @@ package ctl
 
 import (
 	"context"
-	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -30,13 +28,16 @@ type pendingView struct {
 
 func (a *app) clusterCmd() *cobra.Command {
 	status := &cobra.Command{
-		Use: "status", Short: "Show nodes with what they hold, groups that move, and how fast", Args: usageArgs(cobra.NoArgs),
+		Use: "status", Short: "Show nodes with what they hold, groups with how many slots they own, what moves, and how fast", Args: usageArgs(cobra.NoArgs),
 		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
 			v, err := shape(ctx, c, a.opts.Timeout)
 			if err != nil {
 				return err
 			}
-			return a.showShape(v)
+			if err := a.showShape(v); err != nil {
+				return err
+			}
+			return a.showGroups(v)
 		}),
 	}
 	members := &cobra.Command{
@@ -53,21 +54,32 @@ func (a *app) clusterCmd() *cobra.Command {
 }
 
 func (a *app) clusterSetCmd() *cobra.Command {
-	var factor uint32
+	var factor, groups uint32
+	var split string
 	var wait bool
 	cmd := &cobra.Command{
-		Use: "set --replication-factor N", Short: "Change how many copies of every key there are: 1, 3 or 5", Args: usageArgs(cobra.NoArgs),
+		Use: "set", Short: "Change how many copies of every key there are, and how many groups share the keys", Args: usageArgs(cobra.NoArgs),
 		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
-			if factor == 0 {
-				return usagef("nothing to set: want --replication-factor")
+			req, done := &api.ConfigureRequest{Split: split}, atRest
+			if groups > 0 {
+				req.Groups, done = &groups, grown(groups)
 			}
-			if _, err := c.Configure(ctx, &api.ConfigureRequest{ReplicationFactor: &factor}); err != nil {
+			if factor > 0 {
+				req.ReplicationFactor, done = &factor, copied(factor, done)
+			}
+			if factor == 0 && groups == 0 && split == "" {
+				return usagef("nothing to set: want --replication-factor, --groups or --split")
+			}
+			if _, err := c.Configure(ctx, req); err != nil {
 				return err
 			}
-			return a.showOrWait(ctx, c, wait, atRest)
+			return a.showOrWait(ctx, c, wait, done)
 		}),
 	}
 	cmd.Flags().Uint32Var(&factor, "replication-factor", 0, "copies of every key: 1, 3 or 5")
+	cmd.Flags().Uint32Var(&groups, "groups", 0, "groups that share the keys, at least; their number only grows, to 1024")
+	cmd.Flags().StringVar(&split, "split", "", "auto: one group for each node at least; off: only what --groups says")
+	_ = cmd.RegisterFlagCompletionFunc("split", cobra.FixedCompletions([]string{"auto", "off"}, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	waitFlag(cmd, &wait)
 	return cmd
 }
@@ -79,7 +91,11 @@ func waitFlag(cmd *cobra.Command, wait *bool) {
 func viewMembers(m *api.MembersResponse) membersView {
 	v := membersView{CurrentConfig: []memberView{}, PendingConfig: []pendingView{}}
 	for _, n := range m.GetNodes() {
-		v.CurrentConfig = append(v.CurrentConfig, memberView{n.GetInfo().GetName(), n.GetInfo().GetPeer(), "voter"})
+		role := "voter"
+		if n.GetInfo().GetRole() == "witness" {
+			role = "witness"
+		}
+		v.CurrentConfig = append(v.CurrentConfig, memberView{n.GetInfo().GetName(), n.GetInfo().GetPeer(), role})
 	}
 	for _, p := range m.GetPending() {
 		v.PendingConfig = append(v.PendingConfig, pendingView{p.GetOperation(), memberView{p.GetNodeId(), p.GetAddress(), p.GetRole()}})
@@ -100,49 +116,3 @@ func (a *app) showMembers(v membersView) error {
 	}
 	return a.table("NODE ADDRESS ROLE PENDING", rows)
 }
-
-// movePoll is the time between looks at moves.
-const movePoll = 500 * time.Millisecond
-
-// showOrWait shows the shape once, or how it changes until done says so.
-func (a *app) showOrWait(ctx context.Context, c *client.Client, wait bool, done func(shapeView) bool) error {
-	v, err := shape(ctx, c, a.opts.Timeout)
-	if err != nil || !wait {
-		if err == nil {
-			err = a.showShape(v)
-		}
-		return err
-	}
-	t := time.NewTicker(movePoll)
-	defer t.Stop()
-	said := map[uint32]string{}
-	for good := 0; good < settleLooks; {
-		if good++; !done(v) {
-			good = 0
-		}
-		for _, m := range v.Moves {
-			if line := m.line(); said[m.Group] != line {
-				said[m.Group] = line
-				if _, err := fmt.Fprintln(a.Err, line); err != nil {
-					return err
-				}
-			}
-		}
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if next, err := shape(ctx, c, a.opts.Timeout); err == nil { // an election may be under way
-			v = next
-		}
-	}
-	return a.showShape(v)
-}
-
-// settleLooks in a row must find a change done: it shows in the plan one round
-// of the balancer later.
-const settleLooks = 4
-
-// atRest: nothing moves.
-func atRest(v shapeView) bool { return len(v.Moves) == 0 }

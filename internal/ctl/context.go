@@ -93,11 +93,12 @@ func changeContexts(change func(*ctxfile.File) error) error {
 
 func (a *app) showContexts(f *ctxfile.File, names []string) error {
 	var rows [][]string
+	views := a.items(a.Out)
 	for _, n := range names {
 		c := f.Contexts[n]
 		switch a.format(formatTable) {
 		case formatJSON:
-			if err := a.json(contextView{n, n == f.Current, c}); err != nil {
+			if err := views.add(contextView{n, n == f.Current, c}); err != nil {
 				return err
 			}
 		case formatRaw:
@@ -115,7 +116,10 @@ func (a *app) showContexts(f *ctxfile.File, names []string) error {
 			rows = append(rows, []string{mark, n, strings.Join(c.Endpoints, ","), tls, c.Namespace})
 		}
 	}
-	if a.format(formatTable) != formatTable {
+	switch a.format(formatTable) {
+	case formatJSON:
+		return views.end()
+	case formatRaw:
 		return nil
 	}
 	return a.table("CURRENT NAME ENDPOINTS TLS NAMESPACE", rows)

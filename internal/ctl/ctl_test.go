@@ -233,7 +233,7 @@ func TestErrorsOfOurOwn(t *testing.T) {
 	isolate(t)
 	s := memserver.Start(t)
 	for want, args := range map[string][]string{
-		`{"error":{"code":"error","message":"open `:                                      {"put", "k", "--file", filepath.Join(t.TempDir(), "none")},
+		`{"error":{"code":"error","message":"open `:                                      {"export", "jsonl", filepath.Join(t.TempDir(), "none", "x")},
 		`{"error":{"code":"not_found","message":"unknown context `:                       {"context", "use", "none"},
 		`{"error":{"code":"usage"`:                                                       {"get"},
 		`"hint":"endpoints ` + s.Addr + `, from --endpoints; the nodes do not use TLS: `: {"get", "k", "--tls", "--timeout", "1s"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -28,6 +29,7 @@ const (
 	exitCorrupt     = 9
 	exitDenied      = 10
 	exitPartial     = 11
+	exitLost        = 12
 	exitInterrupted = 130
 )
 
@@ -36,15 +38,16 @@ const exitHelp = `kvctl ends with one of these codes:
     0  done
     1  another error
     2  usage: a command, flag, argument or input line that cannot be used; nothing was sent for it
-    3  not found: the key, namespace, node or context does not exist
+    3  not found: the key, namespace, lease, node or context does not exist
     4  a condition did not hold, or what should be created exists; nothing was changed
     5  unavailable: no node answered in time; nothing is known to have been changed
-    6  unknown outcome: a write was sent and its answer was lost; read before you repeat it
+    6  unknown outcome: a write was sent and its answer was lost; kvctl request show tells, or read before you repeat it
     7  overloaded: the cluster refused more work for now; try again later
     8  refused: a limit or rule of the store (size, key, token, revision, unsupported)
     9  corruption: stored data, replicas or transferred files differ
    10  not authenticated or not permitted
    11  partial: some items of a batch or transfer failed; each is reported
+   12  a lock or leadership was lost; the command under the lock was ended
   130  interrupted
 `
 
@@ -59,6 +62,8 @@ type codeError struct {
 	code int
 	// silent means that the output says it all.
 	silent bool
+	// final codes stand although the program was interrupted.
+	final bool
 }
 
 func (e codeError) Unwrap() error { return e.error }
@@ -69,6 +74,8 @@ func exitCode(ctx context.Context, err error) int {
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &own) && own.final:
+		return own.code
 	case ctx.Err() != nil:
 		return exitInterrupted
 	case errors.As(err, &own):
@@ -87,11 +94,11 @@ func exitCode(ctx context.Context, err error) int {
 
 func exitOfCode(code client.Code) int {
 	switch code {
-	case client.CodeNotFound, client.CodeNamespaceNotFound:
+	case client.CodeNotFound, client.CodeNamespaceNotFound, client.CodeLeaseNotFound:
 		return exitNotFound
-	case client.CodeConditionFailed, client.CodeBatchAborted, client.CodeNamespaceExists:
+	case client.CodeConditionFailed, client.CodeBatchAborted, client.CodeNamespaceExists, client.CodeLeaseExists:
 		return exitCondition
-	case client.CodeUnavailable, client.CodeDeadlineExceeded, client.CodeWrongLeader, client.CodeCanceled, client.CodeClosed:
+	case client.CodeUnavailable, client.CodeDeadlineExceeded, client.CodeWrongLeader, client.CodeWrongGroup, client.CodeCanceled, client.CodeClosed:
 		return exitUnavailable
 	case client.CodeUnknownOutcome:
 		return exitUnknown
@@ -127,25 +134,28 @@ func (a *app) report(ctx context.Context, err error) {
 		return
 	}
 	hint := a.hint(err)
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && !own.final {
 		hint = "interrupted"
 	}
 	if a.opts.output == formatJSON {
 		_ = record.Write(a.Err, map[string]any{"error": viewError(err, hint)})
 		return
 	}
-	_, _ = fmt.Fprintf(a.Err, "kvctl: %s\n", plain(err))
+	a.complain(err)
 	if hint != "" {
 		_, _ = fmt.Fprintf(a.Err, "  %s\n", hint)
 	}
 }
+
+// complain prints an error's text.
+func (a *app) complain(err error) { _, _ = fmt.Fprintf(a.Err, "kvctl: %s\n", plain(err)) }
 
 func viewError(err error, hint string) errorView {
 	v := errorView{Code: string(client.CodeOf(err)), Message: plain(err), Hint: hint}
 	var e *client.Error
 	if errors.As(err, &e) {
 		v.Details, v.RetryAfterMS = e.Details, e.RetryAfter.Milliseconds()
-		v.Message = e.Message
+		v.Message = once(e.Message)
 	}
 	if code := ownCode(err); code != "" {
 		v.Code, v.Message = code, plain(err)
@@ -174,7 +184,39 @@ func ownCode(err error) string {
 // plain is an error's text. The SDK's prefix says nothing here, also inside a
 // longer message.
 func plain(err error) string {
-	return strings.ReplaceAll(strings.TrimPrefix(err.Error(), "kvstore: "), ": kvstore: ", ": ")
+	return once(strings.ReplaceAll(strings.TrimPrefix(err.Error(), "kvstore: "), ": kvstore: ", ": "))
+}
+
+// detailGroup is how an error's details are written.
+var detailGroup = regexp.MustCompile(` \([a-z_0-9]+=[^()]*\)`)
+
+// once leaves out what a chain of errors says again: each layer between the cluster
+// and here adds its sentence and details to those that it got.
+func once(text string) string {
+	seen := map[string]bool{}
+	text = detailGroup.ReplaceAllStringFunc(text, func(group string) string {
+		var kept []string
+		for pair := range strings.SplitSeq(group[2:len(group)-1], ", ") {
+			if !seen[pair] {
+				kept = append(kept, pair)
+			}
+			seen[pair] = true
+		}
+		if len(kept) == 0 {
+			return ""
+		}
+		return " (" + strings.Join(kept, ", ") + ")"
+	})
+	const shortest = 12 // what is shorter may be a name
+	var parts []string
+	for part := range strings.SplitSeq(text, ": ") {
+		sentence := detailGroup.ReplaceAllString(part, "")
+		if len(part) < shortest || part != sentence || !seen[sentence] {
+			parts = append(parts, part)
+		}
+		seen[sentence] = true
+	}
+	return strings.Join(parts, ": ")
 }
 
 // hint says where an endpoint came from, or what to try.
@@ -189,6 +231,9 @@ func (a *app) hint(err error) string {
 		}
 		return text
 	case code == client.CodeUnknownOutcome:
+		if id := client.RequestIDOf(err); id != "" {
+			return "kvctl request show " + id + " tells what became of it"
+		}
 		return "read the key before you repeat the write"
 	}
 	return target.Hint(err)

@@ -18,10 +18,11 @@ func (a *app) getCmd() *cobra.Command {
 	var file string
 	var keysOnly bool
 	var revision uint64
+	var at string
 	var staleness time.Duration
 	cmd := &cobra.Command{
 		Use: "get KEY", Short: "Print a value, or with -o json or table all that is stored with it",
-		Example:           "  kvctl get greeting\n  kvctl get logo --file logo.png\n  kvctl get greeting -o json",
+		Example:           "  kvctl get greeting\n  kvctl get logo --file logo.png\n  kvctl get greeting -o json\n  kvctl get greeting --at -5m",
 		Args:              usageArgs(cobra.ExactArgs(1)),
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -29,8 +30,17 @@ func (a *app) getCmd() *cobra.Command {
 			if keysOnly {
 				opts = append(opts, client.KeysOnly())
 			}
-			if revision != 0 {
+			switch {
+			case revision != 0 && at != "":
+				return usagef("--at and --at-revision exclude each other")
+			case revision != 0:
 				opts = append(opts, client.AtRevision(revision))
+			case cmd.Flags().Changed("at"):
+				past, err := pastOption(at)
+				if err != nil {
+					return err
+				}
+				opts = append(opts, past)
 			}
 			if staleness > 0 {
 				opts = append(opts, client.WithMaxStaleness(staleness))
@@ -53,6 +63,7 @@ func (a *app) getCmd() *cobra.Command {
 	f.StringVarP(&file, "file", "f", "", "write the value to this file")
 	f.BoolVar(&keysOnly, "keys-only", false, "leave the value out (shown as a table by default)")
 	f.Uint64Var(&revision, "at-revision", 0, "read as of this revision, within the history window")
+	f.StringVar(&at, "at", "", atHelp)
 	f.DurationVar(&staleness, "max-staleness", 0, "accept an answer this old from any one replica")
 	return cmd
 }
@@ -70,7 +81,7 @@ func (a *app) showRecord(rec client.Record, keysOnly bool) error {
 			"key", rec.Key, "version", number(rec.Version), "revision", number(rec.Revision),
 			"size", number(rec.Size), "checksum", fmt.Sprintf("%08x", rec.Checksum),
 			"content-type", rec.ContentType, "encoding", rec.Encoding,
-			"created", when(rec.CreatedAt), "updated", when(rec.UpdatedAt), "expires", when(rec.ExpiresAt),
+			"created", when(rec.CreatedAt), "updated", when(rec.UpdatedAt), "expires", when(rec.ExpiresAt), "lease", rec.Lease,
 			"tags", labels(rec.Tags), "metadata", labels(rec.Metadata), "read", rec.Read.Consistency.String(),
 		)
 	}
@@ -109,31 +120,6 @@ func (a *app) existsCmd() *cobra.Command {
 			return err
 		},
 	}
-}
-
-func (a *app) deleteCmd() *cobra.Command {
-	var cond conditionFlags
-	cmd := &cobra.Command{
-		Use: "delete KEY", Aliases: []string{"del", "rm"}, Short: "Delete a key; one that is not there is no error unless --if-exists",
-		Args: usageArgs(cobra.ExactArgs(1)), ValidArgsFunction: a.completeKeys,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			want, err := cond.condition(cmd)
-			if err != nil {
-				return err
-			}
-			c, err := a.client(cmd.Context())
-			if err != nil {
-				return err
-			}
-			res, err := c.Delete(cmd.Context(), args[0], client.If(want))
-			if err != nil {
-				return err
-			}
-			return a.showDelete(args[0], res)
-		},
-	}
-	cond.add(cmd)
-	return cmd
 }
 
 // deleteView is the answer to a deletion with -o json.

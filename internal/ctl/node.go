@@ -21,7 +21,7 @@ func (a *app) nodeCmd() *cobra.Command {
 			if a.format(formatTable) == formatJSON {
 				return a.json(v.Nodes)
 			}
-			return a.table("NODE STATE PEER ZONE WEIGHT PRIORITY REPLICAS TARGET LEADS PREFERRED", shapeRows(v.Nodes))
+			return a.table("NODE ROLE STATE PEER ZONE WEIGHT PRIORITY REPLICAS TARGET LEADS PREFERRED", shapeRows(v.Nodes))
 		})}
 	return group("node", "The cluster's nodes: list, add, drain, remove, replace",
 		list, a.nodeAddCmd(), a.nodeDrainCmd(), a.nodeRemoveCmd(), a.nodeReplaceCmd())
@@ -92,7 +92,7 @@ func holdsNothing(v shapeView, node string) bool {
 
 func (a *app) nodeDrainCmd() *cobra.Command {
 	req := &api.DrainNodeRequest{}
-	var wait bool
+	var wait, release bool
 	cmd := &cobra.Command{
 		Use: "drain NAME", Short: "Move all replicas and leaderships away from a node", Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
@@ -100,14 +100,30 @@ func (a *app) nodeDrainCmd() *cobra.Command {
 			if _, err := c.DrainNode(ctx, req); err != nil {
 				return err
 			}
-			return a.showOrWait(ctx, c, wait, func(v shapeView) bool {
-				return req.GetUndo() && atRest(v) || !req.GetUndo() && holdsNothing(v, req.GetNode())
-			})
+			if req.GetUndo() {
+				return a.showOrWait(ctx, c, wait, atRest)
+			}
+			return a.drainOrWait(ctx, c, req.GetNode(), release, wait)
 		}),
 	}
+	releaseFlag(cmd, &release)
 	cmd.Flags().BoolVar(&req.Undo, "undo", false, "take it back: the node gets its share again")
 	waitFlag(cmd, &wait)
 	return cmd
+}
+
+func releaseFlag(cmd *cobra.Command, release *bool) {
+	cmd.Flags().BoolVar(release, "release-held", false, "release the groups that are held on the node, so that they move too")
+}
+
+// drainOrWait goes on once a drain is ordered.
+func (a *app) drainOrWait(ctx context.Context, c *client.Client, node string, release, wait bool) error {
+	if release {
+		if err := releaseHeld(ctx, c, node); err != nil {
+			return err
+		}
+	}
+	return a.showOrFollow(ctx, c, wait, drained(node))
 }
 
 func (a *app) nodeRemoveCmd() *cobra.Command {
@@ -128,7 +144,7 @@ func (a *app) nodeRemoveCmd() *cobra.Command {
 
 func (a *app) nodeReplaceCmd() *cobra.Command {
 	req := &api.ReplaceNodeRequest{}
-	var wait bool
+	var wait, release bool
 	cmd := &cobra.Command{
 		Use: "replace OLD --with NEW", Short: "Move all replicas of one node to another and drain it", Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
@@ -138,9 +154,10 @@ func (a *app) nodeReplaceCmd() *cobra.Command {
 			if _, err := c.ReplaceNode(ctx, req); err != nil {
 				return err
 			}
-			return a.showOrWait(ctx, c, wait, func(v shapeView) bool { return holdsNothing(v, req.GetNode()) })
+			return a.drainOrWait(ctx, c, req.GetNode(), release, wait)
 		}),
 	}
+	releaseFlag(cmd, &release)
 	cmd.Flags().StringVar(&req.With, "with", "", "name of the node that takes its place; it is a member already")
 	waitFlag(cmd, &wait)
 	return cmd

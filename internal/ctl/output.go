@@ -1,7 +1,6 @@
 package ctl
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"sort"
@@ -10,10 +9,6 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
-
-	"go.yaml.in/yaml/v3"
-
-	"kvstore/internal/ctl/record"
 )
 
 // Values of --output.
@@ -33,39 +28,6 @@ func (a *app) format(suits string) string {
 		return formatJSON // what is printed as JSON can be printed as YAML
 	}
 	return a.opts.output
-}
-
-// json prints v as one line, or as a YAML document of the same fields.
-func (a *app) json(v any) error {
-	if a.opts.output != formatYAML {
-		return record.Write(a.Out, v)
-	}
-	var text bytes.Buffer
-	if err := record.Write(&text, v); err != nil {
-		return err
-	}
-	var doc yaml.Node // JSON is YAML, and a node keeps the order of fields
-	if err := yaml.Unmarshal(text.Bytes(), &doc); err != nil {
-		return fmt.Errorf("output: %w", err)
-	}
-	block(&doc)
-	out, err := yaml.Marshal(&doc)
-	if err != nil {
-		return fmt.Errorf("output: %w", err)
-	}
-	_, err = a.Out.Write(out)
-	return err
-}
-
-// block gives a document YAML's own style, except for what is empty.
-func block(n *yaml.Node) {
-	n.Style &^= yaml.DoubleQuotedStyle
-	if len(n.Content) > 0 {
-		n.Style &^= yaml.FlowStyle
-	}
-	for _, c := range n.Content {
-		block(c)
-	}
 }
 
 // table prints rows under headers.

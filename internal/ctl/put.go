@@ -7,20 +7,23 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
+	api "kvstore/api/kvstore/v1"
 	"kvstore/client"
 	"kvstore/internal/ctl/transfer"
+	"kvstore/internal/txnform"
 )
 
 // putFlags are what describes a value.
 type putFlags struct {
-	file, contentType, encoding, expires string
-	ttl                                  time.Duration
-	tags, meta                           map[string]string
-	cond                                 conditionFlags
+	file, contentType, encoding, lease string
+	expires                            expiryFlags
+	fence                              fenceFlag
+	tags, meta                         map[string]string
+	cond                               conditionFlags
 }
 
 func (a *app) putCmd() *cobra.Command {
@@ -53,35 +56,36 @@ func (a *app) putCmd() *cobra.Command {
 	f.StringVarP(&p.file, "file", "f", "", "read the value from this file; - is standard input")
 	f.StringVar(&p.contentType, "content-type", "", "MIME type (default with --file: guessed)")
 	f.StringVar(&p.encoding, "encoding", "", "compression the value already has, e.g. gzip")
-	f.DurationVar(&p.ttl, "ttl", 0, "let the key expire after this long, in whole seconds")
-	f.StringVar(&p.expires, "expires-at", "", "let the key expire at this time (RFC 3339)")
+	p.expires.add(cmd)
 	f.StringToStringVar(&p.tags, "tag", nil, "tag, name=value; may be repeated")
 	f.StringToStringVar(&p.meta, "meta", nil, "metadata, name=value; may be repeated")
+	f.StringVar(&p.lease, "lease", "", "attach the key to this lease: it is deleted when that ends")
+	p.fence.add(cmd)
 	p.cond.add(cmd)
+	p.cond.addRequestID(cmd)
 	return cmd
 }
 
 func (p *putFlags) options(cmd *cobra.Command) ([]client.PutOption, error) {
-	item := client.PutItem{ContentType: p.contentType, Encoding: p.encoding, TTL: p.ttl, Tags: p.tags, Metadata: p.meta}
-	if p.ttl < 0 || p.ttl%time.Second != 0 {
-		return nil, usagef("--ttl %s: want whole seconds, 1s or more", p.ttl)
+	ttl, at, err := p.expires.expiry(cmd)
+	if err != nil {
+		return nil, err
 	}
-	if p.expires != "" {
-		if p.ttl != 0 {
-			return nil, usagef("--ttl and --expires-at exclude each other")
-		}
-		t, err := time.Parse(time.RFC3339, p.expires)
-		if err != nil {
-			return nil, usagef("--expires-at %q: want a time as in 2030-01-31T12:00:00Z", p.expires)
-		}
-		item.ExpiresAt = t
-	}
+	item := client.PutItem{ContentType: p.contentType, Encoding: p.encoding, TTL: ttl, ExpiresAt: at, Tags: p.tags, Metadata: p.meta}
 	if p.file != "" && p.file != "-" && !cmd.Flags().Changed("content-type") {
 		item.ContentType = transfer.ContentType(p.file, nil)
 	}
 	cond, err := p.cond.condition(cmd)
-	item.Condition = cond
-	return transfer.PutOptions(item), err
+	if err != nil {
+		return nil, err
+	}
+	item.Condition, item.Lease = cond, p.lease
+	fence, err := p.fence.options()
+	opts := append(transfer.PutOptions(item), client.WithRequestID(p.cond.requestID))
+	for _, o := range fence {
+		opts = append(opts, o)
+	}
+	return opts, err
 }
 
 // putValue reads the value, at most one byte more than one may have.
@@ -97,7 +101,7 @@ func (a *app) putValue(file string, args []string) ([]byte, error) {
 	}
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, err
+		return nil, usageError{Err: err}
 	}
 	defer func() { _ = f.Close() }()
 	size := int64(-1)
@@ -154,11 +158,47 @@ func (a *app) showPut(key string, r client.PutResult) error {
 	return a.table("KEY VERSION REVISION EXPIRES", [][]string{{key, number(r.Version), number(r.Revision), when(r.ExpiresAt)}})
 }
 
+// fenceFlag is --fence of writes.
+type fenceFlag struct{ text string }
+
+func (f *fenceFlag) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.text, "fence", "", "only while this lock is held: NAMESPACE/KEY@REVISION, the key percent-encoded ("+envLockFence+" of kvctl lock)")
+}
+
+func (f *fenceFlag) options() ([]client.FencedOption, error) {
+	if f.text == "" {
+		return nil, nil
+	}
+	fence, err := client.ParseFence(f.text)
+	if err != nil {
+		return nil, usagef("--fence: %w", err)
+	}
+	return []client.FencedOption{client.WithFence(fence)}, nil
+}
+
+// protect gives a transaction the fence, which its document may have too.
+func (f *fenceFlag) protect(q *api.TransactionRequest) error {
+	if f.text == "" {
+		return nil
+	}
+	fence, problem := txnform.ParseFence(f.text)
+	switch {
+	case problem != "":
+		return usagef("--fence %q %s", f.text, problem)
+	case q.Fence != nil && !proto.Equal(q.Fence, fence):
+		return usagef("--fence differs from the fence of the document")
+	}
+	q.Fence = fence
+	return nil
+}
+
 // conditionFlags are the conditions of a write (--if-...).
 type conditionFlags struct {
 	version, revision uint64
 	exists, absent    bool
 	value             string
+	// requestID names the write.
+	requestID string
 }
 
 func (c *conditionFlags) add(cmd *cobra.Command) {
@@ -168,6 +208,11 @@ func (c *conditionFlags) add(cmd *cobra.Command) {
 	f.BoolVar(&c.exists, "if-exists", false, "only if the key exists")
 	f.BoolVar(&c.absent, "if-absent", false, "only if the key does not exist")
 	f.StringVar(&c.value, "if-value", "", "only if the key has this value; @FILE reads it from a file")
+}
+
+// addRequestID adds --request-id, which a touch does not have.
+func (c *conditionFlags) addRequestID(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.requestID, "request-id", "", requestIDHelp)
 }
 
 func (c *conditionFlags) condition(cmd *cobra.Command) (client.Condition, error) {

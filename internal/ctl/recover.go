@@ -226,6 +226,9 @@ func recoverRow(g *recovery.Group, at int64) []string {
 		if m.Learner {
 			text += " (learner)"
 		}
+		if m.Witness {
+			text += " (witness)"
+		}
 		if !m.Answers {
 			text += " (lost)"
 		}
@@ -243,6 +246,9 @@ func recoverRow(g *recovery.Group, at int64) []string {
 				from = "all since the group began"
 			}
 			row[4] = from + ", until " + milli(at)
+			if w := g.Witness; w != nil {
+				row[4] += fmt.Sprintf("; at most %d entries, up to index %d of term %d, which the witness on %s acknowledged", w.Entries, w.LastIndex, w.LastTerm, w.Node)
+			}
 			if g.LeaderHeard != 0 {
 				row[4] += "; leader last heard " + milli(g.LeaderHeard)
 			}

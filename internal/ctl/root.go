@@ -26,21 +26,26 @@ func newRoot(a *app) *cobra.Command {
 			}
 			return a.runShell(args)
 		},
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.opts.check() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.opts.check(); err != nil {
+				return err
+			}
+			return checkSafetyFlags(cmd)
+		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{Err: err} })
 	root.SetVersionTemplate("{{.Version}}\n")
 	a.globalFlags(root)
 	root.AddCommand(
-		a.putCmd(), a.getCmd(), a.existsCmd(), a.deleteCmd(), a.listCmd(), a.batchCmd(),
-		a.importCmd(), a.exportCmd(), a.statusCmd(), a.clusterCmd(), a.nodeCmd(), a.balanceCmd(), a.digestCmd(), a.debugCmd(), a.namespaceCmd(),
+		a.putCmd(), a.getCmd(), a.existsCmd(), a.touchCmd(), a.deleteCmd(), a.listCmd(), a.historyCmd(), a.jobCmd(), a.watchCmd(), a.batchCmd(), a.txnCmd(), a.requestCmd(), a.leaseCmd(), a.electCmd(),
+		a.importCmd(), a.exportCmd(), a.statusCmd(), a.clusterCmd(), a.nodeCmd(), a.balanceCmd(), a.slotsCmd(), a.digestCmd(), a.debugCmd(), a.namespaceCmd(),
 		a.contextCmd(), a.versionCmd(),
 		&cobra.Command{Use: "exit-codes", Short: "The codes kvctl ends with", Long: exitHelp},
 	)
 	if a.inShell {
 		root.CompletionOptions.DisableDefaultCmd = true
 	} else {
-		root.AddCommand(a.shellCmd())
+		root.AddCommand(a.shellCmd(), a.lockCmd())
 	}
 	return root
 }
@@ -79,6 +84,20 @@ func (o *options) check() error {
 	}
 	if o.Timeout <= 0 {
 		return usagef("--timeout %s: want more than 0", o.Timeout)
+	}
+	return nil
+}
+
+// safetyFlags protect a write, or bound what it changes. Given without a value, as a
+// shell does with a variable that is not set, they are refused: the write would
+// happen without its protection.
+var safetyFlags = []string{"fence", "request-id", "lease"}
+
+func checkSafetyFlags(cmd *cobra.Command) error {
+	for _, name := range safetyFlags {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
+			return usagef("--%s is empty; is the variable set that it is from?", name)
+		}
 	}
 	return nil
 }

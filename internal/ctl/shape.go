@@ -18,12 +18,20 @@ type shapeView struct {
 	ClusterID         string          `json:"cluster_id"`
 	ClusterName       string          `json:"cluster_name"`
 	ReplicationFactor uint32          `json:"replication_factor"`
+	RecoveryEpoch     uint64          `json:"recovery_epoch"`
 	Nodes             []shapeNodeView `json:"nodes"`
 	Moves             []moveView      `json:"moves"`
+	Copies            []copiesView    `json:"copies"`
 	Held              []uint32        `json:"held_groups"`
+	GivenUp           []givenUpView   `json:"given_up,omitempty"`
 	Paused            bool            `json:"paused"`
 	MaxMoves          uint32          `json:"max_moves"`
 	CopyRate          uint64          `json:"copy_bytes_per_second"`
+	Groups            []groupSlots    `json:"groups"`
+	GroupsWanted      uint32          `json:"groups_wanted"`
+	Split             string          `json:"split"`
+	SlotMoves         []slotMoveView  `json:"slot_moves"`
+	SlotsHeld         bool            `json:"slots_held"`
 }
 
 type shapeNodeView struct {
@@ -31,7 +39,9 @@ type shapeNodeView struct {
 	ID       string  `json:"id"`
 	Peer     string  `json:"peer"`
 	Zone     string  `json:"zone,omitempty"`
+	Role     string  `json:"role"`  // data or witness
 	State    string  `json:"state"` // active, draining, or silent with how long
+	DrainTo  string  `json:"drain_to,omitempty"`
 	SilentMS uint64  `json:"silent_ms,omitempty"`
 	Weight   float64 `json:"weight"`
 	Priority int32   `json:"leader_priority"`
@@ -39,6 +49,51 @@ type shapeNodeView struct {
 	Target   uint32  `json:"target_replicas"`
 	Leads    uint32  `json:"leads"`
 	Prefer   uint32  `json:"preferred_leads"`
+	// Held groups keep a node that is drained from giving up all it has.
+	Held []uint32 `json:"waits_for_held_groups,omitempty"`
+}
+
+// copiesView is how many copies a group has of what was acknowledged, of so many
+// voters with data, and how many witnesses vote.
+type copiesView struct {
+	Group     uint32 `json:"group"`
+	Copies    uint32 `json:"copies"` // 0 while no leader knows
+	Of        int    `json:"of"`
+	Witnesses int    `json:"witnesses"`
+}
+
+func viewCopies(group uint32, leader *api.GroupStatus) copiesView {
+	v := copiesView{Group: group, Copies: leader.GetCopies()}
+	for _, r := range leader.GetReplicas() {
+		switch r.GetRole() {
+		case "voter":
+			v.Of++
+		case "witness":
+			v.Witnesses++
+		}
+	}
+	return v
+}
+
+// copiesLine says how many groups have fewer copies than voters with data.
+func copiesLine(groups []copiesView) string {
+	var single, fewer []string
+	for _, g := range groups {
+		switch {
+		case g.Copies == 1 && g.Of > 1:
+			single = append(single, number(g.Group))
+		case g.Copies > 0 && int(g.Copies) < g.Of:
+			fewer = append(fewer, number(g.Group))
+		}
+	}
+	var parts []string
+	if len(single) > 0 {
+		parts = append(parts, "ONE COPY of groups "+strings.Join(single, " "))
+	}
+	if len(fewer) > 0 {
+		parts = append(parts, "fewer than wanted of groups "+strings.Join(fewer, " "))
+	}
+	return strings.Join(parts, "; ")
 }
 
 // moveView is a group on its way.
@@ -57,6 +112,15 @@ type moveView struct {
 	ETAMillis int64   `json:"eta_ms"`
 }
 
+// givenUpView is a copy of a group that did not come to an end.
+type givenUpView struct {
+	Group  uint32 `json:"group"`
+	Node   string `json:"node"`
+	Reason string `json:"reason"`
+	Since  string `json:"since"`
+	Until  string `json:"until,omitempty"` // the node may be tried again; empty: when it is heard from
+}
+
 // shape asks any node for the plan and every node for what it leads.
 func shape(ctx context.Context, c *client.Client, timeout time.Duration) (shapeView, error) {
 	m, err := c.Members(ctx)
@@ -68,9 +132,11 @@ func shape(ctx context.Context, c *client.Client, timeout time.Duration) (shapeV
 		return shapeView{}, err
 	}
 	v := shapeView{
-		ClusterID: m.GetClusterId(), ClusterName: m.GetClusterName(), ReplicationFactor: m.GetReplicationFactor(),
+		ClusterID: m.GetClusterId(), ClusterName: m.GetClusterName(), ReplicationFactor: m.GetReplicationFactor(), RecoveryEpoch: m.GetRecoveryEpoch(),
 		Paused: m.GetBalance().GetPaused(), MaxMoves: m.GetBalance().GetMaxMoves(), CopyRate: m.GetBalance().GetCopyRate(),
 		Moves: []moveView{}, Held: []uint32{},
+		Groups: viewGroupSlots(m, status.Groups), GroupsWanted: m.GetBalance().GetGroupsWanted(), Split: m.GetBalance().GetSplit(),
+		SlotMoves: viewSlotMoves(m, status.moves), SlotsHeld: m.GetBalance().GetHoldSlots(),
 	}
 	names := map[string]string{}
 	for _, n := range m.GetNodes() {
@@ -78,8 +144,14 @@ func shape(ctx context.Context, c *client.Client, timeout time.Duration) (shapeV
 		v.Nodes = append(v.Nodes, viewShapeNode(n, status))
 	}
 	for _, g := range m.GetGroups() {
+		v.Copies = append(v.Copies, viewCopies(g.GetGroup(), status.leaders[g.GetGroup()]))
 		if g.GetHeld() {
 			v.Held = append(v.Held, g.GetGroup())
+		}
+		v.holdBack(g)
+		for _, u := range g.GetGivenUp() {
+			v.GivenUp = append(v.GivenUp, givenUpView{g.GetGroup(), cmp.Or(names[u.GetNodeId()], "(removed)"), u.GetReason(),
+				milli(u.GetSinceMs()), milli(u.GetUntilMs())})
 		}
 		if move, ok := viewMove(g, names, status.leaders[g.GetGroup()]); ok {
 			v.Moves = append(v.Moves, move)
@@ -91,7 +163,7 @@ func shape(ctx context.Context, c *client.Client, timeout time.Duration) (shapeV
 func viewShapeNode(n *api.ClusterNode, status clusterView) shapeNodeView {
 	v := shapeNodeView{
 		Name: n.GetInfo().GetName(), ID: n.GetInfo().GetId(), Peer: n.GetInfo().GetPeer(), Zone: n.GetInfo().GetZone(),
-		State: n.GetState(), SilentMS: n.GetSilentMs(), Weight: n.GetWeight(), Priority: n.GetLeaderPriority(),
+		Role: cmp.Or(n.GetInfo().GetRole(), "data"), State: n.GetState(), DrainTo: n.GetDrainTo(), SilentMS: n.GetSilentMs(), Weight: n.GetWeight(), Priority: n.GetLeaderPriority(),
 		Replicas: n.GetReplicas(), Target: n.GetTargetReplicas(), Prefer: n.GetPreferredLeads(),
 	}
 	for _, s := range status.Nodes {
@@ -113,7 +185,7 @@ func viewMove(g *api.GroupPlacement, names map[string]string, leader *api.GroupS
 	var voters []string
 	var learner *api.ReplicaInfo
 	for _, r := range replicas {
-		if r.GetRole() == "voter" {
+		if r.GetRole() != "learner" {
 			voters = append(voters, r.GetNodeId())
 			v.From = append(v.From, name(r.GetNodeId()))
 		} else {
@@ -185,33 +257,58 @@ func (a *app) showShape(v shapeView) error {
 	state := "moving"
 	if v.Paused {
 		state = "paused"
-	} else if len(v.Moves) == 0 {
+	} else if atRest(v) {
 		state = "at rest"
 	}
-	err := a.fields("cluster", v.ClusterName, "id", v.ClusterID, "copies", number(v.ReplicationFactor), "replicas", state,
+	err := a.fields("cluster", v.ClusterName, "id", v.ClusterID, "copies", number(v.ReplicationFactor), "warning", copiesLine(v.Copies), "groups", v.groupsText(), "replicas", state,
 		"at a time", number(v.MaxMoves)+" groups, "+progress.Bytes(int64(v.CopyRate))+"/s",
-		"held", strings.Trim(fmt.Sprint(v.Held), "[]"))
+		"recovery epoch", epochText(v.RecoveryEpoch), "held", strings.Trim(fmt.Sprint(v.Held), "[]"))
 	if err != nil {
 		return err
 	}
-	if err := a.section("NODE STATE PEER ZONE WEIGHT PRIORITY REPLICAS TARGET LEADS PREFERRED", shapeRows(v.Nodes)); err != nil {
+	if err := a.section("NODE ROLE STATE PEER ZONE WEIGHT PRIORITY REPLICAS TARGET LEADS PREFERRED", shapeRows(v.Nodes)); err != nil {
 		return err
 	}
-	if len(v.Moves) == 0 {
+	if rows := heldRows(v.Nodes); len(rows) > 0 {
+		if err := a.section("DRAINED HELD RELEASE", rows); err != nil {
+			return err
+		}
+	}
+	if rows := givenUpRows(v.GivenUp); len(rows) > 0 {
+		if err := a.section("GROUP GAVE-UP REASON SINCE AGAIN", rows); err != nil {
+			return err
+		}
+	}
+	if len(v.Moves) > 0 {
+		if err := a.section("GROUP FROM TO REASON STEP DONE RATE ETA", moveRows(v.Moves)); err != nil {
+			return err
+		}
+	}
+	if len(v.SlotMoves) == 0 {
 		return nil
 	}
-	return a.section("GROUP FROM TO REASON STEP DONE RATE ETA", moveRows(v.Moves))
+	return a.section(slotMoveHeaders, slotMoveRows(v.SlotMoves))
 }
 
 func shapeRows(nodes []shapeNodeView) [][]string {
 	rows := make([][]string, 0, len(nodes))
 	for _, n := range nodes {
 		state := n.State
+		if n.DrainTo != "" {
+			state += " to " + n.DrainTo
+		}
 		if n.SilentMS > 0 {
 			state += ", silent for " + (time.Duration(n.SilentMS) * time.Millisecond).Round(100*time.Millisecond).String()
 		}
-		rows = append(rows, []string{n.Name, state, n.Peer, n.Zone, fmt.Sprintf("%g", n.Weight), fmt.Sprint(n.Priority),
+		rows = append(rows, []string{n.Name, n.Role, state, n.Peer, n.Zone, fmt.Sprintf("%g", n.Weight), fmt.Sprint(n.Priority),
 			number(n.Replicas), number(n.Target), number(n.Leads), number(n.Prefer)})
+	}
+	return rows
+}
+
+func givenUpRows(all []givenUpView) (rows [][]string) {
+	for _, u := range all {
+		rows = append(rows, []string{number(u.Group), u.Node, u.Reason, u.Since, cmp.Or(u.Until, "when it is heard from")})
 	}
 	return rows
 }

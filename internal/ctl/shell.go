@@ -18,6 +18,7 @@ import (
 const shellHelp = `Every kvctl command works here, without "kvctl" and the connection flags:
 
   put KEY VALUE [--ttl 1h] [--if-absent] ...   get KEY   exists KEY   delete KEY
+  touch KEY --ttl 1h
   list [PREFIX]   status   digest   namespace ...   import ...   export ...
 
 and these belong to the shell:

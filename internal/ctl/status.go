@@ -18,31 +18,40 @@ import (
 
 // clusterView is the whole status with -o json.
 type clusterView struct {
-	ClusterID   string      `json:"cluster_id"`
-	ClusterName string      `json:"cluster_name"`
-	Nodes       []nodeView  `json:"nodes"`
-	Groups      []groupView `json:"groups"`
+	ClusterID   string `json:"cluster_id"`
+	ClusterName string `json:"cluster_name"`
+	// RecoveryEpoch is the highest that a node took part in.
+	RecoveryEpoch uint64      `json:"recovery_epoch"`
+	Nodes         []nodeView  `json:"nodes"`
+	Groups        []groupView `json:"groups"`
 	// leaders are what the leaders say of their groups.
 	leaders map[uint32]*api.GroupStatus
+	// moves are what the nodes that drive moves of slots say, by id.
+	moves map[uint64]*api.SlotMoveProgress
 }
 
 type nodeView struct {
-	Name     string            `json:"name"`
-	ID       string            `json:"id"`
-	GRPC     string            `json:"grpc"`
-	HTTP     string            `json:"http"`
-	Peer     string            `json:"peer"`
-	Gossip   string            `json:"gossip"`
-	Zone     string            `json:"zone"`
-	State    string            `json:"state"` // ready, not ready or unreachable
-	Heard    string            `json:"gossip_state,omitempty"`
-	Reason   string            `json:"reason,omitempty"`
-	Version  string            `json:"version,omitempty"`
-	Format   uint32            `json:"format_version,omitempty"`
-	UptimeMS int64             `json:"uptime_ms,omitempty"`
-	Leads    int               `json:"leads"`
-	Storage  *storageView      `json:"storage,omitempty"`
-	Config   map[string]string `json:"effective_config,omitempty"`
+	Name     string `json:"name"`
+	ID       string `json:"id"`
+	GRPC     string `json:"grpc"`
+	HTTP     string `json:"http"`
+	Peer     string `json:"peer"`
+	Gossip   string `json:"gossip"`
+	Zone     string `json:"zone"`
+	State    string `json:"state"` // ready, not ready or unreachable
+	Heard    string `json:"gossip_state,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+	Version  string `json:"version,omitempty"`
+	Format   uint32 `json:"format_version,omitempty"`
+	UptimeMS int64  `json:"uptime_ms,omitempty"`
+	Epoch    uint64 `json:"recovery_epoch,omitempty"`
+	// ClockAheadMS is that of the median of all nodes.
+	ClockAheadMS int64             `json:"clock_ahead_ms,omitempty"`
+	ClockOff     bool              `json:"clock_off,omitempty"`
+	Hides        bool              `json:"hides_replicas,omitempty"`
+	Leads        int               `json:"leads"`
+	Storage      *storageView      `json:"storage,omitempty"`
+	Config       map[string]string `json:"effective_config,omitempty"`
 }
 
 type storageView struct {
@@ -59,6 +68,7 @@ type groupView struct {
 	Leader   string        `json:"leader,omitempty"` // a node's name
 	Term     uint64        `json:"term"`
 	Commit   uint64        `json:"commit"`
+	Copies   uint32        `json:"copies,omitempty"` // by the leader
 	Replicas []replicaView `json:"replicas"`
 }
 
@@ -108,10 +118,20 @@ func clusterStatus(ctx context.Context, c *client.Client, timeout time.Duration)
 		v.Nodes = append(v.Nodes, viewNode(n, answers[i], errs[i]))
 		if s := answers[i]; errs[i] == nil {
 			v.ClusterID, v.ClusterName = s.GetClusterId(), s.GetClusterName()
+			v.RecoveryEpoch = max(v.RecoveryEpoch, s.GetRecoveryEpoch())
 		}
 	}
 	v.Groups = viewGroups(nodes, answers)
 	v.leaders = leadersOf(answers)
+	v.moves = make(map[uint64]*api.SlotMoveProgress)
+	for _, s := range answers {
+		for _, p := range s.GetSlotMoves() {
+			// Of a driver that was followed by another: what is further.
+			if old := v.moves[p.GetId()]; old == nil || p.GetBytes() >= old.GetBytes() {
+				v.moves[p.GetId()] = p
+			}
+		}
+	}
 	return v, nil
 }
 
@@ -141,6 +161,8 @@ func viewNode(n *api.NodeInfo, s *api.StatusResponse, err error) nodeView {
 		v.State, v.Reason = "not ready", s.GetNotReadyReason()
 	}
 	v.Version, v.Format, v.UptimeMS, v.Config = s.GetVersion(), s.GetFormatVersion(), s.GetUptimeMs(), s.GetEffectiveConfig()
+	v.Epoch, v.ClockAheadMS, v.ClockOff = s.GetRecoveryEpoch(), s.GetClockAheadMs(), s.GetClockOff()
+	v.Hides = s.GetHidesReplicas()
 	for _, g := range s.GetGroups() {
 		if g.GetRole() == "leader" {
 			v.Leads++
@@ -171,13 +193,18 @@ func viewGroups(nodes []*api.NodeInfo, answers []*api.StatusResponse) []groupVie
 				v.Term, v.Leader = g.GetTerm(), names[g.GetLeaderNode()]
 			}
 			v.Commit = max(v.Commit, g.GetCommit())
+			if g.GetTerm() == v.Term && g.GetCopies() > 0 {
+				v.Copies = g.GetCopies()
+			}
 			v.Replicas = append(v.Replicas, replicaView{Node: nodes[i].GetName(), Role: g.GetRole(), Applied: g.GetApplied()})
 		}
 	}
 	out := make([]groupView, 0, len(byID))
 	for _, v := range byID {
 		for i := range v.Replicas {
-			v.Replicas[i].Lag = v.Commit - min(v.Replicas[i].Applied, v.Commit)
+			if v.Replicas[i].Role != "witness" { // they are behind on purpose
+				v.Replicas[i].Lag = v.Commit - min(v.Replicas[i].Applied, v.Commit)
+			}
 		}
 		out = append(out, *v)
 	}
@@ -197,16 +224,31 @@ func (a *app) showStatus(v clusterView, config bool) error {
 		}
 		return nil
 	}
-	if err := a.fields("cluster", v.ClusterName, "id", v.ClusterID); err != nil {
+	if err := a.fields("cluster", v.ClusterName, "id", v.ClusterID, "recovery epoch", epochText(v.RecoveryEpoch)); err != nil {
 		return err
 	}
 	if err := a.section("NODE STATE GOSSIP GRPC HTTP ZONE VERSION UPTIME LEADS LSM VALUES RAFTLOG DELTA", nodeRows(v.Nodes)); err != nil {
 		return err
 	}
-	if err := a.section("GROUP LEADER TERM COMMIT APPLIED", groupRows(v.Groups)); err != nil {
+	if err := a.section("GROUP LEADER COPIES TERM COMMIT APPLIED", groupRows(v.Groups)); err != nil {
 		return err
 	}
 	return a.showNotes(v.Nodes, config)
+}
+
+// epochText is "" for a cluster that was never recovered.
+func epochText(epoch uint64) string {
+	if epoch == 0 {
+		return ""
+	}
+	return number(epoch)
+}
+
+func aheadText(ahead time.Duration) string {
+	if ahead < 0 {
+		return "behind the others'"
+	}
+	return "ahead of the others'"
 }
 
 // section is a table after an empty line.
@@ -239,20 +281,42 @@ func groupRows(groups []groupView) [][]string {
 		applied := make([]string, len(g.Replicas))
 		for i, r := range g.Replicas {
 			applied[i] = fmt.Sprintf("%s:%d", r.Node, r.Applied)
+			if r.Role == "witness" {
+				applied[i] = r.Node + ":witness"
+			}
 			if r.Lag > 0 {
 				applied[i] += fmt.Sprintf("(-%d)", r.Lag)
 			}
 		}
-		rows = append(rows, []string{number(g.Group), g.Leader, number(g.Term), number(g.Commit), strings.Join(applied, " ")})
+		copies := ""
+		if g.Copies > 0 {
+			copies = number(g.Copies)
+		}
+		rows = append(rows, []string{number(g.Group), g.Leader, copies, number(g.Term), number(g.Commit), strings.Join(applied, " ")})
 	}
 	return rows
+}
+
+// notes are what keeps a node from its work.
+func (n *nodeView) notes() (notes []string) {
+	if n.Reason != "" {
+		notes = append(notes, printable(n.Reason))
+	}
+	if n.ClockOff {
+		ahead := time.Duration(n.ClockAheadMS) * time.Millisecond
+		notes = append(notes, fmt.Sprintf("its clock is %v %s; it leads nothing until that is mended", ahead.Abs().Round(100*time.Millisecond), aheadText(ahead)))
+	}
+	if n.Hides {
+		notes = append(notes, "damage of its raft log hides which replicas lived there, and it takes no new ones; stop it and delete its data directory, it is then rebuilt from its peers")
+	}
+	return notes
 }
 
 // showNotes prints why nodes do not serve, and their settings when asked.
 func (a *app) showNotes(nodes []nodeView, config bool) error {
 	for _, n := range nodes {
-		if n.Reason != "" {
-			if _, err := fmt.Fprintf(a.Out, "\n%s: %s\n", n.Name, printable(n.Reason)); err != nil {
+		for _, note := range n.notes() {
+			if _, err := fmt.Fprintf(a.Out, "\n%s: %s\n", n.Name, note); err != nil {
 				return err
 			}
 		}

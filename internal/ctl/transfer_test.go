@@ -409,3 +409,17 @@ func TestInterruptedImportKeepsItsJournal(t *testing.T) {
 		t.Errorf("%s", r.out)
 	}
 }
+
+// What has expired by the cluster's clock only is counted as what has by this one's.
+func TestImportOfExpiredRecords(t *testing.T) {
+	s := start(t)
+	in := `{"key":"old","value":"1","expires_at":"2027-01-15T00:00:00Z"}
+{"key":"older","value":"2","expires_at":"2001-01-15T00:00:00Z"}
+{"key":"new","value":"3","expires_at":"2127-01-15T00:00:00Z"}
+`
+	r := kvctl(in, "import", "jsonl", "-", "-o", "json")
+	var sum struct{ Items, Expired, Failed int }
+	if err := json.Unmarshal([]byte(r.out), &sum); err != nil || r.code != 0 || sum.Expired != 2 || sum.Items != 1 || s.Len() != 1 {
+		t.Fatalf("exit %d: %s%s %v", r.code, r.out, r.err, err)
+	}
+}

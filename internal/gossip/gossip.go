@@ -118,10 +118,16 @@ func (g *Gossip) create() (err error) {
 	return nil
 }
 
+// scaled is a setting for an interval of one second at another one. The product of
+// two durations does not fit into one.
+func scaled(d, interval time.Duration) time.Duration {
+	return max(time.Duration(float64(d)*interval.Seconds()), time.Millisecond)
+}
+
 // listConfig scales memberlist's settings for a LAN by the interval.
 func (g *Gossip) listConfig() *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
-	scale := func(d time.Duration) time.Duration { return max(d*g.o.Interval/time.Second, time.Millisecond) }
+	scale := func(d time.Duration) time.Duration { return scaled(d, g.o.Interval) }
 	c.ProbeInterval, c.ProbeTimeout = scale(c.ProbeInterval), scale(c.ProbeTimeout)
 	c.GossipInterval, c.PushPullInterval = scale(c.GossipInterval), scale(c.PushPullInterval)
 	c.GossipToTheDeadTime = scale(c.GossipToTheDeadTime)
@@ -160,8 +166,9 @@ func (g *Gossip) run(ctx context.Context) {
 	ticker := time.NewTicker(g.o.Interval)
 	defer ticker.Stop()
 	for {
+		moment := g.wire.places.now()
 		if nodes, ok := g.view.look(); ok {
-			g.seen(nodes)
+			g.seen(nodes, moment)
 		}
 		g.announce()
 		// Many things happening at once are one look.

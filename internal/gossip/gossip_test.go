@@ -412,7 +412,7 @@ func TestHostNames(t *testing.T) {
 	if to := p.packets("node-a"); to != nil {
 		t.Errorf("nowhere is %v", to)
 	}
-	p.forget(func(string) bool { return false })
+	p.forget(p.now(), func(string) bool { return false })
 	cancel()
 	<-done
 }
@@ -483,5 +483,36 @@ func TestSealedStreams(t *testing.T) {
 			t.Errorf("%s: read %q, %v", name, got, err)
 		}
 		_ = s.Close()
+	}
+}
+
+// The settings of the list follow the interval, also the long ones.
+func TestScaled(t *testing.T) {
+	for _, c := range []struct{ d, interval, want time.Duration }{
+		{30 * time.Second, time.Second, 30 * time.Second},
+		{30 * time.Second, 10 * time.Second, 300 * time.Second},
+		{200 * time.Millisecond, 100 * time.Millisecond, 20 * time.Millisecond},
+		{time.Millisecond, 100 * time.Millisecond, time.Millisecond},
+	} {
+		if got := scaled(c.d, c.interval); got != c.want {
+			t.Errorf("%v at an interval of %v is %v, want %v", c.d, c.interval, got, c.want)
+		}
+	}
+}
+
+// Where a member is stays known when it comes while the list is looked at: it says so
+// only once.
+func TestPlacesOfNewcomersStay(t *testing.T) {
+	var p places
+	p.init(address("10.0.0.1:7947"))
+	p.point("gone", Meta{Gossip: "10.0.0.2:7947"})
+	p.point("stays", Meta{Gossip: "10.0.0.3:7947"})
+	moment := p.now()
+	p.point("comes", Meta{Gossip: "10.0.0.4:7947"})
+	p.forget(moment, func(id string) bool { return id == "stays" })
+	for id, want := range map[string]bool{"gone": false, "stays": true, "comes": true} {
+		if got := p.packets(id) != nil; got != want {
+			t.Errorf("%s is known: %v", id, got)
+		}
 	}
 }

@@ -49,6 +49,8 @@ type Meta struct {
 	Health  Health
 	// Load is the part of its request slots that is in use, in percent.
 	Load uint8
+	// Witness: it votes and has no data.
+	Witness bool
 	// Leads is the number of groups it leads.
 	Leads uint32
 	// Epoch is that of its slot map.
@@ -58,10 +60,11 @@ type Meta struct {
 // metaVersion begins every encoded Meta: version, hash of the cluster's id (8
 // bytes, big endian), Health, Load, then varints (Started, Leads, Epoch), then
 // strings with the length before them (Name, Zone, Version, Gossip, Peer, GRPC,
-// HTTP). Readers ignore what follows, so that fields can be added at the end
+// HTTP), then flags (1 byte, 0 when it is not there: 1 for Witness). Readers ignore what follows, so that fields can be added at the end
 // without a new version.
 const (
 	metaVersion = 1
+	metaWitness = 1
 	metaFixed   = 1 + 8 + 1 + 1
 
 	maxNameBytes    = 63
@@ -101,7 +104,10 @@ func (m Meta) append(cluster uint64) []byte {
 		b = binary.AppendUvarint(b, uint64(len(s)))
 		b = append(b, s...)
 	}
-	return b
+	if m.Witness {
+		return append(b, metaWitness)
+	}
+	return append(b, 0)
 }
 
 // decodeMeta reads what encode wrote, or refuses it; nothing of b is kept.
@@ -130,6 +136,7 @@ func decodeMeta(b []byte) (m Meta, cluster uint64, err error) {
 			return Meta{}, 0, err
 		}
 	}
+	m.Witness = len(rest) > 0 && rest[0]&metaWitness != 0
 	if err := m.check(); err != nil {
 		return Meta{}, 0, err
 	}

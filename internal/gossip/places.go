@@ -22,8 +22,9 @@ const (
 type places struct {
 	six bool // the socket reaches IPv6 rather than IPv4
 
-	mu  sync.RWMutex
-	all map[string]place // by member; guarded by mu
+	mu    sync.RWMutex
+	all   map[string]place // by member; guarded by mu
+	count uint64           // of what was said; guarded by mu
 
 	wake chan struct{}
 }
@@ -31,6 +32,7 @@ type places struct {
 type place struct {
 	gossip, peer string // host:port
 	to           net.Addr
+	said         uint64 // which of count it was
 }
 
 func (p *places) init(local net.Addr) {
@@ -48,7 +50,8 @@ func (p *places) point(id string, m Meta) {
 	if !known && len(p.all) >= 2*maxMembers {
 		return // members that went make room by forget
 	}
-	next := place{gossip: m.Gossip, peer: m.Peer}
+	p.count++
+	next := place{gossip: m.Gossip, peer: m.Peer, said: p.count}
 	switch at, err := netip.ParseAddrPort(m.Gossip); {
 	case err == nil && !at.Addr().IsUnspecified():
 		next.to = net.UDPAddrFromAddrPort(at)
@@ -64,12 +67,21 @@ func (p *places) point(id string, m Meta) {
 	p.all[id] = next
 }
 
-// forget drops all members but those that keep names.
-func (p *places) forget(keep func(id string) bool) {
+// now is the moment for forget: before the look at the list.
+func (p *places) now() uint64 {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.count
+}
+
+// forget drops all members but those that keep names, and who said something after a
+// moment: a member that came while the list was looked at is not in what was seen, and
+// says where it is only once.
+func (p *places) forget(moment uint64, keep func(id string) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for id := range p.all {
-		if !keep(id) {
+	for id, at := range p.all {
+		if at.said <= moment && !keep(id) {
 			delete(p.all, id)
 		}
 	}

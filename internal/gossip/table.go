@@ -78,8 +78,8 @@ func (g *Gossip) StateOf(id keyspace.NodeID) State {
 	return g.table.all[id].State
 }
 
-// seen takes the list of a look.
-func (g *Gossip) seen(nodes []*memberlist.Node) {
+// seen takes the list of a look that began at a moment of the places.
+func (g *Gossip) seen(nodes []*memberlist.Node, moment uint64) {
 	now, peers := g.o.Clock.Mono(), g.o.Peers()
 	known := make(map[string]bool, len(nodes))
 	var changed []change
@@ -109,7 +109,7 @@ func (g *Gossip) seen(nodes []*memberlist.Node) {
 	}
 	g.table.mu.Unlock()
 	g.judge.keep(names(nodes))
-	g.wire.places.forget(func(id string) bool { return known[id] })
+	g.wire.places.forget(moment, func(id string) bool { return known[id] })
 	for _, c := range changed {
 		g.tell(c)
 	}

@@ -4,13 +4,14 @@
 //	recover       a panic is answered internal, logged with its stack, counted
 //	measure       kvstore_request_duration_seconds{method,code}, requests in flight
 //	authenticate  who asks (anonymous until users exist); the identity is in the context
+//	belong        a node that was removed from its cluster refuses all but Status
 //	deadline      the caller's, else DefaultTimeout, never more than MaxTimeout
 //	limit         operations and bytes in progress; a short queue; then overloaded
 //	handle        the server's own code
 //	map           errors become gRPC statuses or problem documents
 //
-// Unary calls and HTTP requests pass all of it (Unary, HTTP). A stream passes
-// recover, measure, authenticate and map once; streams are counted apart
+// Unary calls and HTTP requests pass all of it (Unary, HTTP). A stream, also one of
+// server-sent events, passes recover, measure, authenticate and map once; streams are counted apart
 // (MaxStreams), and what a Pipeline stream carries is limited frame by frame by
 // its handler (Acquire), so that an open stream that does nothing costs no slot.
 // Health checks pass no limit: a probe is answered under overload.
@@ -56,8 +57,11 @@ type Options struct {
 	DefaultTimeout, MaxTimeout time.Duration
 	// Authenticate names the caller; nil admits everyone as anonymous.
 	Authenticate Authenticator
-	Metrics      *metrics.Requests
-	Logger       *slog.Logger
+	// Refuse is the error of every request but Status; nil, or a nil error, lets
+	// them pass.
+	Refuse  func() error
+	Metrics *metrics.Requests
+	Logger  *slog.Logger
 }
 
 func (o *Options) setDefaults() {
@@ -106,7 +110,18 @@ func New(o Options) *Guard {
 // queue. It fails with overloaded and a retry hint, or canceled; then nothing
 // must be released. Otherwise Release gives the same amounts back.
 func (g *Guard) Acquire(ctx context.Context, operations int, bytes int64) error {
+	if err := g.refusal(""); err != nil {
+		return err
+	}
 	return g.limit.acquire(ctx, operations, bytes)
+}
+
+// refusal is the error of a request to a node that serves nobody.
+func (g *Guard) refusal(method string) error {
+	if g.o.Refuse == nil || method == "Status" {
+		return nil
+	}
+	return g.o.Refuse()
 }
 
 // Release gives back what Acquire took.

@@ -153,6 +153,34 @@ func TestUnaryChain(t *testing.T) {
 	})
 }
 
+// A node that serves nobody answers Status and health checks, refuses the rest
+// by every way in, and holds no slot for it.
+func TestANodeThatServesNobody(t *testing.T) {
+	gone := fault.New(fault.Unavailable, "removed")
+	g := New(Options{Refuse: func() error { return gone }})
+	pass := func(context.Context, any) (any, error) { return nil, nil }
+	for method, want := range map[string]codes.Code{
+		"/kvstore.v1.KVStore/Get": codes.Unavailable, "/kvstore.v1.Cluster/Members": codes.Unavailable,
+		"/kvstore.v1.KVStore/Status": codes.OK, "/grpc.health.v1.Health/Check": codes.OK,
+	} {
+		if _, err := g.Unary()(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: method}, pass); grpcstatus.Code(err) != want {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+	for method, want := range map[string]int{"Get": 503, "Status": 200, "Readyz": 200} {
+		w := httptest.NewRecorder()
+		route := Route{Method: method, Open: method == "Readyz", Handle: func(w http.ResponseWriter, _ *http.Request) error { w.WriteHeader(200); return nil }}
+		g.HTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/", nil), route,
+			func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(503) })
+		if w.Code != want {
+			t.Errorf("%s: %d", method, w.Code)
+		}
+	}
+	if err := g.Acquire(t.Context(), 1, 0); err != gone { //nolint:errorlint // passed on as it is
+		t.Errorf("a frame of a stream that is open: %v", err)
+	}
+}
+
 // Half an answer must not look whole; none becomes a problem.
 func TestHTTPPanics(t *testing.T) {
 	g := New(Options{})

@@ -22,7 +22,10 @@ type Route struct {
 	// MaxBody is the largest body the route reads, in bytes.
 	MaxBody int64
 	// Open routes (health) pass without authentication and limits.
-	Open   bool
+	Open bool
+	// Stream routes answer for as long as their client listens: they have no
+	// deadline and count as a stream, not as a request.
+	Stream bool
 	Handle Handler
 }
 
@@ -63,6 +66,16 @@ func (g *Guard) serveHTTP(w http.ResponseWriter, r *http.Request, route Route) e
 	if err != nil {
 		return err
 	}
+	if err := g.refusal(route.Method); err != nil {
+		return err
+	}
+	if route.Stream {
+		if err := g.streams.acquire(ctx, 1, 0); err != nil {
+			return err
+		}
+		defer g.streams.release(1, 0)
+		return route.Handle(w, r.WithContext(ctx))
+	}
 	asked, err := timeoutOf(r)
 	if err != nil {
 		return err
@@ -73,7 +86,7 @@ func (g *Guard) serveHTTP(w http.ResponseWriter, r *http.Request, route Route) e
 	// Not every ResponseWriter has deadlines; the server's own ones remain.
 	_ = http.NewResponseController(w).SetWriteDeadline(deadline.Add(writeGrace))
 	bytes := bodyBytes(r, route.MaxBody)
-	if err := g.Acquire(ctx, 1, bytes); err != nil {
+	if err := g.limit.acquire(ctx, 1, bytes); err != nil {
 		return err
 	}
 	defer g.Release(1, bytes)
@@ -90,7 +103,9 @@ func (g *Guard) finishHTTP(w *recorder, r *http.Request, method string, start ti
 			fail(w, r, err)
 		}
 	}
-	g.o.Metrics.Observe(method, code, time.Since(start))
+	if !endless[method] || w.status >= http.StatusBadRequest {
+		g.o.Metrics.Observe(method, code, time.Since(start))
+	}
 	g.o.Metrics.Bytes(int(max(r.ContentLength, 0)), int(w.bytes))
 }
 

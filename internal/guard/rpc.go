@@ -33,8 +33,11 @@ func (g *Guard) Unary() grpc.UnaryServerInterceptor {
 		if probe(info.FullMethod) {
 			return next(ctx, req)
 		}
+		if err = g.refusal(method); err != nil {
+			return nil, err
+		}
 		bytes := messageBytes(req)
-		if err = g.Acquire(ctx, 1, bytes); err != nil {
+		if err = g.limit.acquire(ctx, 1, bytes); err != nil {
 			return nil, err
 		}
 		defer g.Release(1, bytes)
@@ -63,6 +66,9 @@ func (g *Guard) Stream() grpc.StreamServerInterceptor {
 		}
 		if probe(info.FullMethod) {
 			return next(srv, ss)
+		}
+		if err := g.refusal(method); err != nil {
+			return err
 		}
 		if err := g.streams.acquire(ctx, 1, 0); err != nil {
 			return err
@@ -94,7 +100,7 @@ func (g *Guard) answer(method string, start time.Time, err error) error {
 }
 
 // endless streams last as long as their client: their age is no latency.
-var endless = map[string]bool{"Pipeline": true, "Watch": true, "ServerReflectionInfo": true}
+var endless = map[string]bool{"Pipeline": true, "Watch": true, "KeepAliveStream": true, "ServerReflectionInfo": true}
 
 // probe tells whether the method is a health check.
 func probe(fullMethod string) bool { return strings.HasPrefix(fullMethod, "/grpc.health.") }

@@ -33,6 +33,11 @@ type ReadPoint struct {
 	Level    Level
 	// Age bounds how old the answer may be; 0 for Linearizable.
 	Age time.Duration
+	// Fixed: Rev is one that the caller named. Without, a read that met a prepared
+	// transaction reads at what is published once that has ended.
+	Fixed bool
+	// Slots is what the group owned at the moment of the permission; nil owns all.
+	Slots *format.SlotState
 }
 
 // ScanRequest asks for one byte-bounded page of a group at a revision.
@@ -47,6 +52,9 @@ type ScanRequest struct {
 	Limit      int
 	MaxBytes   int
 	Tags       map[string]string
+	// EndsAfter and EndsBy, Unix milliseconds: ScanPage.Ends tells whether a record
+	// expires after the one and not after the other; 0 for neither.
+	EndsAfter, EndsBy int64
 }
 
 // ScanPoint is a group to scan and what makes a revision whole on replicas
@@ -71,6 +79,16 @@ type ScanPage struct {
 	Next  []byte
 	More  bool
 	Count uint64
+	// Ends: a record that the page looked at expires in the time asked.
+	Ends bool
+	// Slots are those that the page's groups owned when it was read. AnySlots: one
+	// of them knows no slots and owns what is routed to it. Overlap: two of them
+	// owned a slot.
+	Slots    format.SlotSet
+	AnySlots bool
+	Overlap  bool
+	// Silent are the groups of AnySlots, in the order asked.
+	Silent []keyspace.GroupID
 }
 
 // GroupStatus describes a replica hosted here.
@@ -83,7 +101,7 @@ type GroupStatus struct {
 	Term       keyspace.Term
 	Commit     keyspace.Index
 	Applied    keyspace.Index
-	// Role is leader, follower, candidate, learner or removed.
+	// Role is leader, follower, candidate, learner, witness or removed.
 	Role    string
 	Clock   keyspace.Revision
 	Ceiling keyspace.Revision
@@ -99,6 +117,20 @@ type GroupStatus struct {
 	Lost    []keyspace.ReplicaID
 	Digest  Digest
 	Members []format.Member
+	// Slots is what the group's log says of its slots; nil owns all.
+	Slots *format.SlotState
+	// Prepared are the transactions that wait here for their outcome, shared and
+	// never changed; LowWater is the group's mark.
+	Prepared []*format.Prepared
+	LowWater keyspace.Revision
+	// Copies is how many voters have everything that was acknowledged, as far as
+	// this leader knows; 0 where it does not know yet, and on others.
+	Copies int
+	// Backlog is how many keys have expired and are not deleted yet, as far as this
+	// leader has counted: some 10,000 may be more. Swept counts those that were
+	// deleted here.
+	Backlog int
+	Swept   uint64
 	// Progress is filled on leaders only, by replica.
 	Progress map[keyspace.ReplicaID]Progress
 }
@@ -128,10 +160,13 @@ type Digest struct {
 	Keys  uint64
 }
 
-// MemberChange is one step of a membership change; exactly one field is set.
+// MemberChange is one step of a membership change: of AddLearner, Promote and
+// Remove exactly one is set.
 type MemberChange struct {
-	// AddLearner names the node that gets a new replica.
+	// AddLearner names the node that gets a new replica, a Witness where the node
+	// is one.
 	AddLearner keyspace.NodeID
+	Witness    bool
 	// Promote makes a learner a voter and, in the same joint change, removes
 	// Replace when it is not 0.
 	Promote keyspace.ReplicaID
@@ -147,4 +182,6 @@ type GroupSeed struct {
 	Members []format.Member
 	// Self is this node's replica, 0 when it has none.
 	Self keyspace.ReplicaID
+	// Slots are those that the group owns; the meta group's do not count.
+	Slots format.SlotSet
 }

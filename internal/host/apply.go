@@ -63,14 +63,28 @@ func (h *Host) applyEntry(g *group, e *raftpb.Entry) error {
 	if e.GetType() != raftpb.EntryNormal {
 		return h.applyConfChange(g, e)
 	}
+	if g.replica.Witness() {
+		g.core.ApplyPosition(index, term)
+		return nil
+	}
 	if len(e.GetData()) == 0 {
 		h.confReplaced(g, term)
 	} else {
 		h.committed(g, term)
 	}
+	slots := g.core.State().Slots
 	applied, err := g.core.Apply(index, term, e.GetData())
 	if err != nil {
 		return fmt.Errorf("applying entry %d of group %d: %w", index, g.id, err)
+	}
+	g.locks.add(applied.Locked)
+	g.ended = append(g.ended, applied.Unlocked...)
+	if applied.Import {
+		g.imported = g.core.State().LastRev
+	}
+	g.feed.take(index, e.GetData(), g.core.Settled(), g.core.State().Slots)
+	if s := g.core.State(); s.Slots != slots {
+		noLocks(s)
 	}
 	if applied.Digest {
 		h.startDigest(g, index, applied)

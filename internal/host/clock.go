@@ -8,10 +8,12 @@ import (
 	"kvstore/internal/replica"
 )
 
-// clockSample is a peer's clock as its last frame showed it.
+// clockSample is a peer's clock as its last frame showed it. Clocks are compared
+// with this node's monotonic one, which nobody sets: so a jump of this node's own
+// wall clock shows at its next reading, not when peers are next heard of.
 type clockSample struct {
-	offsetMS int64 // peer's wall clock minus ours when it arrived
-	at       time.Duration
+	ahead int64 // of the monotonic clock, in milliseconds, when it arrived
+	at    time.Duration
 }
 
 // clockFresh is how old a sample may be.
@@ -19,9 +21,13 @@ const clockFresh = 2 * time.Second
 
 func (h *Host) observeClock(from keyspace.NodeID, clockMS int64) {
 	if clockMS != 0 {
-		h.peers[from] = clockSample{offsetMS: clockMS - h.opt.Clock.Wall(), at: h.opt.Clock.Mono()}
+		mono := h.opt.Clock.Mono()
+		h.peers[from] = clockSample{ahead: clockMS - mono.Milliseconds(), at: mono}
 	}
 }
+
+// ownClock is how far the wall clock is ahead of the monotonic one, in milliseconds.
+func (h *Host) ownClock(mono time.Duration) int64 { return h.opt.Clock.Wall() - mono.Milliseconds() }
 
 // now reads the clocks for a group: the node's wall clock clipped to the
 // median of a fresh quorum of its voters' clocks, plus or minus
@@ -29,19 +35,20 @@ func (h *Host) observeClock(from keyspace.NodeID, clockMS int64) {
 // counts (DESIGN 6).
 func (h *Host) now(g *group) replica.Now {
 	mono := h.opt.Clock.Mono()
-	median, quorum := h.clockMedian(g, mono)
+	own := h.ownClock(mono)
+	median, quorum := h.clockMedian(g, own, mono)
 	if !quorum {
 		return replica.Now{Mono: mono}
 	}
 	limit := h.opt.MaxClockOffset.Milliseconds()
-	return replica.Now{Physical: h.opt.Clock.Wall() + min(max(0, median-limit), median+limit), Mono: mono}
+	return g.core.Still(replica.Now{Physical: mono.Milliseconds() + min(max(own, median-limit), median+limit), Mono: mono})
 }
 
-// clockMedian is how far the median of the voters' clocks is ahead of ours, in
-// milliseconds; quorum is false when too few were heard of lately.
-func (h *Host) clockMedian(g *group, mono time.Duration) (median int64, quorum bool) {
+// clockMedian is how far the median of the voters' clocks is ahead of the
+// monotonic one, in milliseconds; quorum is false when too few were heard of lately.
+func (h *Host) clockMedian(g *group, own int64, mono time.Duration) (median int64, quorum bool) {
 	var buf [8]int64
-	offsets := buf[:0]
+	clocks := buf[:0]
 	voters := 0
 	for _, m := range g.core.State().Members {
 		if m.Learner {
@@ -49,34 +56,54 @@ func (h *Host) clockMedian(g *group, mono time.Duration) (median int64, quorum b
 		}
 		voters++
 		if m.Replica == g.replica {
-			offsets = append(offsets, 0)
+			clocks = append(clocks, own)
 		} else if s, ok := h.peers[m.Node]; ok && mono-s.at <= clockFresh {
-			offsets = append(offsets, s.offsetMS)
+			clocks = append(clocks, s.ahead)
 		}
 	}
-	if len(offsets) < voters/2+1 {
+	if len(clocks) < voters/2+1 {
 		return 0, false
 	}
-	slices.Sort(offsets)
-	return offsets[len(offsets)/2], true
+	slices.Sort(clocks)
+	return clocks[len(clocks)/2], true
+}
+
+// noticeClock looks how far this node's clock is from the median of all clocks
+// that were heard of lately, its own included, for those who ask.
+func (h *Host) noticeClock(mono time.Duration) {
+	own := h.ownClock(mono)
+	clocks := append(make([]int64, 0, len(h.peers)+1), own)
+	for _, s := range h.peers {
+		if mono-s.at <= clockFresh {
+			clocks = append(clocks, s.ahead)
+		}
+	}
+	slices.Sort(clocks)
+	h.clockAhead.Store(own - clocks[len(clocks)/2])
+}
+
+// ClockAhead returns how far this node's clock is ahead of the median of its
+// peers' and its own, and whether that is too far to lead. Any goroutine may ask.
+func (h *Host) ClockAhead() (ahead time.Duration, off bool) {
+	ahead = time.Duration(h.clockAhead.Load()) * time.Millisecond
+	return ahead, ahead.Abs() > h.opt.MaxClockOffset
 }
 
 // clockOff reports whether a member's clock, ours for the own replica, is too
 // far from the median to lead.
 func (h *Host) clockOff(g *group, id keyspace.ReplicaID) bool {
 	mono := h.opt.Clock.Mono()
-	median, quorum := h.clockMedian(g, mono)
+	clock := h.ownClock(mono)
+	median, quorum := h.clockMedian(g, clock, mono)
 	if !quorum {
 		return false
 	}
-	var offset int64
 	if id != g.replica {
 		s, ok := h.peers[g.nodes[id]]
 		if !ok || mono-s.at > clockFresh {
 			return false
 		}
-		offset = s.offsetMS
+		clock = s.ahead
 	}
-	limit := h.opt.MaxClockOffset.Milliseconds()
-	return offset-median > limit || median-offset > limit
+	return max(clock-median, median-clock) > h.opt.MaxClockOffset.Milliseconds()
 }

@@ -4,38 +4,71 @@ import (
 	"context"
 
 	"kvstore/internal/fault"
+	"kvstore/internal/format"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/replica"
 )
 
+// ClockAsk asks for a group's clock; see replica.ClockOp.
+type ClockAsk struct {
+	Group   keyspace.GroupID
+	AtLeast keyspace.Revision
+	Sets    []replica.Spans
+	Since   replica.Reading
+	Hold    uint64
+}
+
 // ClockReading is a leader's answer about a group's clock.
 type ClockReading struct {
 	Group keyspace.GroupID
-	// Clock: nothing is ever written at or below it afterwards.
+	// Clock: nothing is ever written at or below it afterwards, but what is
+	// prepared already.
 	Clock keyspace.Revision
 	// Index: the log up to it holds everything that was stamped at or below
 	// Clock. Whoever has applied it has the group's state at Clock, leader or
 	// not.
 	Index keyspace.Index
+	// Settled is what of Clock holds for what is prepared too: it may be committed
+	// below Clock, but nothing is ever written at or below Settled.
+	Settled keyspace.Revision
+	// Term and Unsettled are those of replica.ClockOp.
+	Term      keyspace.Term
+	Unsettled []int
+	// Slots is what the group owned at Index; nil owns all.
+	Slots *format.SlotState
 	Err   error
 }
 
-// Clocks reads the clocks of groups that this node leads, in one pass of the
-// loop: it confirms each leadership, waits until all that was stamped is
-// applied, and moves the clock to at least atLeast. The answers are parallel
-// to ids; groups fail one by one.
+// Since is the reading for a second one.
+func (r *ClockReading) Since() replica.Reading {
+	return replica.Reading{Term: r.Term, Clock: r.Clock}
+}
+
+// Clocks reads the clocks of groups that this node leads, moved to at least
+// atLeast. The answers are parallel to ids; groups fail one by one.
 func (h *Host) Clocks(ctx context.Context, ids []keyspace.GroupID, atLeast keyspace.Revision) []ClockReading {
-	out := make([]ClockReading, len(ids))
-	answered := make(chan clockAnswer, len(ids))
-	requests := make([]*replica.Request, 0, len(ids))
+	asks := make([]ClockAsk, len(ids))
 	for i, id := range ids {
-		out[i].Group = id
-		if limit := h.clockLimit(id); atLeast > limit {
-			out[i].Err = fault.New(fault.OutOfRange, "the revision lies too far in the future",
-				"revision", uint64(atLeast), "limit", uint64(limit))
+		asks[i] = ClockAsk{Group: id, AtLeast: atLeast}
+	}
+	return h.AskClocks(ctx, asks)
+}
+
+// AskClocks reads the clocks of groups that this node leads, in one pass of the
+// loop: it confirms each leadership, waits until all that was stamped is
+// applied, and moves the clock. The answers are parallel to asks; groups fail one
+// by one.
+func (h *Host) AskClocks(ctx context.Context, asks []ClockAsk) []ClockReading {
+	out := make([]ClockReading, len(asks))
+	answered := make(chan clockAnswer, len(asks))
+	requests := make([]*replica.Request, 0, len(asks))
+	for i := range asks {
+		ask := &asks[i]
+		out[i].Group = ask.Group
+		if out[i].Err = h.mayAsk(ask); out[i].Err != nil {
 			continue
 		}
-		requests = append(requests, h.clockRequest(ctx, i, id, atLeast, answered))
+		requests = append(requests, h.clockRequest(ctx, ask, func(r ClockReading) { answered <- clockAnswer{i, r} }))
 	}
 	h.SubmitAll(ctx, requests)
 	for range requests {
@@ -47,6 +80,16 @@ func (h *Host) Clocks(ctx context.Context, ids []keyspace.GroupID, atLeast keysp
 		}
 	}
 	return out
+}
+
+// AskClockAsync reads the clock of a group that this node leads; done is called on
+// the loop, or at once.
+func (h *Host) AskClockAsync(ctx context.Context, ask ClockAsk, done func(ClockReading)) {
+	if err := h.mayAsk(&ask); err != nil {
+		done(ClockReading{Group: ask.Group, Err: err})
+		return
+	}
+	h.Submit(ctx, h.clockRequest(ctx, &ask, done))
 }
 
 // failUnconfirmed ends the readings that neither succeeded nor failed.
@@ -63,6 +106,15 @@ func failUnconfirmed(ctx context.Context, out []ClockReading) []ClockReading {
 func (h *Host) Clock(ctx context.Context, id keyspace.GroupID, atLeast keyspace.Revision) (ClockReading, error) {
 	r := h.Clocks(ctx, []keyspace.GroupID{id}, atLeast)[0]
 	return r, r.Err
+}
+
+// mayAsk refuses to move a clock too far.
+func (h *Host) mayAsk(ask *ClockAsk) error {
+	if limit := h.clockLimit(ask.Group); ask.AtLeast > limit {
+		return fault.New(fault.OutOfRange, "the revision lies too far in the future",
+			"revision", uint64(ask.AtLeast), "limit", uint64(limit))
+	}
+	return nil
 }
 
 // clockLimit is how far a group's clock may be moved: ten election timeouts
@@ -82,15 +134,17 @@ type clockAnswer struct {
 	reading  ClockReading
 }
 
-func (h *Host) clockRequest(ctx context.Context, position int, id keyspace.GroupID, atLeast keyspace.Revision, to chan<- clockAnswer) *replica.Request {
-	return &replica.Request{Group: id, Clock: &replica.ClockOp{AtLeast: atLeast}, Deadline: h.deadline(ctx),
+func (h *Host) clockRequest(ctx context.Context, ask *ClockAsk, done func(ClockReading)) *replica.Request {
+	op := &replica.ClockOp{AtLeast: ask.AtLeast, Sets: ask.Sets, Since: ask.Since, Hold: ask.Hold}
+	return &replica.Request{Group: ask.Group, Clock: op, Deadline: h.deadline(ctx),
 		Done: func(r *replica.Request) {
-			a := clockAnswer{position: position, reading: ClockReading{Group: id, Clock: r.Clock.Result, Err: r.Err}}
+			reading := ClockReading{Group: r.Group, Clock: op.Result, Term: op.Term, Unsettled: op.Unsettled, Err: r.Err}
 			if r.Err == nil { // on the loop; whoever waits may read at the closed revision at once
-				g := h.groups[id]
+				g := h.groups[r.Group]
 				h.publish(g)
-				a.reading.Index = g.core.State().Index
+				reading.Index, reading.Slots = g.core.State().Index, g.core.State().Slots
+				reading.Settled = min(op.Result, g.core.OldestPrepared()-1)
 			}
-			to <- a
+			done(reading)
 		}}
 }

@@ -96,7 +96,10 @@ func confChange(s *format.State, c MemberChange, lost map[keyspace.ReplicaID]boo
 			return nil, 0, fault.New(fault.FailedPrecondition, "the node already has a replica of the group", "node", c.AddLearner)
 		}
 		cx = confContext{Replica: s.NextID, Node: c.AddLearner}
-		cc.Changes = append(cc.Changes, single(raftpb.ConfChangeAddLearnerNode, s.NextID))
+		if c.Witness {
+			cx.Replica = s.NextID.AsWitness()
+		}
+		cc.Changes = append(cc.Changes, single(raftpb.ConfChangeAddLearnerNode, cx.Replica))
 	case c.Promote != 0 && find(c.Promote):
 		cx = confContext{Replica: c.Promote, Replaces: c.Replace}
 		cc.Changes = append(cc.Changes, single(raftpb.ConfChangeAddNode, c.Promote))
@@ -110,17 +113,19 @@ func confChange(s *format.State, c MemberChange, lost map[keyspace.ReplicaID]boo
 		return nil, 0, fault.New(fault.InvalidArgument, "the change names no member of the group")
 	}
 	if c.Replace != 0 && c.Replace == c.Promote || !leavesVoter(s, c) {
-		return nil, 0, fault.New(fault.FailedPrecondition, "the change would leave the group without a voter", "replica", cx.Replica)
+		return nil, 0, fault.New(fault.FailedPrecondition, "the change would leave the group without a voter that has data", "replica", cx.Replica)
 	}
 	b, err := json.Marshal(cx)
 	cc.Context = b
 	return cc, cx.Replica, err
 }
 
-// leavesVoter reports whether somebody can vote after a change; raft panics on
-// every replica that applies one after which nobody can.
+// leavesVoter reports whether somebody can vote, and has data, after a change;
+// raft panics on every replica that applies one after which nobody votes.
 func leavesVoter(s *format.State, c MemberChange) bool {
-	return c.Remove == 0 || slices.ContainsFunc(s.Members, func(m format.Member) bool { return !m.Learner && m.Replica != c.Remove })
+	return c.AddLearner != "" || slices.ContainsFunc(s.Members, func(m format.Member) bool {
+		return !m.Witness() && (m.Replica == c.Promote || !m.Learner && m.Replica != c.Remove && m.Replica != c.Replace)
+	})
 }
 
 // applyConfChange adopts a membership change. It is never rejected here.
@@ -129,7 +134,10 @@ func (h *Host) applyConfChange(g *group, e *raftpb.Entry) error {
 	if err != nil {
 		return fault.Wrap(fault.Corruption, err, "undecodable membership change", "group", g.id, "index", e.GetIndex())
 	}
-	cs := g.rn.ApplyConfChange(cc)
+	cs, err := h.adoptConf(g, cc)
+	if err != nil {
+		return err
+	}
 	var cx confContext
 	if raw := cc.GetContext(); len(raw) > 0 {
 		if err := json.Unmarshal(raw, &cx); err != nil {
@@ -141,7 +149,7 @@ func (h *Host) applyConfChange(g *group, e *raftpb.Entry) error {
 		g.nodes[cx.Replica] = cx.Node
 	}
 	members := membersOf(s.Members, cs, cx, g.nodes)
-	g.core.ApplyConf(keyspace.Index(e.GetIndex()), keyspace.Term(e.GetTerm()), members, cx.Replica+1, mustMarshal(cs))
+	g.core.ApplyConf(keyspace.Index(e.GetIndex()), keyspace.Term(e.GetTerm()), members, cx.Replica.Number()+1, mustMarshal(cs))
 	g.learnNodes(members)
 	h.keepCommit(g, e.GetIndex())
 	g.echo = 0
@@ -203,9 +211,8 @@ func membersOf(old []format.Member, cs *raftpb.ConfState, cx confContext, nodes 
 // createReplica adds an empty replica that a leader speaks to. Ids at or below
 // one that was removed here are refused by the log.
 func (h *Host) createReplica(id keyspace.GroupID, r keyspace.ReplicaID, from keyspace.NodeID) *group {
-	if r == 0 || !h.log.MayCreate(id, r) {
-		if h.log.Hidden() && len(h.groups) == 0 && !h.saidHidden {
-			h.saidHidden = true
+	if r == 0 || r.Witness() != h.opt.Witness || !h.log.MayCreate(id, r) {
+		if h.log.Hidden() && h.groups[id] == nil && !h.hides.Swap(true) {
 			h.opt.Logger.Error("damage of the raft log hides which replicas lived here, and this node takes no new ones; delete the data directory, the node is then rebuilt", "group", id)
 		}
 		return nil
@@ -239,6 +246,11 @@ func (h *Host) createReplica(id keyspace.GroupID, r keyspace.ReplicaID, from key
 	h.opt.Logger.Info("replica created", "group", id, "replica", r, "asked_by", from)
 	return h.groups[id]
 }
+
+// HidesReplicas reports whether this node refused a replica because damage of its
+// log hides whether that one lived here before; it takes no other new ones either
+// until its data directory is deleted (ADR 0005). Any goroutine may ask.
+func (h *Host) HidesReplicas() bool { return h.hides.Load() }
 
 // memberLost notes that a member's node cannot run it any more because its log
 // is damaged. The balancer replaces it by a new replica on the same node.
@@ -290,6 +302,8 @@ func (h *Host) dismiss(g *group) {
 		g.conf.done(fault.New(fault.UnknownOutcome, "this replica ended during the membership change", "group", g.id))
 		g.conf = nil
 	}
+	g.feed.end()
+	g.locks.end()
 	delete(h.groups, g.id)
 	h.order = slices.DeleteFunc(h.order, func(o *group) bool { return o == g })
 	own := func(t appendTask) bool { return t.g == g }

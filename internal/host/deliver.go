@@ -57,12 +57,13 @@ func (h *Host) step(m *inMessage) {
 		if g = h.groupFor(g, m); g != nil {
 			g.nodes[keyspace.ReplicaID(m.raft.GetFrom())] = m.from
 			if m.raft.GetType() == raftpb.MsgTimeoutNow {
-				if h.hanging.Load() {
+				if h.hanging.Load() || g.replica.Witness() {
 					return
 				}
 				g.planned = true
 			}
 			g.hear(m.raft)
+			h.plantBlindVote(g, m.raft)
 			h.stepRaft(g, m.raft)
 		}
 		return

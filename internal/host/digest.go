@@ -96,11 +96,11 @@ func (h *Host) startDigest(g *group, index keyspace.Index, a replica.Applied) {
 	if err != nil {
 		return
 	}
-	view := h.opt.Store.View()
+	view, slots := h.opt.Store.View(), g.core.State().Slots
 	h.opt.Go(func(ctx context.Context) {
 		defer pub.instance.release(h)
 		defer view.Close()
-		d, err := digest(ctx, view, pub.instance.id, a.Closed)
+		d, err := digest(ctx, view, pub.instance.id, a.Closed, slots)
 		if err != nil {
 			h.opt.Logger.Error("the digest failed", "group", g.id, "index", index, "error", err)
 			return
@@ -123,12 +123,14 @@ func (h *Host) StateHash(ctx context.Context, id keyspace.GroupID) (Digest, erro
 	defer pub.instance.release(h)
 	view := h.opt.Store.View()
 	defer view.Close()
-	d, err := digest(ctx, view, pub.instance.id, pub.readRev)
+	d, err := digest(ctx, view, pub.instance.id, pub.readRev, pub.slots)
 	d.Index = pub.index
 	return d, err
 }
 
-func digest(ctx context.Context, view *mvcc.View, inst keyspace.InstanceID, at keyspace.Revision) (Digest, error) {
+// digest hashes the records of the slots that are owned: what is copied of others
+// comes at revisions below at, while this looks.
+func digest(ctx context.Context, view *mvcc.View, inst keyspace.InstanceID, at keyspace.Revision, slots *format.SlotState) (Digest, error) {
 	lower := []byte{byte(keyspace.KindData)}
 	it := view.Scan(mvcc.ScanOptions{Instance: inst, Lower: lower, Upper: keyspace.PrefixEnd(lower), At: at})
 	defer it.Close()
@@ -137,6 +139,15 @@ func digest(ctx context.Context, view *mvcc.View, inst keyspace.InstanceID, at k
 	for ; it.Valid(); it.Next() {
 		if d.Keys&1023 == 0 && ctx.Err() != nil {
 			return Digest{}, ctx.Err()
+		}
+		if slots.Mixed() {
+			ns, key, err := keyspace.DecodeDataKey(it.Key())
+			if err != nil {
+				return Digest{}, err
+			}
+			if ns != keyspace.SystemNamespace && !slots.Owns(keyspace.SlotOf(ns, string(key))) {
+				continue
+			}
 		}
 		value, err := it.Value()
 		if err != nil {

@@ -47,6 +47,10 @@ const sealInterval = 30 * time.Second
 const tidyRetry = 5 * time.Second
 
 func (h *Host) maybeSeal() {
+	if h.opt.Witness {
+		h.keepPositions(positionEvery)
+		return
+	}
 	if h.opt.Store.NeedSeal() {
 		h.seal()
 	}
@@ -64,6 +68,10 @@ func (h *Host) flushTick(mono time.Duration) {
 // seal ends the active delta between entries and remembers every group's
 // applied state.
 func (h *Host) seal() {
+	if h.opt.Witness {
+		h.keepPositions(1)
+		return
+	}
 	var cps []checkpointOf
 	for _, g := range h.order {
 		if s := g.core.State(); s.Index > g.saved {
@@ -202,7 +210,7 @@ func (h *Host) flushed(id mvcc.DeltaID) {
 // followers may still need while the log has room.
 func (h *Host) compact() {
 	tail := keyspace.Index(h.opt.LogTail)
-	if h.log.Stats().Bytes > h.opt.LogBytes {
+	if h.log.Stats().Bytes > h.opt.LogBytes || h.opt.Witness {
 		tail = 0
 	}
 	for _, g := range h.order {
@@ -246,6 +254,7 @@ func (h *Host) raiseFloor() {
 	}
 	floor := keyspace.MaxRevision
 	for _, g := range h.order {
+		floor = min(floor, g.core.OldestPrepared()-1) // a commit may write there, however late
 		closed := g.core.Closed()
 		if closed+2*window < newest {
 			continue // no quorum for a whole window: it stops pinning
@@ -255,7 +264,7 @@ func (h *Host) raiseFloor() {
 			floor = min(floor, g.savedRev)
 		}
 	}
-	if floor == keyspace.MaxRevision || floor <= keyspace.Revision(h.floor.Load()) {
+	if floor >= keyspace.MaxRevision-1 || floor <= keyspace.Revision(h.floor.Load()) {
 		return
 	}
 	err := h.commitNow(func(b *raftlog.Batch) { b.SetMeta(floorMeta, binary.BigEndian.AppendUint64(nil, uint64(floor))) })

@@ -14,7 +14,11 @@ import (
 )
 
 // Get reads one key with the permission p. It answers not_found for absent,
-// deleted and expired keys, and corruption when a checksum does not match.
+// deleted and expired keys, wrong_group for one of a slot that the group did not
+// own then, and corruption when a checksum does not match. It waits for the end of
+// a transaction that was prepared before the permission and may write the key, or
+// looked at it when its deadline had not passed yet; unavailable when ctx ends
+// first.
 // With keysOnly large values are not joined.
 func (h *Host) Get(ctx context.Context, p ReadPoint, ns keyspace.NamespaceID, key string, keysOnly bool) (*format.Record, error) {
 	g := h.lookup(p.Group)
@@ -22,6 +26,9 @@ func (h *Host) Get(ctx context.Context, p ReadPoint, ns keyspace.NamespaceID, ke
 		return nil, errNotHosted(p.Group)
 	}
 	for {
+		if err := h.passLocks(ctx, g, &p, ns, key); err != nil {
+			return nil, err
+		}
 		rec, err := h.getAt(g, p, ns, key, keysOnly)
 		if err != nil {
 			return nil, err
@@ -33,6 +40,13 @@ func (h *Host) Get(ctx context.Context, p ReadPoint, ns keyspace.NamespaceID, ke
 			return rec, nil
 		}
 		if rec.Expires <= p.Clock.UnixMilli() {
+			waited, err := h.passExpiry(ctx, g, &p, ns, key)
+			switch {
+			case err != nil:
+				return nil, err
+			case waited:
+				continue
+			}
 			return nil, notFound(key)
 		}
 		if p.Level != Linearizable {
@@ -72,6 +86,10 @@ func (h *Host) getAt(g *group, p ReadPoint, ns keyspace.NamespaceID, key string,
 		return nil, err
 	}
 	defer r.close()
+	p.Slots = r.slots
+	if err := p.owns(ns, key); err != nil {
+		return nil, err
+	}
 	rec := new(format.Record)
 	found, err := r.get(ns, key, keysOnly, rec)
 	if err != nil || !found {
@@ -93,11 +111,19 @@ func (h *Host) GetEach(ctx context.Context, p ReadPoint, ns keyspace.NamespaceID
 	if g == nil {
 		return errNotHosted(p.Group)
 	}
+	if locked, _ := g.locks.look(p.Rev); locked {
+		for i := range n {
+			if err := h.passLocks(ctx, g, &p, ns, key(i)); err != nil {
+				return err
+			}
+		}
+	}
 	r, err := h.lookAt(g, p)
 	if err != nil {
 		return err
 	}
 	defer r.close()
+	p.Slots = r.slots
 	var rec format.Record
 	var keys [mvcc.PrefetchKeys][]byte
 	for from := 0; from < n; from += len(keys) {
@@ -108,6 +134,12 @@ func (h *Host) GetEach(ctx context.Context, p ReadPoint, ns keyspace.NamespaceID
 		}
 		for i, diskKey := range some {
 			name := key(from + i)
+			if err := p.owns(ns, name); err != nil {
+				if !each(from+i, nil, err) {
+					return nil
+				}
+				continue
+			}
 			found, err := r.read(diskKey, name, keysOnly, &rec)
 			at := &rec
 			switch {
@@ -130,14 +162,20 @@ type look struct {
 	host     *Host
 	group    *group
 	instance *instance
+	state    *format.SlotState // when the view was taken
+	slots    *format.SlotState // what the group owned at rev
 	view     *mvcc.View
 	rev      keyspace.Revision
 	key      *[]byte // of keyBuffers
 }
 
 // lookAt holds the replica of a point's group; close must be called.
+//
+// What was committed since the permission may have been acknowledged before it,
+// at a revision that another group's clock gave: then the newest state is read.
 func (h *Host) lookAt(g *group, p ReadPoint) (look, error) {
-	pub, err := g.acquire(h)
+	_, freed := g.locks.look(p.Rev)
+	pub, err := g.acquire(h) // after the locks: it has what they were let go for
 	if err != nil {
 		return look{}, err
 	}
@@ -145,7 +183,12 @@ func (h *Host) lookAt(g *group, p ReadPoint) (look, error) {
 		pub.instance.release(h)
 		return look{}, errYounger(p)
 	}
-	return look{host: h, group: g, instance: pub.instance, view: h.opt.Store.View(), rev: p.Rev, key: keyBuffers.Get().(*[]byte)}, nil
+	l := look{host: h, group: g, instance: pub.instance, state: pub.slots, slots: p.Slots,
+		view: h.opt.Store.View(), rev: p.Rev, key: keyBuffers.Get().(*[]byte)}
+	if freed && !p.Fixed && p.Level == Linearizable {
+		l.rev, l.slots = max(p.Rev, pub.readRev), pub.slots
+	}
+	return l, nil
 }
 
 // keyBuffers hold disk keys while they are looked up.
@@ -211,6 +254,27 @@ func joinChunks(view *mvcc.View, inst keyspace.InstanceID, rec *format.Record) e
 		return nil
 	}
 	value := make([]byte, 0, rec.Size)
+	err := eachChunk(view, inst, rec, func(b []byte) { value = append(value, b...) })
+	if err == nil {
+		rec.Value = value
+	}
+	return err
+}
+
+// loadChunks is joinChunks that leaves the chunks as they are.
+func loadChunks(view *mvcc.View, inst keyspace.InstanceID, rec *format.Record) (chunks [][]byte, err error) {
+	if rec.Flags&format.FlagChunked == 0 || rec.Flags&format.FlagTombstone != 0 {
+		return nil, nil
+	}
+	err = eachChunk(view, inst, rec, func(b []byte) { chunks = append(chunks, slices.Clone(b)) })
+	return chunks, err
+}
+
+// eachChunk reads the chunks of a large value in order; the value is right only
+// if there is no error in the end.
+func eachChunk(view *mvcc.View, inst keyspace.InstanceID, rec *format.Record, each func([]byte)) error {
+	var size uint64
+	var sum uint32
 	for n := range rec.Chunks.Count {
 		b, _, ok, err := view.Get(inst, keyspace.AppendChunkKey(nil, rec.Chunks.Upload, n), rec.Revision)
 		if err != nil {
@@ -219,12 +283,12 @@ func joinChunks(view *mvcc.View, inst keyspace.InstanceID, rec *format.Record) e
 		if !ok {
 			return fault.New(fault.Corruption, "a chunk of the value is missing", "chunk", n, "of", rec.Chunks.Count)
 		}
-		value = append(value, b...)
+		size, sum = size+uint64(len(b)), format.AddCRC32C(sum, b)
+		each(b)
 	}
-	if uint64(len(value)) != rec.Size || format.CRC32C(value) != rec.Checksum {
-		return fault.New(fault.Corruption, "the value does not match its checksum", "size", len(value), "want_size", rec.Size)
+	if size != rec.Size || sum != rec.Checksum {
+		return fault.New(fault.Corruption, "the value does not match its checksum", "size", size, "want_size", rec.Size)
 	}
-	rec.Value = value
 	return nil
 }
 
@@ -244,7 +308,7 @@ func (h *Host) StaleRead(id keyspace.GroupID, maxAge time.Duration) (ReadPoint, 
 		return ReadPoint{}, fault.New(fault.Unavailable, "the replica on this node is too far behind for the asked staleness",
 			"age", age, "limit", maxAge)
 	}
-	return ReadPoint{Group: id, Index: p.index, Rev: p.closed, Clock: p.closed, Level: BoundedStaleness, Age: age}, nil
+	return ReadPoint{Group: id, Index: p.index, Rev: p.closed, Clock: p.closed, Level: BoundedStaleness, Age: age, Slots: p.slots}, nil
 }
 
 // PointAt gives permission to read a group as of rev: out_of_range below the
@@ -258,7 +322,11 @@ func (h *Host) PointAt(id keyspace.GroupID, rev keyspace.Revision) (ReadPoint, e
 	if p == nil {
 		return ReadPoint{}, errNotHosted(id)
 	}
-	if floor := keyspace.Revision(h.floor.Load()); rev < floor {
+	floor := keyspace.Revision(h.floor.Load())
+	if p.slots != nil {
+		floor = max(floor, p.slots.Floor)
+	}
+	if rev < floor {
 		return ReadPoint{}, fault.New(fault.OutOfRange, "the revision is older than the history that is kept",
 			"revision", uint64(rev), "floor", uint64(floor))
 	}
@@ -266,5 +334,27 @@ func (h *Host) PointAt(id keyspace.GroupID, rev keyspace.Revision) (ReadPoint, e
 		return ReadPoint{}, fault.New(fault.FailedPrecondition, "the revision is not closed on this replica",
 			"revision", uint64(rev), "closed", uint64(p.closed))
 	}
-	return ReadPoint{Group: id, Index: p.index, Rev: rev, Clock: rev}, nil
+	return ReadPoint{Group: id, Index: p.index, Rev: rev, Clock: rev, Fixed: true, Slots: p.slots}, nil
+}
+
+// PointBehind is PointAt that takes a clock's reading for what is not closed here
+// yet: it waits until this replica has what the reading covers, and that has to
+// cover rev.
+func (h *Host) PointBehind(ctx context.Context, at ScanPoint, rev keyspace.Revision) (ReadPoint, error) {
+	point, err := h.PointAt(at.Group, rev)
+	if fault.CodeOf(err) != fault.FailedPrecondition || at.Index == 0 {
+		return point, err
+	}
+	if err := h.awaitIndex(ctx, at.Group, at.Index); err != nil {
+		return ReadPoint{}, err
+	}
+	g := h.lookup(at.Group)
+	if g == nil {
+		return ReadPoint{}, errNotHosted(at.Group)
+	}
+	p := g.published.Load()
+	if p == nil || p.index < at.Index {
+		return ReadPoint{}, errYounger(ReadPoint{Group: at.Group, Index: at.Index})
+	}
+	return ReadPoint{Group: at.Group, Index: at.Index, Rev: rev, Clock: rev, Fixed: true, Slots: p.slots}, nil
 }

@@ -24,7 +24,11 @@ type group struct {
 
 	// published is what readers on other goroutines may use.
 	published atomic.Pointer[published]
-	status    atomic.Pointer[GroupStatus]
+	// locks are those of what is prepared, for readers; ended is the loop's: whose
+	// end is applied and not published.
+	locks  lockTable
+	ended  []*format.Prepared
+	status atomic.Pointer[GroupStatus]
 
 	leader   keyspace.ReplicaID
 	raftRole raft.StateType
@@ -71,11 +75,18 @@ type group struct {
 	fleeNext    time.Duration // not giving up again before
 	planned     bool          // a transfer was asked for that leads here
 	acked       commitSamples
+	duty        duty // of witnesses, on leaders
 	raisedAt    time.Duration
 	digests     atomic.Pointer[[]Digest] // the last few, oldest first
 	digestAsked []func(keyspace.Index, error)
 	quarantined string
 	lost        map[keyspace.ReplicaID]bool // members that reported damage
+	feed        *feed                       // nil while nobody follows the group
+	freeze      freezeWatch
+	sweep       sweeping
+	// imported: no record that was written elsewhere came with a later stamp; see
+	// Past.
+	imported keyspace.Revision
 }
 
 // hardState is what was last written of raft's HardState.
@@ -89,11 +100,14 @@ type published struct {
 	term       keyspace.Term
 	readRev    keyspace.Revision
 	closed     keyspace.Revision
+	settled    keyspace.Revision // replica.Core.Settled
 	ceiling    keyspace.Revision
 	leader     keyspace.ReplicaID
 	leaderNode keyspace.NodeID
 	leading    bool
 	serving    bool
+	slots      *format.SlotState
+	imported   keyspace.Revision
 }
 
 // instance is one life of a replica's data. It is deleted when its last reader
@@ -113,17 +127,28 @@ func (g *group) learnNodes(members []format.Member) {
 	}
 }
 
+// importedBy is the revision up to which a state may have records that were
+// written elsewhere, as far as one can tell without the log before it.
+func importedBy(s *format.State) keyspace.Revision {
+	if s.Slots == nil || s.Slots.Accepted == 0 && s.Slots.In == nil && s.Slots.EndedIn == 0 {
+		return 0
+	}
+	return s.LastRev
+}
+
 // publish makes the applied state visible to readers.
 func (h *Host) publish(g *group) {
 	s := g.core.State()
 	_, leading := g.core.Leading()
 	p := &published{
 		instance: g.instance, index: s.Index, term: s.Term, readRev: s.LastRev,
-		closed: g.core.Closed(), ceiling: s.Ceiling, leader: g.leader, leaderNode: g.nodes[g.leader],
-		leading: leading, serving: leading && g.core.Serving(h.now(g)),
+		closed: g.core.Closed(), settled: g.core.Settled(), ceiling: s.Ceiling, leader: h.leaderOf(g), leaderNode: g.nodes[h.leaderOf(g)],
+		leading: leading, serving: leading && g.core.Serving(h.now(g)), slots: s.Slots, imported: g.imported,
 	}
-	if old := g.published.Load(); old != nil && *old == *p {
-		return
+	if old := g.published.Load(); old == nil || *old != *p {
+		g.published.Store(p)
+		g.feed.show(p)
 	}
-	g.published.Store(p)
+	g.locks.remove(g.ended, p.readRev)
+	g.ended = nil
 }

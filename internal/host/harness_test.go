@@ -44,6 +44,10 @@ type cluster struct {
 	store mvcc.Options
 	// more groups beside testGroup, with the same members.
 	more []keyspace.GroupID
+	// without are the slots that no group is founded with.
+	without format.SlotSet
+	// witnesses are the ids of nodes that have no data.
+	witnesses []keyspace.NodeID
 }
 
 type node struct {
@@ -65,7 +69,7 @@ type outMessage struct {
 
 const (
 	testWall  = 1_700_000_000_000
-	testGroup = keyspace.GroupID(1)
+	testGroup = keyspace.GroupID(8)
 )
 
 func (c *cluster) Mono() time.Duration { return time.Hour + time.Duration(c.elapsed.Load()) }
@@ -79,18 +83,20 @@ func newCluster(t *testing.T, nodes, voters int, change ...func(*cluster)) *clus
 		f(c)
 	}
 	seed := GroupSeed{}
+	seed.Slots.AddRange(0, keyspace.SlotCount-1) // of each group: tests name groups, not keys
+	seed.Slots = seed.Slots.Without(&c.without)
 	for i := range nodes {
 		n := &node{c: c, id: keyspace.NodeID(fmt.Sprintf("n%d", i+1)), disk: simfs.New(), engine: mem.Open()}
 		c.nodes = append(c.nodes, n)
 		if i < voters {
-			seed.Members = append(seed.Members, format.Member{Replica: keyspace.ReplicaID(i + 1), Node: n.id})
+			seed.Members = append(seed.Members, format.Member{Replica: n.replica(i + 1), Node: n.id})
 		}
 	}
 	for i, n := range c.nodes {
 		n.open()
 		seed.Group = testGroup
 		if seed.Self = 0; i < voters {
-			seed.Self = keyspace.ReplicaID(i + 1)
+			seed.Self = n.replica(i + 1)
 		}
 		seeds := []GroupSeed{seed}
 		for _, id := range c.more {
@@ -108,6 +114,16 @@ func newCluster(t *testing.T, nodes, voters int, change ...func(*cluster)) *clus
 	})
 	c.pump("the first node leads", func() bool { return c.serving() == c.nodes[0] })
 	return c
+}
+
+func (n *node) witness() bool { return slices.Contains(n.c.witnesses, n.id) }
+
+// replica is the id of the node's replica with that number.
+func (n *node) replica(number int) keyspace.ReplicaID {
+	if n.witness() {
+		return keyspace.ReplicaID(number).AsWitness()
+	}
+	return keyspace.ReplicaID(number)
 }
 
 func (n *node) open() {
@@ -128,7 +144,8 @@ func (n *node) open() {
 	}
 	store.MergeRuns, store.SmallBytes, store.MoveBytes, store.ApartBytes = 3, 3000, 8000, 4000
 	o := Options{Node: n.id, ClusterID: "test", Log: log, Store: mvcc.New(n.engine, store), Engine: n.engine, Out: n, Snapshots: n,
-		Clock: n.c, Rand: rand.New(rand.NewPCG(3, 4)), ChunkBytes: 1000}
+		Clock: n.c, Rand: rand.New(rand.NewPCG(3, 4)), ChunkBytes: 1000,
+		Witness: n.witness()}
 	if n.c.opt != nil {
 		n.c.opt(&o)
 	}
@@ -144,6 +161,9 @@ func (n *node) open() {
 		})
 	}
 }
+
+// rand decides what a crash leaves.
+func (c *cluster) rand() *rand.Rand { return rand.New(rand.NewPCG(5, 6)) }
 
 // stop ends the host's jobs without a last flush.
 func (n *node) stop() {
@@ -399,7 +419,7 @@ func (c *cluster) settle() {
 		index := lead.group().core.State().Index
 		for _, m := range lead.group().core.State().Members {
 			n := c.node(m.Node)
-			if n.host == nil {
+			if n.host == nil || n.witness() {
 				continue
 			}
 			if g := n.group(); g == nil || g.core == nil || g.replica != m.Replica || g.core.State().Index != index {
@@ -417,7 +437,7 @@ func (c *cluster) mustAgree() {
 	var want *Digest
 	for _, m := range c.serving().group().core.State().Members {
 		n := c.node(m.Node)
-		if n.host == nil {
+		if n.host == nil || n.witness() {
 			continue
 		}
 		d, err := n.host.StateHash(context.Background(), testGroup)

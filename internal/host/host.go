@@ -39,11 +39,16 @@ type Host struct {
 	pace    chunkPace
 	peers   map[keyspace.NodeID]clockSample
 	flush   flushState
+	sweeps  int         // rounds of sweeps under way
 	snaps   int         // snapshots being sent
 	offered []*group    // snapshots offered to raft in this loop
 	stalled bool        // the disk is full: the batch and its responses wait
 	hanging atomic.Bool // a sync runs for longer than StallAfter
 	unfit   atomic.Bool // this node should lead nothing
+	// clockAhead is how far the clock is from the median of all, in milliseconds.
+	clockAhead atomic.Int64
+	// hides: see HidesReplicas.
+	hides   atomic.Bool
 	fitness fitness
 	watched loopWatch
 	ticked  bool // this loop has let time pass
@@ -54,7 +59,6 @@ type Host struct {
 	receiving    atomic.Int64 // snapshots being received: the floor stands still
 	floor        atomic.Uint64
 	ticks        uint64
-	saidHidden   bool // once
 
 	started bool
 	closing bool
@@ -216,6 +220,9 @@ func (h *Host) Step() error {
 		case g.reads.gathering:
 			h.confirmReads(g)
 		}
+		if left := g.core.HoldLeft(start); left > 0 {
+			h.lookAgain(left)
+		}
 	}
 	for _, g := range h.order {
 		if !h.stalled && g.rn.HasReady() {
@@ -338,7 +345,11 @@ func (h *Host) shareDirectory() {
 	h.dir.Store(&m)
 }
 
+// lookup returns the replica that may serve data of a group, nil for none.
 func (h *Host) lookup(id keyspace.GroupID) *group {
+	if h.opt.Witness {
+		return nil
+	}
 	return (*h.dir.Load())[id]
 }
 

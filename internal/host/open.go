@@ -32,16 +32,7 @@ func (h *Host) Bootstrap(seeds []GroupSeed) error {
 		if seed.Self == 0 {
 			continue
 		}
-		cs := &raftpb.ConfState{}
-		next := keyspace.ReplicaID(1)
-		for _, m := range seed.Members {
-			cs.Voters = append(cs.Voters, uint64(m.Replica))
-			next = max(next, m.Replica+1)
-		}
-		cp := h.newCheckpoint(format.State{Group: seed.Group, Index: bootstrapIndex, Term: bootstrapTerm,
-			Format: format.Version, Members: seed.Members, NextID: next}, cs)
-		b.Create(seed.Group, seed.Self, cp)
-		b.HardState(seed.Group, &raftpb.HardState{Term: new(uint64(bootstrapTerm)), Commit: new(uint64(bootstrapIndex))})
+		h.plant(b, &seed)
 	}
 	if err := h.log.Commit(b, true); err != nil {
 		return err
@@ -56,6 +47,23 @@ func (h *Host) Bootstrap(seeds []GroupSeed) error {
 	}
 	h.shareDirectory()
 	return nil
+}
+
+// plant adds the first replica of a seed's group to a write.
+func (h *Host) plant(b *raftlog.Batch, seed *GroupSeed) {
+	cs := &raftpb.ConfState{}
+	next := keyspace.ReplicaID(1)
+	for _, m := range seed.Members {
+		cs.Voters = append(cs.Voters, uint64(m.Replica))
+		next = max(next, m.Replica.Number()+1)
+	}
+	s := format.State{Group: seed.Group, Index: bootstrapIndex, Term: bootstrapTerm,
+		Format: format.Version, Members: seed.Members, NextID: next}
+	if seed.Group != keyspace.MetaGroup {
+		s.Slots = &format.SlotState{Owned: seed.Slots}
+	}
+	b.Create(seed.Group, seed.Self, h.newCheckpoint(s, cs))
+	b.HardState(seed.Group, &raftpb.HardState{Term: new(uint64(bootstrapTerm)), Commit: new(uint64(bootstrapIndex))})
 }
 
 // newCheckpoint describes a replica that starts with an empty instance.
@@ -87,7 +95,7 @@ func (h *Host) openGroup(info raftlog.GroupInfo) error {
 		instance: &instance{id: info.Checkpoint.Instance}}
 	g.learnNodes(s.Members)
 	h.opt.Store.Flushed(g.instance.id, s.LastRev)
-	g.core = replica.New(h.coreConfig(g), h.opt.Store, g.instance.id, s)
+	g.core, g.imported = replica.New(h.coreConfig(g), h.opt.Store, g.instance.id, s), importedBy(&s)
 	g.storage.SetSnapshotFunc(func() (*raftpb.Snapshot, error) { return h.snapshotAt(g) })
 	applied := uint64(s.Index)
 	if h.opt.Bugs.Has(invariant.BugReplaySkipped) {
@@ -113,6 +121,7 @@ func (h *Host) addGroup(g *group) {
 	h.groups[g.id] = g
 	h.order = append(h.order, g)
 	slices.SortFunc(h.order, func(a, b *group) int { return int(a.id) - int(b.id) })
+	g.locks.add(g.core.State().Prepared)
 	h.publish(g)
 	h.updateStatus(g)
 }
@@ -151,14 +160,19 @@ func (h *Host) skipReplay(g *group, info raftlog.GroupInfo) uint64 {
 func (h *Host) coreConfig(g *group) replica.Config {
 	return replica.Config{Group: g.id, Replica: g.replica, ElectionTimeout: h.opt.electionTimeout(),
 		MaxEntryBytes: h.opt.MaxEntryBytes, MaxEntryOps: h.opt.MaxEntryOps, ChunkBytes: h.opt.ChunkBytes,
-		MaxQueueOps: h.opt.MaxQueueOps, MaxQueueBytes: h.opt.MaxQueueBytes, Bugs: h.opt.Bugs}
+		MaxQueueOps: h.opt.MaxQueueOps, MaxQueueBytes: h.opt.MaxQueueBytes, MaxFreeze: h.opt.MaxFreeze, Bugs: h.opt.Bugs,
+		Blocked: func(p *format.Prepared) {
+			if f := h.opt.Hooks.Blocked; f != nil {
+				f(g.id, p)
+			}
+		}}
 }
 
 // raftConfig holds the settings of DESIGN 7.
 func (h *Host) raftConfig(g *group, applied uint64) *raft.Config {
 	return &raft.Config{
 		ID: uint64(g.replica), ElectionTick: h.opt.ElectionTicks, HeartbeatTick: 1,
-		Storage: g.storage, Applied: applied, AsyncStorageWrites: true,
+		Storage: h.raftStorage(g), Applied: applied, AsyncStorageWrites: true,
 		MaxSizePerMsg: 1 << 20, MaxCommittedSizePerReady: 8 << 20,
 		MaxUncommittedEntriesSize: h.opt.MaxUncommittedBytes,
 		MaxInflightMsgs:           256, MaxInflightBytes: h.opt.MaxInflightBytes,

@@ -11,6 +11,7 @@ import (
 
 	"kvstore/internal/engine"
 	"kvstore/internal/env"
+	"kvstore/internal/format"
 	"kvstore/internal/invariant"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/mvcc"
@@ -44,9 +45,23 @@ type Hooks struct {
 	Snapshot    func(sent bool, bytes int64)
 	Overloaded  func()
 	LoopLatency func(d time.Duration)
+	// Blocked: something waits behind a prepared transaction; called anew now and
+	// then while it does. It must not block.
+	Blocked func(group keyspace.GroupID, p *format.Prepared)
 	// Stall: a sync of the raft log, or an iteration of the loop, has run for
 	// StallAfter; the second is called beside the loop.
 	Stall func()
+	// Locked: a reader, on whose goroutine it is called, has waited for a moment for
+	// the end of a prepared transaction. Once per transaction, and again at intervals
+	// while somebody waits. It must not block.
+	Locked func(group keyspace.GroupID, t *format.Prepared)
+	// LeaseExpired: the deadline of a lease that is led here, by its key in
+	// keyspace.LeaseNamespace, has passed on group time. The sweep leaves it where it is, and says so about once
+	// per second until it is gone.
+	LeaseExpired func(group keyspace.GroupID, key string)
+	// Detached: a key that was attached to a lease has expired and was deleted. It must
+	// not block.
+	Detached func(ns keyspace.NamespaceID, key, lease string)
 }
 
 // Options configure a Host. Zero numbers take defaults.
@@ -93,6 +108,12 @@ type Options struct {
 	// ScanRecords bounds the records that one page of a scan visits, matching or
 	// not; a page that ends by it may be empty and have more behind it.
 	ScanRecords int
+	// FeedBytes bounds the latest writes that are kept for those who watch, per
+	// watched group.
+	FeedBytes int
+	// MaxFreeze is how long writes of a slot may wait for its move, before the
+	// leader undoes the freeze.
+	MaxFreeze time.Duration
 	// MaxSnapshots bounds snapshots sent at once.
 	MaxSnapshots int
 
@@ -100,6 +121,10 @@ type Options struct {
 	// simulation runs jobs as events of its own.
 	Go   func(job func(context.Context))
 	Bugs invariant.Bug
+
+	// Witness: this node votes without data. All replicas here are witnesses,
+	// and on other nodes none is.
+	Witness bool
 }
 
 func def[T comparable](v *T, d T) {
@@ -126,6 +151,8 @@ func (o *Options) setDefaults() {
 	def(&o.LogBytes, 1<<30)
 	def(&o.LogTail, 10000)
 	def(&o.ScanRecords, 50_000)
+	def(&o.FeedBytes, 4<<20)
+	def(&o.MaxFreeze, time.Second)
 	def(&o.MaxSnapshots, 2)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -1,7 +1,9 @@
 package host
 
 import (
+	"bytes"
 	"context"
+	"slices"
 
 	"kvstore/internal/fault"
 	"kvstore/internal/format"
@@ -67,10 +69,11 @@ func wrongLeader(id keyspace.GroupID, p *published) error {
 	return e
 }
 
-// prefetch reads the newest stored header of every key, and compares values
-// where a condition asks for it.
+// prefetch reads the newest stored header of every key, of a transaction those
+// of both its lists, and compares values where a condition asks for it; and what is
+// recorded of the transaction.
 func (h *Host) prefetch(ctx context.Context, g *group, r *replica.Request) error {
-	if len(r.Ops) == 0 {
+	if len(r.Ops) == 0 && r.Txn == nil && r.Order == nil && r.Forget == nil && r.Sweep == nil && (r.Slots == nil || len(r.Slots.Keys) == 0) {
 		return nil
 	}
 	p, err := g.acquire(h)
@@ -80,21 +83,90 @@ func (h *Host) prefetch(ctx context.Context, g *group, r *replica.Request) error
 	defer p.instance.release(h)
 	view := h.opt.Store.View()
 	defer view.Close()
+	for _, ops := range r.Sets() {
+		if err := h.prefetchOps(ctx, view, p.instance.id, ops); err != nil {
+			return err
+		}
+	}
+	for op := range r.Records {
+		if err := prefetchRecord(view, p.instance.id, op); err != nil {
+			return err
+		}
+	}
+	if r.Slots != nil {
+		keys := r.Slots.Keys
+		return prefetchHeaders(ctx, view, p.instance.id, len(keys), func(i int) ([]byte, fetchedKey) { return keys[i].Key, &keys[i] })
+	}
+	if r.Sweep != nil {
+		keys := r.Sweep.Keys
+		return prefetchHeaders(ctx, view, p.instance.id, len(keys), func(i int) ([]byte, fetchedKey) { return keys[i].Key, &keys[i] })
+	}
+	return nil
+}
+
+// prefetchRecord reads the newest stored record of a transaction's participant,
+// whole.
+func prefetchRecord(view *mvcc.View, inst keyspace.InstanceID, op *replica.Op) error {
+	f := replica.Fetched{Delta: view.Active(), Instance: inst, Valid: true}
+	value, rev, ok, err := view.Get(inst, op.DiskKey(), keyspace.MaxRevision)
+	if err != nil {
+		return err
+	}
+	if ok {
+		rec, err := format.DecodeRecord(value, rev)
+		if err == nil {
+			_, err = format.DecodeTxnRecord(rec.Value)
+		}
+		if err != nil {
+			return err
+		}
+		f.Header, f.Value = rec.Header, bytes.Clone(value)
+	}
+	op.SetFetched(f)
+	return nil
+}
+
+// fetchedKey takes what a prefetch found.
+type fetchedKey interface{ SetFetched(replica.Fetched) }
+
+func (h *Host) prefetchOps(ctx context.Context, view *mvcc.View, inst keyspace.InstanceID, ops []replica.Op) error {
 	var keys [mvcc.PrefetchKeys][]byte
-	for i := range r.Ops {
-		if some := r.Ops[i:]; i%len(keys) == 0 && len(some) > 1 {
+	for i := range ops {
+		if some := ops[i:]; i%len(keys) == 0 && len(some) > 1 {
 			some = some[:min(len(some), len(keys))]
 			for n := range some {
 				keys[n] = some[n].DiskKey()
 			}
-			view.Prefetch(p.instance.id, keys[:len(some)])
+			view.Prefetch(inst, keys[:len(some)])
 		}
 		if err := ctx.Err(); err != nil {
 			return fault.Wrap(fault.DeadlineExceeded, err, "the request ended before it was executed")
 		}
-		if err := h.prefetchOp(view, p.instance.id, &r.Ops[i]); err != nil {
+		if err := h.prefetchOp(view, inst, &ops[i]); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// prefetchHeaders reads the newest stored headers of keys.
+func prefetchHeaders(ctx context.Context, view *mvcc.View, inst keyspace.InstanceID, n int, at func(int) ([]byte, fetchedKey)) error {
+	for i := range n {
+		if err := ctx.Err(); err != nil {
+			return fault.Wrap(fault.DeadlineExceeded, err, "the request ended before it was executed")
+		}
+		key, k := at(i)
+		f := replica.Fetched{Delta: view.Active(), Instance: inst, Valid: true}
+		value, rev, ok, err := view.Get(inst, key, keyspace.MaxRevision)
+		if err != nil {
+			return err
+		}
+		if ok {
+			if f.Header, err = format.DecodeHeader(value, rev); err != nil {
+				return err
+			}
+		}
+		k.SetFetched(f)
 	}
 	return nil
 }
@@ -109,6 +181,12 @@ func (h *Host) prefetchOp(view *mvcc.View, inst keyspace.InstanceID, op *replica
 	if ok {
 		if f.Header, err = format.DecodeHeader(value, rev); err != nil {
 			return err
+		}
+		if op.NeedsRecord() {
+			if _, err = format.DecodeRecord(value, rev); err != nil {
+				return err
+			}
+			f.Record = slices.Clone(value)
 		}
 		if op.Condition.HasValueEquals {
 			if f.Equal, err = h.sameValue(view, inst, value, &f.Header, op.Condition.ValueEquals); err != nil {

@@ -339,6 +339,9 @@ func (h *Host) completeReads(g *group) {
 			continue
 		}
 		b.point.Rev, b.point.Index = s.LastRev, min(b.point.Index, s.Index)
+		if !h.opt.Bugs.Has(invariant.BugReadUnowned) {
+			b.point.Slots = s.Slots
+		}
 		g.reads.count -= len(b.waiters)
 		for _, w := range b.waiters {
 			w.done(b.point, nil)

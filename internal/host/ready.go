@@ -44,9 +44,11 @@ func (h *Host) softState(g *group, s *raft.SoftState) {
 	case s.RaftState == raft.StateLeader && (!leading || term != g.term):
 		g.core.BecomeLeader(g.term)
 		g.proposed, g.echo = nil, 0
+		g.duty = duty{since: h.opt.Clock.Mono()}
 		clear(g.beats.held)
 		g.raisedAt = h.opt.Clock.Mono()
 		g.acked = commitSamples{}
+		g.freeze.nonce = 0
 		g.transferring = false
 		g.transferNext = h.opt.Clock.Mono() + 2*h.opt.electionTimeout()
 		if f := h.opt.Hooks.Election; f != nil {
@@ -80,6 +82,12 @@ func (h *Host) send(g *group, m *raftpb.Message) {
 		return
 	}
 	node := g.nodes[to]
+	if to.Witness() {
+		if h.withheld(g, m) {
+			return
+		}
+		m = stripped(m)
+	}
 	if g.commits.hold(m) || h.holdBeat(g, m) || h.hanging.Load() && asksForVotes(m) {
 		return
 	}

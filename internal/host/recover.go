@@ -74,8 +74,18 @@ func (h *Host) StoreFact(ctx context.Context, key string, value []byte) error {
 	return err
 }
 
+// runsLoop is the key of RunsLoop.
+type runsLoop struct{}
+
+// RunsLoop says of a context that the caller itself runs the loop, as the
+// simulation does: what has to happen on the loop happens at once.
+func RunsLoop(ctx context.Context) context.Context { return context.WithValue(ctx, runsLoop{}, true) }
+
 // onLoop runs f on the loop and waits for its answer.
 func onLoop[T any](ctx context.Context, h *Host, f func() (T, error)) (T, error) {
+	if ctx.Value(runsLoop{}) != nil {
+		return f()
+	}
 	type answer struct {
 		v   T
 		err error
@@ -118,7 +128,7 @@ func (h *Host) adopt(a Adoption) (keyspace.ReplicaID, error) {
 	if err != nil {
 		return 0, err
 	}
-	id := max(a.AboveReplica, t.next-1, g.replica, h.log.HighestRemoved(g.id)) + adoptedIDs
+	id := max(a.AboveReplica.Number(), t.next-1, g.replica, h.log.HighestRemoved(g.id)) + adoptedIDs
 	term := max(a.AboveTerm, t.term, keyspace.Term(g.hard.term), keyspace.Term(g.rn.BasicStatus().GetTerm())) + adoptedTerms
 	entries, err := h.adoptionEntries(g, &t, id, term, a.ClockMilli)
 	if err != nil {
@@ -146,7 +156,9 @@ func (h *Host) adoptable(g *group, a Adoption) error {
 	switch {
 	case g == nil || g.core == nil || g.replica != a.Replica:
 		return fault.New(fault.FailedPrecondition, "the replica to be recovered does not run here", "group", a.Group, "replica", a.Replica)
-	case g.leader != 0:
+	case g.replica.Witness():
+		return fault.New(fault.FailedPrecondition, "a witness has no data that its group could go on from", "group", a.Group, "replica", a.Replica)
+	case h.leaderOf(g) != 0:
 		return fault.New(fault.FailedPrecondition, "the group has a leader, or had one within an election timeout",
 			"group", a.Group, "leader", g.leader)
 	case g.core.State().Index == 0:
@@ -214,7 +226,7 @@ func (h *Host) succeed(g *group, id keyspace.ReplicaID, hs hardState) error {
 	s := *g.core.State()
 	n := &group{id: g.id, replica: id, storage: g.storage, nodes: maps.Clone(g.nodes), instance: g.instance,
 		saved: g.saved, savedRev: g.savedRev, hard: hs, kept: hs, term: keyspace.Term(hs.term), replayTo: keyspace.Index(hs.commit)}
-	n.core = replica.New(h.coreConfig(n), h.opt.Store, n.instance.id, s)
+	n.core, n.imported = replica.New(h.coreConfig(n), h.opt.Store, n.instance.id, s), importedBy(&s)
 	n.storage.SetSnapshotFunc(func() (*raftpb.Snapshot, error) { return h.snapshotAt(n) })
 	cs := &raftpb.ConfState{}
 	invariant.Assert(proto.Unmarshal(s.ConfState, cs) == nil, "group %d: own configuration does not decode", g.id)
@@ -248,7 +260,7 @@ func (h *Host) discard(id keyspace.GroupID, r keyspace.ReplicaID) error {
 		return nil
 	case g.replica != r:
 		return fault.New(fault.FailedPrecondition, "another replica lives here", "group", id, "replica", g.replica, "want", r)
-	case g.leader != 0:
+	case h.leaderOf(g) != 0:
 		return fault.New(fault.FailedPrecondition, "the replica follows a leader; its group is not lost", "group", id, "replica", r)
 	case h.stalled || g.incoming != nil:
 		return fault.New(fault.Unavailable, "the replica is taking a snapshot, or the disk is full", "group", id)

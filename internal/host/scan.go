@@ -34,40 +34,74 @@ func (h *Host) Scan(ctx context.Context, id keyspace.GroupID, r ScanRequest) (Sc
 // them; key and the record's value are valid during the call only. After an
 // error the page is void.
 func (h *Host) ScanGroup(ctx context.Context, id keyspace.GroupID, r ScanRequest, each func([]byte, *format.Record)) (ScanPage, error) {
+	at := ScanPoint{Group: id}
 	_, err := h.PointAt(id, r.Revision)
 	if fault.CodeOf(err) == fault.FailedPrecondition {
-		if _, err = h.Clock(ctx, id, r.Revision); err != nil {
-			return ScanPage{}, err
-		}
-		_, err = h.PointAt(id, r.Revision)
+		var c ClockReading
+		c, err = h.Clock(ctx, id, r.Revision)
+		at.Index = c.Index
 	}
 	if err != nil {
 		return ScanPage{}, err
 	}
-	return h.ScanTogether(ctx, []ScanPoint{{Group: id}}, r, each)
+	return h.ScanTogether(ctx, []ScanPoint{at}, r, each)
 }
 
 // ScanTogether is ScanGroup for one page of several groups merged by key. Each
 // of them must be Readable at the request's revision.
+//
+// A page ends before the first key that a prepared transaction may write at or
+// below the revision. Where that is the first of all, the transaction's end is
+// waited for.
 func (h *Host) ScanTogether(ctx context.Context, at []ScanPoint, r ScanRequest, each func([]byte, *format.Record)) (ScanPage, error) {
+	for {
+		page, wait, err := h.scanOnce(ctx, at, r, each)
+		if err != nil || wait.by == nil {
+			return page, err
+		}
+		if err := h.await(ctx, wait.group, wait.by); err != nil {
+			return ScanPage{}, err
+		}
+	}
+}
+
+// scanOnce returns a page, or what has to be waited for before there is one; it
+// has then given nothing to each.
+func (h *Host) scanOnce(ctx context.Context, at []ScanPoint, r ScanRequest, each func([]byte, *format.Record)) (ScanPage, scanStop, error) {
 	s := scan{request: r, records: h.opt.ScanRecords, each: each}
 	defer s.close(h)
 	for _, p := range at {
 		if err := s.hold(h, p); err != nil {
-			return ScanPage{}, err
+			return ScanPage{}, scanStop{}, err
 		}
 	}
 	s.view = h.opt.Store.View() // after the replicas: it has what they published
-	return s.run(ctx)
+	page, err := s.run(ctx)
+	if late := s.aboveFloor(h); late != nil {
+		return ScanPage{}, scanStop{}, late
+	}
+	if err == nil && s.waits {
+		return ScanPage{}, s.stop, nil
+	}
+	return page, scanStop{}, err
+}
+
+// aboveFloor refuses a page that history did not outlast: what was replaced may
+// be missing.
+func (s *scan) aboveFloor(h *Host) error {
+	rev := s.request.Revision
+	for i := range s.sources {
+		if slots := s.sources[i].slots; slots != nil && rev < slots.Floor {
+			return belowFloor(rev, slots.Floor)
+		}
+	}
+	return h.aboveFloor(rev)
 }
 
 // Readable reports whether this node's replica has all of a group's state at
 // rev, or comes to have it before ctx ends.
 func (h *Host) Readable(ctx context.Context, p ScanPoint, rev keyspace.Revision) bool {
-	_, err := h.PointAt(p.Group, rev)
-	if fault.CodeOf(err) == fault.FailedPrecondition && p.Index > 0 {
-		err = h.awaitIndex(ctx, p.Group, p.Index)
-	}
+	_, err := h.PointBehind(ctx, p, rev)
 	return err == nil
 }
 
@@ -80,18 +114,29 @@ type scan struct {
 	bytes   int
 	// record is the present one, here so that it is not allocated for each.
 	record format.Record
+	// passed: there was a record before where the scan stands.
+	passed bool
 	// given counts the records of the page, last is the key of the latest.
 	given int
 	last  []byte
 	// records and visited bound what is looked at, matching or not.
 	records int
 	visited int
+	// stop is the nearest key that is locked; waits: the page would begin there.
+	stop  scanStop
+	waits bool
+	// mixed: some source may meet records of slots that its group does not own.
+	mixed bool
 }
 
 // source is one group of a scan; a heap of them has the next key on top.
 type source struct {
+	group    *group
 	instance *instance
-	it       *mvcc.Scanner
+	// locked: something is prepared in the group that the scan has to know.
+	locked bool
+	slots  *format.SlotState
+	it     *mvcc.Scanner
 }
 
 // maxPageVisit bounds the encoded bytes that one page visits.
@@ -110,15 +155,41 @@ func (s *scan) hold(h *Host, p ScanPoint) error {
 	if g == nil {
 		return errNotHosted(p.Group)
 	}
-	pub, err := g.acquire(h)
+	if pub := g.published.Load(); pub == nil || pub.index < point.Index {
+		return errYounger(point)
+	}
+	locked := s.meet(g)
+	pub, err := g.acquire(h) // after the locks: it has what they were let go for
 	if err != nil {
 		return err
 	}
-	s.sources = append(s.sources, source{instance: pub.instance})
+	s.sources = append(s.sources, source{group: g, instance: pub.instance, locked: locked, slots: pub.slots})
+	s.cover(p.Group, pub.slots)
 	if pub.index < point.Index {
 		return errYounger(point)
 	}
 	return nil
+}
+
+// cover notes what a source owns.
+func (s *scan) cover(g keyspace.GroupID, slots *format.SlotState) {
+	if slots == nil {
+		s.page.AnySlots, s.page.Silent = true, append(s.page.Silent, g)
+		return
+	}
+	s.page.Overlap = s.page.Overlap || s.page.Slots.Meets(&slots.Owned)
+	s.page.Slots = s.page.Slots.With(&slots.Owned)
+	s.mixed = s.mixed || slots.Filtered()
+}
+
+// owned reports whether the group of a scanner owns the slot of its current key.
+func (s *scan) owned(it *mvcc.Scanner, ns keyspace.NamespaceID, key []byte) bool {
+	for i := range s.sources {
+		if src := &s.sources[i]; src.it == it {
+			return !src.slots.Filtered() || src.slots.Owns(keyspace.SlotOf(ns, string(key)))
+		}
+	}
+	return true
 }
 
 func (s *scan) close(h *Host) {
@@ -135,6 +206,7 @@ func (s *scan) close(h *Host) {
 	}
 }
 
+// run makes a page, unless the scan waits.
 func (s *scan) run(ctx context.Context) (ScanPage, error) {
 	r := &s.request
 	if r.Limit <= 0 || r.Limit > maxPageItems {
@@ -163,6 +235,9 @@ func (s *scan) run(ctx context.Context) (ScanPage, error) {
 			return s.page, err
 		}
 	}
+	if err == nil && s.stop.key != nil {
+		err = s.endAtLock(s.stop)
+	}
 	return s.page, err
 }
 
@@ -170,6 +245,7 @@ func (s *scan) run(ctx context.Context) (ScanPage, error) {
 func (s *scan) open() (merge, error) {
 	m := merge{reverse: s.request.Reverse, heap: make([]*mvcc.Scanner, 0, len(s.sources))}
 	o := s.options()
+	s.clip(&o)
 	for i := range s.sources {
 		src := &s.sources[i]
 		o.Instance = src.instance.id
@@ -212,21 +288,29 @@ func (s *scan) endBehind(key []byte) {
 
 // take adds the scanner's record to the page; full when the page ends before it.
 func (s *scan) take(it *mvcc.Scanner) (full bool, err error) {
+	ns, key, err := keyspace.DecodeDataKey(it.Key())
+	if err != nil {
+		return false, err
+	}
+	if s.mixed && !s.owned(it, ns, key) {
+		return false, nil
+	}
 	value, err := it.Value()
 	if err != nil {
 		return false, err
 	}
 	s.visited += len(value)
-	_, key, err := keyspace.DecodeDataKey(it.Key())
-	if err != nil {
-		return false, err
-	}
 	s.record, err = format.DecodeRecord(value, it.Revision())
 	if err != nil {
 		return false, fmt.Errorf("key %q: %w", key, err)
 	}
 	r, rec := &s.request, &s.record
-	if !rec.Exists(r.Revision.UnixMilli()) || !hasTags(rec, r.Tags) {
+	s.page.Ends = s.page.Ends || rec.Expires > r.EndsAfter && rec.Expires <= r.EndsBy && rec.Flags&format.FlagTombstone == 0
+	if !rec.Exists(r.Revision.UnixMilli()) {
+		return s.expires(it, rec)
+	}
+	s.passed = true
+	if !hasTags(rec, r.Tags) {
 		return false, nil
 	}
 	if r.CountOnly {

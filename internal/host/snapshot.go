@@ -29,7 +29,7 @@ import (
 // snapshotAt describes the applied state to raft; the records follow when raft
 // sends the message.
 func (h *Host) snapshotAt(g *group) (*raftpb.Snapshot, error) {
-	if h.snaps >= h.opt.MaxSnapshots {
+	if h.snaps >= h.opt.MaxSnapshots && !g.hasWitness() { // those are sent at any time
 		return nil, raft.ErrSnapshotTemporarilyUnavailable
 	}
 	s := *g.core.State()
@@ -47,7 +47,8 @@ func (h *Host) snapshotAt(g *group) (*raftpb.Snapshot, error) {
 func (h *Host) sendSnapshot(g *group, node keyspace.NodeID, m *raftpb.Message) {
 	to := m.GetTo()
 	s := g.snapState
-	if s == nil || uint64(s.Index) != m.GetSnapshot().GetMetadata().GetIndex() || h.snaps >= h.opt.MaxSnapshots {
+	witness := keyspace.ReplicaID(to).Witness()
+	if s == nil || uint64(s.Index) != m.GetSnapshot().GetMetadata().GetIndex() || h.snaps >= h.opt.MaxSnapshots && !witness {
 		g.rn.ReportSnapshot(to, raft.SnapshotFailure)
 		return
 	}
@@ -59,6 +60,11 @@ func (h *Host) sendSnapshot(g *group, node keyspace.NodeID, m *raftpb.Message) {
 	header := &api.SnapshotHeader{FormatVersion: format.Version, ClusterId: h.opt.ClusterID, FromNode: string(h.opt.Node),
 		ToNode: string(node), Group: uint32(g.id), FromReplica: uint64(g.replica), ToReplica: to, Raft: mustMarshal(m),
 		State: format.AppendState(nil, s), Floor: h.floor.Load()}
+	if witness {
+		p.instance.release(h)
+		h.sendPosition(g, header)
+		return
+	}
 	view := h.opt.Store.View()
 	h.snaps++
 	c := h.beginCopy(g, keyspace.ReplicaID(to))
@@ -158,6 +164,9 @@ func (h *Host) ReceiveSnapshot(header *api.SnapshotHeader) (*Sink, error) {
 
 // Write adds records of the stream, which come in key order.
 func (s *Sink) Write(records []byte) error {
+	if s.h.opt.Witness {
+		return fault.New(fault.FailedPrecondition, "a witness takes no records", "group", s.header.GetGroup())
+	}
 	var writes []engine.Write
 	s.bytes += int64(len(records))
 	for len(records) > 0 {
@@ -222,6 +231,7 @@ func (h *Host) offerSnapshot(in *incoming) {
 	g.nodes[keyspace.ReplicaID(s.message.GetFrom())] = m.from
 	g.incoming = in
 	h.offered = append(h.offered, g)
+	h.asLearner(g, s.message)
 	h.stepRaft(g, s.message)
 }
 
@@ -237,7 +247,7 @@ func (h *Host) writeSwitch(g *group, snap *raftpb.Snapshot) {
 	}
 	g.incoming.switching = true
 	h.batch.Switch(g.id, raftlog.Checkpoint{Instance: s.instance.id, State: s.header.GetState(),
-		Index: s.state.Index, Term: s.state.Term, ConfState: meta.GetConfState()})
+		Index: s.state.Index, Term: s.state.Term, ConfState: confOf(&s.state)})
 }
 
 // switched adopts the snapshot whose switch is durable.
@@ -254,9 +264,14 @@ func (h *Host) switched(g *group, _ *raftpb.Snapshot) {
 	g.applying = nil
 	h.opt.Store.Flushed(g.instance.id, in.sink.state.LastRev)
 	g.core.Reset(g.instance.id, in.sink.state)
+	g.imported = importedBy(g.core.State())
 	g.saved, g.savedRev = in.sink.state.Index, in.sink.state.LastRev
 	g.learnNodes(in.sink.state.Members)
+	g.feed.jump(g.core)
+	g.ended = nil
+	g.locks.add(g.core.State().Prepared)
 	h.publish(g)
+	g.locks.keep(g.core.State().Prepared, g.core.State().LastRev)
 	h.retireInstance(old)
 	in.sink.closed = true
 	h.receiving.Add(-1)

@@ -36,10 +36,10 @@ func (g *group) snapshotStatus() GroupStatus {
 func (h *Host) updateStatus(g *group) {
 	s := g.core.State()
 	b := g.rn.BasicStatus()
-	st := &GroupStatus{Group: g.id, Replica: g.replica, Instance: g.instance.id, Leader: g.leader,
-		LeaderNode: g.nodes[g.leader], Term: keyspace.Term(b.GetTerm()), Commit: keyspace.Index(b.GetCommit()), Applied: s.Index,
+	st := &GroupStatus{Group: g.id, Replica: g.replica, Instance: g.instance.id, Leader: h.leaderOf(g),
+		LeaderNode: g.nodes[h.leaderOf(g)], Term: keyspace.Term(b.GetTerm()), Commit: keyspace.Index(b.GetCommit()), Applied: s.Index,
 		Role: g.role(), Clock: g.core.Clock(), Ceiling: s.Ceiling, Closed: g.core.Closed(), ReadRev: s.LastRev,
-		Floor: keyspace.Revision(h.floor.Load()), Members: s.Members}
+		Floor: keyspace.Revision(h.floor.Load()), Members: s.Members, Slots: s.Slots, Prepared: s.Prepared, LowWater: s.LowWater, Swept: g.sweep.swept}
 	if _, leading := g.core.Leading(); leading {
 		for _, m := range s.Members {
 			if g.lost[m.Replica] {
@@ -47,6 +47,8 @@ func (h *Host) updateStatus(g *group) {
 			}
 		}
 		st.Serving = g.core.Serving(h.now(g))
+		st.Copies = g.duty.copies
+		st.Backlog = g.sweep.backlog
 		st.Progress = make(map[keyspace.ReplicaID]Progress, len(s.Members))
 		for id, p := range g.rn.Status().Progress {
 			r := keyspace.ReplicaID(id)
@@ -71,6 +73,9 @@ func (g *group) role() string {
 			return "learner"
 		}
 	}
+	if g.replica.Witness() {
+		return "witness"
+	}
 	switch g.raftRole.String() {
 	case "StateLeader":
 		return "leader"
@@ -83,7 +88,7 @@ func (g *group) role() string {
 
 // Leader returns the node that leads a group, as far as this replica knows.
 func (h *Host) Leader(id keyspace.GroupID) (node keyspace.NodeID, local, known bool) {
-	g := h.lookup(id)
+	g := (*h.dir.Load())[id]
 	if g == nil || h.watched.blocked.Load() {
 		return "", false, false
 	}

@@ -91,7 +91,7 @@ func (h *Host) askMembership(g *group, nodes []keyspace.NodeID) {
 func (h *Host) answerStray(g *group, from keyspace.NodeID, id keyspace.ReplicaID) {
 	s := g.core.State()
 	member := slices.ContainsFunc(s.Members, func(m format.Member) bool { return m.Replica == id })
-	if member || id >= s.NextID || !g.core.Serving(h.now(g)) || !h.quorumKnows(g) {
+	if member || id.Number() >= s.NextID || !g.core.Serving(h.now(g)) || !h.quorumKnows(g) {
 		return
 	}
 	h.opt.Out.Send(from, &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_RemovedReplica{RemovedReplica: uint64(id)}})

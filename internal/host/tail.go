@@ -61,7 +61,7 @@ func (h *Host) ReportReplicas(ctx context.Context) ([]ReplicaReport, error) {
 				out = append(out, ReplicaReport{Group: g.id, Replica: g.replica, Role: "quarantined", Quarantined: g.quarantined})
 				continue
 			}
-			r, err := reportOf(g)
+			r, err := h.reportOf(g)
 			if err != nil {
 				return nil, err
 			}
@@ -71,13 +71,13 @@ func (h *Host) ReportReplicas(ctx context.Context) ([]ReplicaReport, error) {
 	})
 }
 
-func reportOf(g *group) (ReplicaReport, error) {
+func (h *Host) reportOf(g *group) (ReplicaReport, error) {
 	t, err := readTail(g)
 	if err != nil {
 		return ReplicaReport{}, err
 	}
 	s, b := g.core.State(), g.rn.BasicStatus()
-	r := ReplicaReport{Group: g.id, Replica: g.replica, Role: g.role(), Leader: g.leader, HeardMilli: g.heard,
+	r := ReplicaReport{Group: g.id, Replica: g.replica, Role: g.role(), Leader: h.leaderOf(g), HeardMilli: g.heard,
 		Term: keyspace.Term(b.GetTerm()), Last: t.last, LastTerm: t.term, Commit: keyspace.Index(b.GetCommit()), Applied: s.Index,
 		LastRev: t.lastRev, KeptRev: max(s.LastRev, g.core.Closed()), Ceiling: t.ceiling, NextID: t.next,
 		Members: s.Members, Changing: len(t.changes) > 0}
@@ -91,9 +91,12 @@ func reportOf(g *group) (ReplicaReport, error) {
 	return r, nil
 }
 
-func appliedConf(g *group) *raftpb.ConfState {
+func appliedConf(g *group) *raftpb.ConfState { return confOf(g.core.State()) }
+
+// confOf decodes the membership of an applied state.
+func confOf(s *format.State) *raftpb.ConfState {
 	cs := &raftpb.ConfState{}
-	invariant.Assert(proto.Unmarshal(g.core.State().ConfState, cs) == nil, "group %d: own configuration does not decode", g.id)
+	invariant.Assert(proto.Unmarshal(s.ConfState, cs) == nil, "group %d: own configuration does not decode", s.Group)
 	return cs
 }
 
@@ -140,7 +143,7 @@ func (t *tail) add(e *raftpb.Entry) error {
 	if e.GetType() != raftpb.EntryNormal {
 		return t.addChange(e)
 	}
-	if len(e.GetData()) == 0 {
+	if len(e.GetData()) == 0 || format.IsStripped(e.GetData()) {
 		return nil
 	}
 	var d format.Entry
@@ -165,15 +168,19 @@ func (t *tail) addChange(e *raftpb.Entry) error {
 		}
 	}
 	t.changes = append(t.changes, cc)
-	t.next = max(t.next, cx.Replica+1)
+	t.next = max(t.next, cx.Replica.Number()+1)
 	return nil
 }
 
-// confState is the membership after the tail's changes, as raft computes it: a
-// node of its own that starts from the applied one adopts them.
+// confState is the membership after the tail's changes.
 func (t *tail) confState(g *group) (*raftpb.ConfState, error) {
-	cs := appliedConf(g)
-	if len(t.changes) == 0 {
+	return confAfter(g.replica, appliedConf(g), t.changes...)
+}
+
+// confAfter is the membership after changes, as raft computes it: a node of its
+// own that starts from the one before adopts them.
+func confAfter(id keyspace.ReplicaID, cs *raftpb.ConfState, changes ...*raftpb.ConfChangeV2) (*raftpb.ConfState, error) {
+	if len(changes) == 0 {
 		return cs, nil
 	}
 	memory := raft.NewMemoryStorage()
@@ -181,12 +188,12 @@ func (t *tail) confState(g *group) (*raftpb.ConfState, error) {
 	if err != nil {
 		return nil, err
 	}
-	rn, err := raft.NewRawNode(&raft.Config{ID: uint64(g.replica), ElectionTick: 10, HeartbeatTick: 1, Storage: memory,
+	rn, err := raft.NewRawNode(&raft.Config{ID: uint64(id), ElectionTick: 10, HeartbeatTick: 1, Storage: memory,
 		MaxSizePerMsg: 1, MaxInflightMsgs: 1, Logger: raftLogger{slog.New(slog.DiscardHandler)}})
 	if err != nil {
 		return nil, err
 	}
-	for _, cc := range t.changes {
+	for _, cc := range changes {
 		cs = rn.ApplyConfChange(cc)
 	}
 	return cs, nil

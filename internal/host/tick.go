@@ -16,12 +16,13 @@ func (h *Host) tick() {
 	h.ticks++
 	mono := h.opt.Clock.Mono()
 	h.noticeFitness(mono)
+	h.noticeClock(mono)
 	for _, g := range h.order {
 		g.noteActive(mono)
 		g.core.Expire(mono)
 		h.tickLeader(g, mono) // first: raft's tick may forget who answered
 		g.rn.Tick()
-		if g.leader != 0 {
+		if h.leaderOf(g) != 0 {
 			g.heard = h.opt.Clock.Wall()
 		}
 		h.campaignFirst(g)
@@ -31,6 +32,7 @@ func (h *Host) tick() {
 		h.publish(g)
 		h.updateStatus(g)
 	}
+	h.tickSweeps(mono)
 	h.askDamaged()
 	h.flushTick(mono)
 }
@@ -55,7 +57,7 @@ func (h *Host) campaignFirst(g *group) {
 func (g *group) preferred() (first format.Member, ok bool) {
 	for _, m := range g.core.State().Members {
 		switch {
-		case m.Learner:
+		case m.Learner || m.Witness():
 		case len(g.guide) > 0 && m.Node == g.guide[0]:
 			return m, true
 		case !ok:
@@ -95,7 +97,9 @@ func (h *Host) tickLeader(g *group, mono time.Duration) {
 		g.raisedAt = mono
 		g.core.RaiseCeiling(keyspace.RevisionAt(now.Physical + h.opt.electionTimeout().Milliseconds()))
 	}
+	h.thawLate(g, mono)
 	g.acked.take(g.rn.BasicStatus().GetCommit(), mono, h.opt.electionTimeout())
+	h.tickDuty(g, mono)
 	if h.unfit.Load() {
 		h.escape(g, mono)
 		return
@@ -108,7 +112,7 @@ func (h *Host) broadcastClosed(g *group, closed keyspace.Revision) {
 	m := &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_Closed{Closed: &api.ClosedUpdate{
 		Term: uint64(s.Term), Index: uint64(s.Index), Closed: uint64(closed)}}}
 	for _, member := range s.Members {
-		if member.Replica != g.replica {
+		if member.Replica != g.replica && !member.Witness() {
 			h.opt.Out.Send(member.Node, m)
 		}
 	}
@@ -149,7 +153,7 @@ func (h *Host) tickTransfer(g *group, mono time.Duration) {
 
 // tryTransfer begins to hand leadership to a member that is fit for it.
 func (h *Host) tryTransfer(g *group, m format.Member, mono time.Duration) bool {
-	return !m.Learner && m.Replica != g.replica && h.caughtUp(g, m.Replica) && h.mayLead(g, m.Replica) && h.beginTransfer(g, m.Replica, mono)
+	return !m.Learner && !m.Witness() && m.Replica != g.replica && h.caughtUp(g, m.Replica) && h.mayLead(g, m.Replica) && h.beginTransfer(g, m.Replica, mono)
 }
 
 // giveUp transfers leadership to any member that is fit for it.

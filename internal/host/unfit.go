@@ -166,7 +166,7 @@ func (h *Host) heir(g *group) (best keyspace.ReplicaID) {
 	match, progress := uint64(0), g.rn.Status().Progress
 	for _, m := range g.core.State().Members {
 		p, ok := progress[uint64(m.Replica)]
-		if !ok || m.Learner || m.Replica == g.replica || !p.RecentActive || !h.mayLead(g, m.Replica) {
+		if !ok || m.Learner || m.Witness() || m.Replica == g.replica || !p.RecentActive || !h.mayLead(g, m.Replica) {
 			continue
 		}
 		if best == 0 || p.Match > match {

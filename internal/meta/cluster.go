@@ -111,18 +111,23 @@ func (s *Service) DrainNode(ctx context.Context, req *api.DrainNodeRequest) (*ap
 }
 
 func (s *Service) setState(ctx context.Context, n stored[format.NodeRecord], state string) error {
-	if n.record.State == state {
+	return s.setDrain(ctx, n, state, "")
+}
+
+// setDrain changes a node's state and who takes its place.
+func (s *Service) setDrain(ctx context.Context, n stored[format.NodeRecord], state string, to keyspace.NodeID) error {
+	if n.record.State == state && n.record.DrainTo == to {
 		return nil
 	}
-	s.o.Logger.Info("a node's state changes", "name", n.record.Name, "node", n.record.ID, "from", n.record.State, "to", state)
-	n.record.State = state
+	s.o.Logger.Info("a node's state changes", "name", n.record.Name, "node", n.record.ID, "from", n.record.State, "to", state, "drain_to", to)
+	n.record.State, n.record.DrainTo = state, to
 	return s.put(ctx, format.SystemNodeKey(n.record.ID), n.record, atVersion(n.version))
 }
 
 // canLeave reports why a node cannot give up what it has.
 func (st *state) canLeave(n format.NodeRecord) error {
 	for id, other := range st.view.Nodes {
-		if id != n.ID && !other.Draining {
+		if id != n.ID && !other.Draining && !other.Witness || n.Role == format.RoleWitness {
 			return nil
 		}
 	}
@@ -140,7 +145,8 @@ func (s *Service) RemoveNode(ctx context.Context, req *api.RemoveNodeRequest) (*
 			return err
 		}
 		s.o.Logger.Info("a node is removed", "name", n.record.Name, "node", n.record.ID)
-		n.record.State, n.record.Removed = format.NodeActive, "by an operator"
+		n.record.State, n.record.DrainTo, n.record.Removed = format.NodeActive, "", "by an operator"
+		n.record.RemovedAt = s.o.Clock.Wall()
 		return s.put(ctx, format.SystemNodeKey(n.record.ID), n.record, atVersion(n.version))
 	})
 }
@@ -187,7 +193,9 @@ func (st *state) quorumWithout(g keyspace.GroupID, gone keyspace.NodeID, silent 
 	return alive > voters/2
 }
 
-// ReplaceNode moves what one node holds to another and drains it.
+// ReplaceNode drains a node to another: the order is recorded on the node, and
+// the placement (package balancer) turns its groups' targets as it does all
+// others, a few at a time, whoever leads the metadata.
 func (s *Service) ReplaceNode(ctx context.Context, req *api.ReplaceNodeRequest) (*api.MembersResponse, error) {
 	return s.change(ctx, "node", req.GetNode(), func(ctx context.Context, st *state) error {
 		n, err := st.find(req.GetNode())
@@ -200,34 +208,20 @@ func (s *Service) ReplaceNode(ctx context.Context, req *api.ReplaceNodeRequest) 
 			return err
 		case n.record.ID == with.record.ID:
 			return fault.New(fault.InvalidArgument, "a node cannot replace itself", "name", n.record.Name)
+		case n.record.Role != with.record.Role:
+			return fault.New(fault.FailedPrecondition, "a witness and a node with data cannot take each other's place",
+				"name", n.record.Name, "role", cmp.Or(n.record.Role, format.RoleData), "with", with.record.Name)
 		case with.record.State != format.NodeActive:
 			return fault.New(fault.FailedPrecondition, "the replacing node is itself being drained", "name", with.record.Name)
 		case s.o.Silent(with.record.ID) > 0:
 			return fault.New(fault.FailedPrecondition, "the replacing node is not connected", "name", with.record.Name, "node", with.record.ID)
 		}
-		n.record.State = format.NodeDraining
-		writes := []*api.PutRequest{item(format.SystemNodeKey(n.record.ID), n.record, atVersion(n.version))}
-		writes = append(writes, s.handOver(st, n.record, with.record)...)
-		return s.putAll(ctx, writes...)
+		return s.setDrain(ctx, n, format.NodeDraining, with.record.ID)
 	})
 }
 
-// handOver are the targets in which one node takes another's place.
-func (s *Service) handOver(st *state, n, with format.NodeRecord) (writes []*api.PutRequest) {
-	for g := range keyspace.GroupID(st.view.Groups + 1) {
-		nodes := st.view.Planned(g)
-		at := slices.Index(nodes, n.ID)
-		if at < 0 || slices.Contains(nodes, with.ID) {
-			continue // who has one already takes no second; the plan finds another place
-		}
-		nodes[at] = with.ID
-		record := format.TargetRecord{Nodes: nodes, Reason: "replaced by " + with.Name, Since: s.o.Clock.Wall()}
-		writes = append(writes, item(format.SystemTargetKey(g), record, atVersion(st.targets[g].version)))
-	}
-	return writes
-}
-
-// Configure changes the replication factor and how replicas may be moved.
+// Configure changes the replication factor, how replicas may be moved and how
+// many data groups there should be.
 func (s *Service) Configure(ctx context.Context, req *api.ConfigureRequest) (*api.MembersResponse, error) {
 	if err := checkConfigure(req); err != nil {
 		return nil, err
@@ -251,6 +245,19 @@ func (s *Service) Configure(ctx context.Context, req *api.ConfigureRequest) (*ap
 		}
 		if req.CopyRate != nil {
 			b.CopyRate = int64(*req.CopyRate)
+		}
+		if req.Groups != nil {
+			if *req.Groups < uint32(st.view.Groups) {
+				return fault.New(fault.FailedPrecondition, "the number of data groups only grows",
+					"limit_min", st.view.Groups, "actual", *req.Groups)
+			}
+			b.Groups = int(*req.Groups)
+		}
+		if req.Split != "" {
+			b.SplitOff = req.Split == splitOff
+		}
+		if req.HoldSlots != nil {
+			b.HoldSlots = *req.HoldSlots
 		}
 		if b != st.balance.record {
 			writes = append(writes, item(format.SystemBalanceKey, b, atVersion(st.balance.version)))
@@ -279,38 +286,13 @@ func checkConfigure(req *api.ConfigureRequest) error {
 	if r := req.CopyRate; r != nil && (*r < leastRate || *r > mostRate) {
 		return fault.New(fault.InvalidArgument, "bytes per second of copies are out of range", "limit_min", leastRate, "limit", int64(mostRate), "actual", *r)
 	}
-	return nil
-}
-
-// HoldGroup cancels a group's move: its voters stay where they are now, until
-// it is released or one of their nodes is gone.
-func (s *Service) HoldGroup(ctx context.Context, req *api.HoldGroupRequest) (*api.MembersResponse, error) {
-	g := keyspace.GroupID(req.GetGroup())
-	return s.change(ctx, "target of a group", "", func(ctx context.Context, st *state) error {
-		if len(st.view.Members[g]) == 0 {
-			return fault.New(fault.NotFound, "the cluster has no such group", "group", g, "limit", st.view.Groups)
-		}
-		t := st.targets[g]
-		if req.GetRelease() {
-			if !t.record.Held {
-				return fault.New(fault.FailedPrecondition, "the group is not held", "group", g)
-			}
-			t.record.Held, t.record.Reason = false, "released"
-		} else {
-			t.record = format.TargetRecord{Nodes: votersOf(st.view.Members[g]), Held: true, Reason: "held"}
-		}
-		t.record.Since = s.o.Clock.Wall()
-		return s.put(ctx, format.SystemTargetKey(g), t.record, atVersion(t.version))
-	})
-}
-
-func votersOf(members []router.Member) (nodes []keyspace.NodeID) {
-	for _, m := range members {
-		if !m.Learner && !slices.Contains(nodes, m.Node) {
-			nodes = append(nodes, m.Node)
-		}
+	if n := req.Groups; n != nil && (*n < 1 || *n > format.MaxGroups) {
+		return fault.New(fault.InvalidArgument, "data groups are 1 to the limit", "limit", format.MaxGroups, "actual", *n)
 	}
-	return nodes
+	if s := req.Split; s != "" && s != splitAuto && s != splitOff {
+		return fault.New(fault.InvalidArgument, "split is auto or off", "actual", s)
+	}
+	return nil
 }
 
 // members describes the current copy.
@@ -319,9 +301,10 @@ func (s *Service) members() *api.MembersResponse {
 	m := &st.view
 	out := &api.MembersResponse{
 		ClusterId: m.ClusterID, ClusterName: m.ClusterName, ReplicationFactor: uint32(m.ReplicationFactor),
-		Balance: &api.BalanceSettings{Paused: m.Balance.Paused, MaxMoves: uint32(m.Balance.MaxMoves), CopyRate: uint64(m.Balance.CopyRate)},
+		Balance: balanceSettings(m), RecoveryEpoch: m.RecoveryEpoch,
 	}
 	out.Groups = placements(m)
+	describeSlots(m, out)
 	for _, n := range m.Nodes {
 		out.Nodes = append(out.Nodes, s.clusterNode(m, n))
 	}
@@ -334,6 +317,7 @@ func (s *Service) clusterNode(m *router.Map, n router.Node) *api.ClusterNode {
 	c := &api.ClusterNode{Info: n.Info(), State: "active", Weight: cmp.Or(n.Weight, 1), LeaderPriority: int32(n.Priority)}
 	if n.Draining {
 		c.State = format.NodeDraining
+		c.DrainTo = m.Nodes[m.Successor(n.DrainTo)].Name
 	}
 	if m.Dead[n.ID] {
 		c.State = "dead"
@@ -359,8 +343,13 @@ func placements(m *router.Map) []*api.GroupPlacement {
 	var out []*api.GroupPlacement
 	for g := range keyspace.GroupID(m.Groups + 1) {
 		p := &api.GroupPlacement{Group: uint32(g), Held: m.Targets[g].Held, Reason: m.Targets[g].Reason, SinceMs: m.Targets[g].Since}
+		slots := m.Owned(g)
+		p.Slots = uint32(slots.Count())
 		for _, member := range m.Members[g] {
 			p.Replicas = append(p.Replicas, member.Info())
+		}
+		for _, u := range m.GivenUp[g] {
+			p.GivenUp = append(p.GivenUp, &api.GivenUpCopy{NodeId: string(u.Node), Reason: u.Reason, SinceMs: u.Since, UntilMs: u.Until})
 		}
 		for _, id := range m.Wanted(g) {
 			p.Target = append(p.Target, string(id))

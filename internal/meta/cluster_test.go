@@ -158,6 +158,35 @@ func TestDrainNode(t *testing.T) {
 	})
 }
 
+// An operator's order is for the name: a drained node that comes back with an
+// empty directory is still drained, and to the same node. One that was removed
+// gave the name up; who takes it is a new node.
+func TestAWipedNodeIsStillDrained(t *testing.T) {
+	for _, c := range []struct {
+		remove   bool
+		want, to string
+	}{{false, format.NodeDraining, "d"}, {true, "active", ""}} {
+		synctest.Test(t, func(t *testing.T) {
+			s := shape(t)
+			_, err := s.ReplaceNode(t.Context(), &api.ReplaceNodeRequest{Node: "c", With: "d"})
+			wantCode(t, err, "")
+			if c.remove {
+				_, err := s.RemoveNode(t.Context(), &api.RemoveNodeRequest{Node: "c", Force: true})
+				wantCode(t, err, "")
+			}
+			fresh := record("c")
+			fresh.ID = "id-c2"
+			_, err = join(s.fixture, fresh)
+			wantCode(t, err, "")
+			m, err := s.Members(t.Context(), nil)
+			wantCode(t, err, "")
+			if got, to := s.state(m, "c"), drainTo(m, "c"); got != c.want || to != c.to {
+				t.Errorf("removed %v: c is %s to %q, want %s to %q", c.remove, got, to, c.want, c.to)
+			}
+		})
+	}
+}
+
 func TestRemoveNode(t *testing.T) {
 	remove := func(s *shaped, node string, force bool) error {
 		_, err := s.RemoveNode(s.t.Context(), &api.RemoveNodeRequest{Node: node, Force: force})
@@ -219,6 +248,9 @@ func TestRemovedNodesStayAway(t *testing.T) {
 		if s.peers.addrs["id-c"] != "" {
 			t.Fatal("the removed node is still a peer")
 		}
+		if got := s.peers.gone["id-c"]; !strings.HasPrefix(got, "this node was removed from the cluster on 20") || !strings.Contains(got, "(by an operator); delete its data directory") {
+			t.Fatalf("the removed node is told %q", got)
+		}
 		m, err := s.Members(ctx, nil)
 		wantCode(t, err, "")
 		for _, g := range m.GetGroups() {
@@ -248,16 +280,18 @@ func TestReplaceNode(t *testing.T) {
 		wantCode(t, replace(s, "b", "nobody"), fault.NotFound)
 		wantCode(t, replace(s, "nobody", "d"), fault.NotFound)
 		wantCode(t, replace(s, "b", "id-b"), fault.InvalidArgument)
+		w := record("w")
+		w.Role = format.RoleWitness
+		s.write(format.SystemNodeKey(w.ID), w)
+		wantCode(t, replace(s, "b", "w"), fault.FailedPrecondition)
+		wantCode(t, replace(s, "w", "b"), fault.FailedPrecondition)
 		s.silent["d"] = true
 		wantCode(t, replace(s, "b", "d"), fault.FailedPrecondition)
 		s.silent["d"] = false
-		s.members(3, "a", "c", "d")      // without b
-		s.members(4, "a", "b", "c", "d") // with both
-		s.write(format.SystemTargetKey(2), format.TargetRecord{Nodes: []keyspace.NodeID{"id-c", "id-a", "id-b"}})
 		wantCode(t, replace(s, "b", "d"), "")
-		for g, want := range map[keyspace.GroupID]string{0: "a d c replaced by d", 2: "c a d replaced by d", 3: "", 4: ""} {
-			if got := s.target(g); got != want {
-				t.Errorf("group %d goes to %q, want %q", g, got, want)
+		for g := range keyspace.GroupID(5) { // the placement's, a few at a time
+			if got := s.target(g); got != "" {
+				t.Errorf("group %d goes to %q at once", g, got)
 			}
 		}
 		m, err := s.Members(t.Context(), nil)
@@ -265,8 +299,29 @@ func TestReplaceNode(t *testing.T) {
 		if s.state(m, "b") != format.NodeDraining || s.state(m, "d") != "active" {
 			t.Fatalf("b is %s, d is %s", s.state(m, "b"), s.state(m, "d"))
 		}
+		if to := drainTo(m, "b"); to != "d" {
+			t.Fatalf("b is drained to %q", to)
+		}
 		wantCode(t, replace(s, "c", "b"), fault.FailedPrecondition) // b is drained itself
+		// A plain drain leaves the choice, and so does taking it back.
+		for _, undo := range []bool{false, true} {
+			wantCode(t, replace(s, "b", "d"), "")
+			m, err := s.DrainNode(t.Context(), &api.DrainNodeRequest{Node: "b", Undo: undo})
+			wantCode(t, err, "")
+			if to := drainTo(m, "b"); to != "" {
+				t.Fatalf("undo %v: b is drained to %q", undo, to)
+			}
+		}
 	})
+}
+
+func drainTo(m *api.MembersResponse, name string) string {
+	for _, n := range m.GetNodes() {
+		if n.GetInfo().GetName() == name {
+			return n.GetDrainTo()
+		}
+	}
+	return "no member"
 }
 
 func TestConfigure(t *testing.T) {
@@ -305,6 +360,22 @@ func TestConfigure(t *testing.T) {
 	})
 }
 
+// What a group's leader noted of copies that it gave up is shown.
+func TestGivenUpCopiesAreShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := shape(t)
+		s.write(format.SystemGroupKey(2), format.GroupRecord{GivenUp: []format.GivenUpRecord{{Node: "id-d", Reason: "no progress", Since: 5, Until: 7}}})
+		if !s.dir.Map().GaveUpOn(2, "id-d") || s.dir.Map().GaveUpOn(1, "id-d") || s.dir.Map().GaveUpOn(2, "id-a") {
+			t.Fatalf("given up: %v", s.dir.Map().GivenUp)
+		}
+		m, err := s.Members(t.Context(), nil)
+		wantCode(t, err, "")
+		if u := m.GetGroups()[2].GetGivenUp(); len(u) != 1 || u[0].GetNodeId() != "id-d" || u[0].GetReason() != "no progress" || u[0].GetSinceMs() != 5 || u[0].GetUntilMs() != 7 {
+			t.Fatalf("shown: %v", u)
+		}
+	})
+}
+
 func TestHoldGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := shape(t)
@@ -332,6 +403,44 @@ func TestHoldGroup(t *testing.T) {
 			t.Fatalf("target %q", got)
 		}
 	})
+}
+
+// A move that is cancelled between its steps, with more voters than there should
+// be, settles on as many as there should be: those that answer, then those that
+// are not drained, then those that were there before.
+func TestHeldGroupsHaveAProperSetOfVoters(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		members []string
+		silent  string
+		drained string
+		want    string
+	}{
+		{name: "the new one goes", members: []string{"a", "b", "c", "d"}, want: "b a c held (held)"},
+		{name: "a silent one goes", members: []string{"a", "b", "c", "d"}, silent: "b", want: "a c d held (held)"},
+		{name: "a drained one goes", members: []string{"a", "b", "c", "d"}, drained: "c", want: "b a d held (held)"},
+		{name: "the silent one before the drained one", members: []string{"a", "b", "c", "d"}, silent: "b", drained: "c", want: "a c d held (held)"},
+		{name: "a silent one stays where nobody is too many", members: []string{"a", "b", "c"}, silent: "b", want: "b a c held (held)"},
+		{name: "a learner is no voter", members: []string{"a", "b", "c", "d?"}, silent: "b", want: "b a c held (held)"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := shape(t)
+				if c.drained != "" {
+					_, err := s.DrainNode(t.Context(), &api.DrainNodeRequest{Node: c.drained})
+					wantCode(t, err, "")
+				}
+				s.silent[c.silent] = true
+				s.members(2, c.members...)
+				s.write(format.SystemTargetKey(2), format.TargetRecord{Nodes: []keyspace.NodeID{"id-b", "id-a", "id-d"}, Reason: "balance"})
+				_, err := s.HoldGroup(t.Context(), &api.HoldGroupRequest{Group: 2})
+				wantCode(t, err, "")
+				if got := s.target(2); got != c.want {
+					t.Fatalf("target %q, want %q", got, c.want)
+				}
+			})
+		})
+	}
 }
 
 // Two operators at once: the second one's change is decided on what the first

@@ -75,7 +75,9 @@ func (d *Directory) Refresh(ctx context.Context) error {
 	}
 }
 
-// run reads until nobody waits.
+func errStopping() error { return fault.New(fault.Unavailable, "node is stopping") }
+
+// run reads until nobody waits. Those who waited when the node began to stop are told.
 func (d *Directory) run() {
 	for {
 		d.mu.Lock()
@@ -88,9 +90,11 @@ func (d *Directory) run() {
 		}
 		load, base := d.load, d.base
 		d.mu.Unlock()
-		ctx, cancel := context.WithTimeout(base, loadTimeout)
-		r.err = load(ctx)
-		cancel()
+		if r.err = errStopping(); load != nil {
+			ctx, cancel := context.WithTimeout(base, loadTimeout)
+			r.err = load(ctx)
+			cancel()
+		}
 		close(r.done)
 	}
 }

@@ -40,7 +40,11 @@ type fakeStore struct {
 	data map[string]*api.Record // namespace/key
 	// before runs ahead of each write, with mu held.
 	before func(key string) error
-	lists  int
+	// deleting runs ahead of each batch of deletions, with mu held.
+	deleting func()
+	// deleted may lose the answer to a batch of deletions, with mu held.
+	deleted func(*api.BatchDeleteResponse) (*api.BatchDeleteResponse, error)
+	lists   int
 }
 
 func newStore() *fakeStore { return &fakeStore{data: make(map[string]*api.Record)} }
@@ -64,7 +68,8 @@ func (s *fakeStore) check(key string, c *api.Condition) error {
 	old := s.data[key]
 	switch {
 	case c == nil:
-	case c.MustNotExist && old != nil, c.VersionMatch != nil && *c.VersionMatch != old.GetVersion():
+	case c.MustNotExist && old != nil, c.VersionMatch != nil && *c.VersionMatch != old.GetVersion(),
+		c.RevisionMatch != nil && *c.RevisionMatch != old.GetRevision():
 		return fault.New(fault.ConditionFailed, "condition failed", "key", key)
 	}
 	return nil
@@ -120,15 +125,30 @@ func (s *fakeStore) BatchPut(_ context.Context, q *api.BatchPutRequest) (*api.Ba
 func (s *fakeStore) BatchDelete(_ context.Context, q *api.BatchDeleteRequest) (*api.BatchDeleteResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := &api.BatchDeleteResponse{}
-	for _, item := range q.Items {
-		if err := s.check(q.Namespace+"/"+item.Key, nil); err != nil {
+	if s.deleting != nil {
+		s.deleting()
+	}
+	out := &api.BatchDeleteResponse{Results: make([]*api.BatchDeleteResult, len(q.Items))}
+	failed := false
+	for i, item := range q.Items {
+		err := s.check(q.Namespace+"/"+item.Key, item.Condition)
+		if err != nil && fault.CodeOf(err) != fault.ConditionFailed {
 			return nil, err
 		}
+		failed = failed || err != nil
+		out.Results[i] = &api.BatchDeleteResult{Status: router.ErrorStatus(err)}
 	}
-	for _, item := range q.Items {
-		delete(s.data, q.Namespace+"/"+item.Key)
-		out.Results = append(out.Results, &api.BatchDeleteResult{Delete: &api.DeleteResponse{Existed: true}})
+	for i, item := range q.Items {
+		switch res := out.Results[i]; {
+		case !failed:
+			delete(s.data, q.Namespace+"/"+item.Key)
+			res.Delete = &api.DeleteResponse{Existed: true}
+		case res.Status == nil:
+			res.Status = router.ErrorStatus(fault.New(fault.BatchAborted, "another item failed"))
+		}
+	}
+	if s.deleted != nil {
+		return s.deleted(out)
 	}
 	return out, nil
 }
@@ -140,15 +160,15 @@ func (s *fakeStore) List(_ context.Context, q *api.ListRequest) (*api.ListRespon
 	s.lists++
 	var keys []string
 	for k := range s.data {
-		if ns, key, _ := strings.Cut(k, "/"); ns == q.Namespace && key > q.ContinuationToken {
+		if ns, key, _ := strings.Cut(k, "/"); ns == q.Namespace && key > q.ContinuationToken && within(key, q) {
 			keys = append(keys, k)
 		}
 	}
 	if q.CountOnly {
-		return &api.ListResponse{Count: uint64(len(keys))}, nil
+		return &api.ListResponse{Count: uint64(len(keys)), Revision: s.rev}, nil
 	}
 	sort.Strings(keys)
-	out := &api.ListResponse{}
+	out := &api.ListResponse{Revision: s.rev}
 	for i, k := range keys {
 		if i == 100 {
 			out.ContinuationToken = out.Records[i-1].Key
@@ -157,6 +177,10 @@ func (s *fakeStore) List(_ context.Context, q *api.ListRequest) (*api.ListRespon
 		out.Records = append(out.Records, s.data[k])
 	}
 	return out, nil
+}
+
+func within(key string, q *api.ListRequest) bool {
+	return strings.HasPrefix(key, q.Prefix) && key >= q.Start && (q.End == "" || key < q.End)
 }
 
 func (s *fakeStore) count(ns string) int {
@@ -202,6 +226,13 @@ func (h *fakeHost) Scan(context.Context, keyspace.GroupID, host.ScanRequest) (ho
 type fakePeers struct {
 	mu    sync.Mutex
 	addrs map[keyspace.NodeID]string
+	gone  map[keyspace.NodeID]string
+}
+
+func (p *fakePeers) SetGone(gone map[keyspace.NodeID]string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gone = gone
 }
 
 func (p *fakePeers) SetPeer(id keyspace.NodeID, addr string) error {

@@ -8,6 +8,7 @@ import (
 
 	api "kvstore/api/kvstore/v1"
 	envsystem "kvstore/internal/env/system"
+	"kvstore/internal/fault"
 	"kvstore/internal/format"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/router"
@@ -28,6 +29,13 @@ func (r *runner) end() {
 	}
 }
 
+// runs is the job that runs here, "" for none.
+func (r *runner) runs() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.id
+}
+
 // keepJobs runs the oldest job while this node leads the meta group, stops it
 // when it does not, and forgets jobs that finished long ago. All of a job's
 // progress is in its record, so the next leader continues it.
@@ -38,7 +46,12 @@ func (s *Service) keepJobs(ctx context.Context) {
 	}
 	st := s.dir.current.Load()
 	for _, j := range st.jobsBy(true) {
-		if run, ok := s.jobKinds()[j.Kind]; ok {
+		if j.Cancel && s.job.runs() != j.ID {
+			s.endCancelled(ctx, j)
+		}
+	}
+	for _, j := range st.jobsBy(true) {
+		if run, ok := s.jobKinds()[j.Kind]; ok && !j.Cancel {
 			s.startJob(ctx, j, run)
 			break
 		}
@@ -60,6 +73,7 @@ func (s *Service) keepJobs(ctx context.Context) {
 func (s *Service) jobKinds() map[string]func(context.Context, format.JobRecord) error {
 	return map[string]func(context.Context, format.JobRecord) error{
 		format.JobDeleteNamespace: s.deleteNamespace,
+		format.JobDeleteRange:     s.deleteRange,
 	}
 }
 
@@ -80,7 +94,7 @@ func (s *Service) startJob(ctx context.Context, j format.JobRecord, run func(con
 		err := run(ctx, j)
 		switch {
 		case err == nil:
-			s.o.Logger.Info("job is done", "job", j.ID, "kind", j.Kind, "namespace", j.Namespace)
+			s.o.Logger.Info("job has ended", "job", j.ID, "kind", j.Kind, "namespace", j.Namespace)
 		case ctx.Err() == nil:
 			s.o.Logger.Warn("job is interrupted and will be continued", "job", j.ID, "kind", j.Kind, "error", err)
 		}
@@ -116,9 +130,8 @@ func (s *Service) deleteNamespace(ctx context.Context, j format.JobRecord) error
 			return err
 		}
 	}
-	j.State, j.Message, j.Finished = format.JobDone, "", s.o.Clock.Wall()
 	j.Total = j.Done
-	return s.progress(ctx, &j)
+	return s.finish(ctx, &j, format.JobDone, "")
 }
 
 // namespaceOf reports whether the job's namespace still has its name; it has
@@ -131,7 +144,7 @@ func (s *Service) namespaceOf(ctx context.Context, j format.JobRecord) (bool, er
 // deleteKeys makes passes over the namespace until one finds nothing. A pass
 // is one snapshot; keys written while it ran are found by the next.
 func (s *Service) deleteKeys(ctx context.Context, j *format.JobRecord) error {
-	req := &api.ListRequest{Namespace: j.Namespace, KeysOnly: true, CountOnly: true}
+	req := &api.ListRequest{Namespace: j.Namespace, KeysOnly: true, CountOnly: true, Consistency: api.Consistency_CONSISTENCY_SNAPSHOT}
 	page, err := s.o.Store.List(ctx, req)
 	if err != nil {
 		return err
@@ -149,7 +162,7 @@ func (s *Service) deleteKeys(ctx context.Context, j *format.JobRecord) error {
 }
 
 func (s *Service) deletePass(ctx context.Context, j *format.JobRecord) error {
-	req := &api.ListRequest{Namespace: j.Namespace, KeysOnly: true}
+	req := &api.ListRequest{Namespace: j.Namespace, KeysOnly: true, Consistency: api.Consistency_CONSISTENCY_SNAPSHOT}
 	for {
 		page, err := s.o.Store.List(ctx, req)
 		if err != nil {
@@ -163,7 +176,7 @@ func (s *Service) deletePass(ctx context.Context, j *format.JobRecord) error {
 		if page.ContinuationToken == "" {
 			return nil
 		}
-		req = &api.ListRequest{Namespace: j.Namespace, KeysOnly: true, ContinuationToken: page.ContinuationToken}
+		req = &api.ListRequest{Namespace: j.Namespace, KeysOnly: true, Consistency: api.Consistency_CONSISTENCY_SNAPSHOT, ContinuationToken: page.ContinuationToken}
 	}
 }
 
@@ -200,15 +213,54 @@ func (s *Service) deleteName(ctx context.Context, j format.JobRecord) error {
 	return err
 }
 
-// progress stores the job. A record that is finished or gone belongs to
-// another leader's run.
+// claim makes this run the only one that may write the record of j, and reads how
+// far the one before came.
+func (s *Service) claim(ctx context.Context, j *format.JobRecord) error {
+	runner := fmt.Sprintf("%016x", s.o.Rand.Uint64())
+	for range maxRaces {
+		old, ok, err := get[format.JobRecord](ctx, s, format.SystemJobKey(j.ID))
+		switch {
+		case err != nil:
+			return err
+		case !ok || old.record.State != format.JobRunning:
+			return errFinished(j.ID)
+		}
+		*j = old.record
+		j.Runner = runner
+		err = s.put(ctx, format.SystemJobKey(j.ID), j, atVersion(old.version))
+		if fault.CodeOf(err) != fault.ConditionFailed {
+			return err
+		}
+	}
+	return errRaces("job", j.ID)
+}
+
+// progress stores the job, and takes from what is stored whether it is to end. A
+// record that is finished, gone or of another run belongs to another leader.
 func (s *Service) progress(ctx context.Context, j *format.JobRecord) error {
-	old, ok, err := get[format.JobRecord](ctx, s, format.SystemJobKey(j.ID))
-	if err != nil {
-		return err
+	for range maxRaces {
+		old, ok, err := get[format.JobRecord](ctx, s, format.SystemJobKey(j.ID))
+		if err != nil {
+			return err
+		}
+		if !ok || old.record.State != format.JobRunning || old.record.Runner != j.Runner {
+			return errFinished(j.ID)
+		}
+		j.Cancel = old.record.Cancel
+		err = s.put(ctx, format.SystemJobKey(j.ID), j, atVersion(old.version))
+		if fault.CodeOf(err) != fault.ConditionFailed {
+			return err
+		}
 	}
-	if !ok || old.record.State != format.JobRunning {
-		return fmt.Errorf("job %s was finished elsewhere: %w", j.ID, context.Canceled)
-	}
-	return s.put(ctx, format.SystemJobKey(j.ID), j, atVersion(old.version))
+	return errRaces("job", j.ID)
+}
+
+// finish stores how the job ended.
+func (s *Service) finish(ctx context.Context, j *format.JobRecord, state, message string) error {
+	j.State, j.Message, j.Finished = state, message, s.o.Clock.Wall()
+	return s.progress(ctx, j)
+}
+
+func errFinished(id string) error {
+	return fmt.Errorf("job %s was finished or continued elsewhere: %w", id, context.Canceled)
 }

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -21,6 +22,9 @@ func (s *Service) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinResp
 		ID: keyspace.NodeID(req.GetNodeId()), Name: req.GetNodeName(), HTTP: req.GetHttp(), GRPC: req.GetGrpc(),
 		Peer: req.GetPeer(), Gossip: req.GetGossip(), Zone: req.GetZone(),
 		Weight: req.GetWeight(), Priority: int(req.GetLeaderPriority()),
+	}
+	if req.GetRole() == format.RoleWitness {
+		record.Role = format.RoleWitness
 	}
 	if err := s.validateJoin(req, record); err != nil {
 		return nil, err
@@ -73,13 +77,21 @@ func (s *Service) admit(ctx context.Context, n format.NodeRecord) error {
 			"name", n.Name, "node", n.ID, "replaced_by", own.record.ReplacedBy)
 	case known && own.record.Removed != "":
 		return errRemoved(own.record)
+	case known && own.record.Role != n.Role:
+		return fault.New(fault.FailedPrecondition, "a node keeps its role; delete its data directory to join in another one",
+			"name", n.Name, "node", n.ID, "role", cmp.Or(own.record.Role, format.RoleData), "actual", cmp.Or(n.Role, format.RoleData))
 	}
-	n.State = own.record.State
+	n.State, n.DrainTo = own.record.State, own.record.DrainTo
 	if known && own.record == n {
 		return nil
 	}
+	old, ok := st.named(n.Name)
+	replaces := ok && old.record.ID != n.ID
+	if replaces && !known {
+		n.State, n.DrainTo = old.record.State, old.record.DrainTo // an order outlives the disk
+	}
 	writes := []*api.PutRequest{item(format.SystemNodeKey(n.ID), n, atVersion(own.version))}
-	if old, ok := st.named(n.Name); ok && old.record.ID != n.ID {
+	if replaces {
 		if old.record.Removed == "" && s.o.Alive(ctx, old.record) {
 			return fault.New(fault.FailedPrecondition, "another node with this name is running",
 				"name", n.Name, "node", n.ID, "running", old.record.ID)

@@ -121,7 +121,9 @@ func (s *Service) loadAnywhere(ctx context.Context) ([]entry, error) {
 func (s *Service) publishPeers() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	nodes := s.dir.Map().Nodes
+	m := s.dir.Map()
+	nodes := m.Nodes
+	s.o.Peers.SetGone(m.Gone)
 	for id, n := range nodes {
 		if id == s.o.Self.ID || n.Peer == "" || s.peers[id] == n.Peer {
 			continue

@@ -223,7 +223,7 @@ func TestDeletionSurvivesItsLeader(t *testing.T) {
 
 func join(f *fixture, n format.NodeRecord) (*api.JoinResponse, error) {
 	return f.Join(context.Background(), &api.JoinRequest{
-		NodeId: string(n.ID), NodeName: n.Name, Peer: n.Peer, ClusterName: "test", FormatVersion: format.Version,
+		NodeId: string(n.ID), NodeName: n.Name, Peer: n.Peer, ClusterName: "test", FormatVersion: format.Version, Role: n.Role,
 	})
 }
 
@@ -355,4 +355,17 @@ func TestOneDamagedRecordIsSkipped(t *testing.T) {
 	if len(s.damaged) != 2 || s.view.ClusterID != "c2" || s.view.Members[1][0].Node != "x" || s.view.Epoch != 11 {
 		t.Fatalf("damaged %v, view %+v", s.damaged, s.view)
 	}
+}
+
+// A node may begin to stop between a call of Refresh and the reading.
+func TestRefreshWhileItStops(t *testing.T) {
+	d := NewDirectory(seed())
+	d.attach(t.Context(), new(sync.WaitGroup), func(context.Context) error { return nil })
+	asked := &round{done: make(chan struct{})}
+	d.next, d.active = asked, true
+	d.detach()
+	d.run()
+	<-asked.done
+	wantCode(t, asked.err, fault.Unavailable)
+	wantCode(t, d.Refresh(t.Context()), fault.Unavailable)
 }

@@ -168,25 +168,3 @@ func (s *Service) DeleteNamespace(ctx context.Context, req *api.DeleteNamespaceR
 	}
 	return nil, errRaces("namespace", req.Name)
 }
-
-// DescribeJob implements router.Admin.
-func (s *Service) DescribeJob(ctx context.Context, req *api.DescribeJobRequest) (*api.Job, error) {
-	if req.GetId() == "" {
-		return nil, fault.New(fault.InvalidArgument, "job id is empty")
-	}
-	j, ok, err := get[format.JobRecord](system(ctx), s, format.SystemJobKey(req.Id))
-	switch {
-	case err != nil:
-		return nil, err
-	case !ok:
-		return nil, fault.New(fault.NotFound, "job does not exist, or finished long ago", "job", req.Id)
-	}
-	return wireJob(j.record), nil
-}
-
-func wireJob(j format.JobRecord) *api.Job {
-	return &api.Job{
-		Id: j.ID, Kind: j.Kind, State: j.State, Done: j.Done, Total: j.Total, Message: j.Message,
-		StartedAtMs: j.Started, FinishedAtMs: j.Finished,
-	}
-}

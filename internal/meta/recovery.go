@@ -52,7 +52,7 @@ func (s *Service) recordRecovery(ctx context.Context, epoch uint64, lost []keysp
 			continue
 		}
 		n.record.ID = id
-		n.record.Removed = fmt.Sprintf("recovered at epoch %d", epoch)
+		n.record.Removed, n.record.RemovedAt = fmt.Sprintf("recovered at epoch %d", epoch), s.o.Clock.Wall()
 		writes = append(writes, item(format.SystemNodeKey(id), n.record, atVersion(n.version)))
 	}
 	if len(writes) == 0 {

@@ -53,6 +53,9 @@ type Host interface {
 type PeerBook interface {
 	SetPeer(id keyspace.NodeID, addr string) error
 	RemovePeer(id keyspace.NodeID)
+	// SetGone names the nodes that do not belong to the cluster any more, with
+	// what they are told.
+	SetGone(gone map[keyspace.NodeID]string)
 }
 
 // Options builds a Service; all but Logger, Alive, Recovery and Interval are required.
@@ -217,7 +220,7 @@ func (s *Service) keepSelf(ctx context.Context) error {
 	st := s.dir.current.Load()
 	self := s.o.Self
 	old, ok := st.nodes[self.ID]
-	self.State = old.record.State // an operator's
+	self.State, self.DrainTo = old.record.State, old.record.DrainTo // an operator's
 	switch holder, named := st.named(self.Name); {
 	case ok && old.record == self:
 		return nil

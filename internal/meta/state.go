@@ -2,6 +2,7 @@ package meta
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -48,6 +49,8 @@ type state struct {
 	pending    map[string]stored[format.PendingRecord]
 	dead       map[keyspace.NodeID]stored[format.DeadRecord]
 	balance    stored[format.BalanceRecord]
+	slots      stored[format.SlotsRecord] // version 0 while the founding layout holds
+	founding   map[keyspace.GroupID]stored[format.FoundingRecord]
 	// damaged records are skipped, so that one cannot take the cluster down.
 	damaged []error
 }
@@ -62,6 +65,7 @@ func build(seed Seed, entries []entry, validUntil time.Duration) *state {
 		targets:    make(map[keyspace.GroupID]stored[format.TargetRecord]),
 		pending:    make(map[string]stored[format.PendingRecord]),
 		dead:       make(map[keyspace.NodeID]stored[format.DeadRecord]),
+		founding:   make(map[keyspace.GroupID]stored[format.FoundingRecord]),
 	}
 	s.cluster.record = seed.Cluster
 	s.view.ValidUntil = validUntil
@@ -69,6 +73,7 @@ func build(seed Seed, entries []entry, validUntil time.Duration) *state {
 		s.decode(e)
 	}
 	s.viewCluster()
+	s.viewSlots()
 	s.viewNodes(seed)
 	s.viewMembers(seed)
 	s.viewTargets()
@@ -96,6 +101,8 @@ func (s *state) decode(e entry) {
 		err = decodeInto(e, s.dead, keyspace.NodeID(e.key[len(format.SystemDeadPrefix):]))
 	case e.key == format.SystemBalanceKey:
 		err = decode(e, &s.balance)
+	case e.key == format.SystemSlotsKey:
+		err = s.decodeSlots(e)
 	default:
 		err = s.decodeGroup(e)
 	}
@@ -113,6 +120,23 @@ func (s *state) decodeGroup(e entry) error {
 	if g, ok := format.SystemTargetOf(e.key); ok {
 		return decodeInto(e, s.targets, g)
 	}
+	if g, ok := format.SystemFoundingOf(e.key); ok {
+		return decodeInto(e, s.founding, g)
+	}
+	return nil
+}
+
+// decodeSlots takes the slot map as a whole or not at all.
+func (s *state) decodeSlots(e entry) error {
+	s.view.Epoch = max(s.view.Epoch, e.revision)
+	var v stored[format.SlotsRecord]
+	if err := decode(e, &v); err != nil {
+		return err
+	}
+	if err := v.record.Validate(); err != nil {
+		return err
+	}
+	s.slots = v
 	return nil
 }
 
@@ -140,20 +164,36 @@ func (s *state) viewCluster() {
 	s.view.RecoveryEpoch = c.RecoveryEpoch
 }
 
+// viewSlots takes the slot map. It has every group the cluster came to have; the
+// cluster's record those it was founded with.
+func (s *state) viewSlots() {
+	if s.slots.version != 0 {
+		s.view.Slots = router.NewSlotMap(&s.slots.record, s.slots.version)
+		s.view.Groups = len(s.slots.record.Owners)
+	}
+	s.view.Founding = make(map[keyspace.GroupID]router.Founding, len(s.founding))
+	for g, f := range s.founding {
+		s.view.Founding[g] = router.Founding{Node: f.record.Node, Replica: f.record.Replica, Since: f.record.Since, Version: f.version}
+	}
+}
+
 // viewNodes takes the records, and of the seed what no record stands for.
 func (s *state) viewNodes(seed Seed) {
 	s.view.Nodes = make(map[keyspace.NodeID]router.Node)
 	s.view.Replaced = make(map[keyspace.NodeID]keyspace.NodeID)
 	s.view.Removed = make(map[keyspace.NodeID]bool)
+	s.view.Gone = make(map[keyspace.NodeID]string)
 	names := make(map[string]bool)
 	for id, n := range s.nodes {
 		names[n.record.Name] = true
 		if n.record.ReplacedBy != "" {
 			s.view.Replaced[id] = n.record.ReplacedBy
+			s.view.Gone[id] = goneText(n.record)
 			continue
 		}
 		if n.record.Removed != "" {
 			s.view.Removed[id] = true
+			s.view.Gone[id] = goneText(n.record)
 			continue
 		}
 		s.view.Nodes[id] = node(n.record)
@@ -167,9 +207,23 @@ func (s *state) viewNodes(seed Seed) {
 	}
 }
 
+// goneText is what a node is told that does not belong to the cluster any more.
+func goneText(n format.NodeRecord) string {
+	const then = "; delete its data directory and start it again to join anew"
+	if n.ReplacedBy != "" {
+		return fmt.Sprintf("this node was replaced under its name %s by node %s, which came with an empty directory", n.Name, n.ReplacedBy) + then
+	}
+	when := ""
+	if n.RemovedAt != 0 {
+		when = " on " + time.UnixMilli(n.RemovedAt).UTC().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("this node was removed from the cluster%s (%s)", when, n.Removed) + then
+}
+
 func node(n format.NodeRecord) router.Node {
 	return router.Node{ID: n.ID, Name: n.Name, HTTP: n.HTTP, GRPC: n.GRPC, Peer: n.Peer, Gossip: n.Gossip, Zone: n.Zone,
-		Weight: n.Weight, Priority: n.Priority, Draining: n.State == format.NodeDraining}
+		Weight: n.Weight, Priority: n.Priority, Draining: n.State == format.NodeDraining, DrainTo: n.DrainTo,
+		Witness: n.Role == format.RoleWitness}
 }
 
 func (s *state) viewMembers(seed Seed) {
@@ -178,9 +232,13 @@ func (s *state) viewMembers(seed Seed) {
 		s.view.Members[g] = groupMembers(members)
 	}
 	s.view.Recorded = make(map[keyspace.GroupID]router.Recorded, len(s.groups))
+	s.view.GivenUp = make(map[keyspace.GroupID][]router.GivenUp)
 	for g, r := range s.groups {
 		s.view.Members[g] = groupMembers(r.record.Members)
 		s.view.Recorded[g] = router.Recorded{Term: r.record.Term, Version: r.version}
+		for _, u := range r.record.GivenUp {
+			s.view.GivenUp[g] = append(s.view.GivenUp[g], router.GivenUp(u))
+		}
 	}
 }
 
@@ -194,7 +252,8 @@ func (s *state) viewTargets() {
 		s.view.Dead[id] = true
 	}
 	b := s.balance.record
-	s.view.Balance = router.Balance{Paused: b.Paused, MaxMoves: b.MaxMoves, CopyRate: b.CopyRate}
+	s.view.Balance = router.Balance{Paused: b.Paused, MaxMoves: b.MaxMoves, CopyRate: b.CopyRate,
+		Groups: b.Groups, SplitOff: b.SplitOff, HoldSlots: b.HoldSlots, Version: s.balance.version}
 	if b.MaxMoves == 0 {
 		s.view.Balance.MaxMoves = format.DefaultMaxMoves
 	}

@@ -45,7 +45,9 @@ func TestEveryMetricIsShown(t *testing.T) {
 	q.Bytes(10, 20)
 	q.Panicked()
 	r.Storage(func() Storage { return Storage{LSM: 1, ValueLog: 2, RaftLog: 3, Delta: 4, History: 5} })
-	r.Groups(func() []Group { return []Group{{Group: "1", Leader: true, Commit: 9, Applied: 7, Term: 2}} })
+	r.Groups(func() []Group {
+		return []Group{{Group: "1", Leader: true, Commit: 9, Applied: 7, Term: 2, Backlog: 3, Swept: 4}}
+	})
 	r.Counter("kvstore_dropped_total", "Dropped.", func() float64 { return 1 })
 	_, text := read(t, r.Serve(Pages{Ready: func() (bool, string) { return true, "" }}), "/metrics")
 	for _, want := range []string{
@@ -55,7 +57,7 @@ func TestEveryMetricIsShown(t *testing.T) {
 		`kvstore_commit_latency_seconds_count 1`, `kvstore_fsync_duration_seconds_count 1`,
 		`kvstore_batch_operations_sum 7`, `kvstore_read_batch_operations_sum 2`, `kvstore_apply_lag_entries{group="1"} 2`,
 		`kvstore_badger_bytes{kind="lsm"} 1`, `kvstore_badger_bytes{kind="value_log"} 2`, `kvstore_raft_log_bytes 3`,
-		`kvstore_delta_bytes 4`, `kvstore_history_bytes 5`, `kvstore_leader{group="1"} 1`, `kvstore_snapshots_total{direction="sent"} 1`,
+		`kvstore_delta_bytes 4`, `kvstore_history_bytes 5`, `kvstore_leader{group="1"} 1`, `kvstore_ttl_backlog{group="1"} 3`, `kvstore_ttl_swept_total{group="1"} 4`, `kvstore_snapshots_total{direction="sent"} 1`,
 		`kvstore_snapshot_bytes_total{direction="received"} 6`, `kvstore_overloaded_total 1`, `kvstore_disk_stalls_total 1`, `kvstore_requests_in_flight{method="Pipeline"} 1`,
 		`kvstore_request_bytes_total{direction="sent"} 20`, `kvstore_request_panics_total 1`, `kvstore_build_info{version="v1"} 1`,
 		`kvstore_dropped_total 1`, `kvstore_host_loop_seconds_count 1`, `kvstore_flush_bytes_total 100`, `go_goroutines`,

@@ -81,6 +81,9 @@ func (n *Node) decide(ctx context.Context) (membership.Decision, error) {
 	if len(n.config.Join) > 0 {
 		return membership.Decision{Action: membership.Join, Reason: "join is configured"}, nil
 	}
+	if n.config.Witness() && n.config.FirstMember() {
+		return membership.Decision{}, fault.New(fault.FailedPrecondition, "a witness stores no data and founds no cluster; name members of a running one with --join")
+	}
 	return n.agent.Run(ctx)
 }
 
@@ -132,6 +135,9 @@ func (n *Node) seeds(members map[string]string) ([]host.GroupSeed, error) {
 	seeds := make([]host.GroupSeed, len(plan))
 	for i, a := range plan {
 		seeds[i].Group = a.Group
+		if a.Group != keyspace.MetaGroup {
+			seeds[i].Slots = format.FoundingSlots(a.Group, groups)
+		}
 		for _, r := range a.Replicas {
 			seeds[i].Members = append(seeds[i].Members, format.Member{Replica: r.ID, Node: keyspace.NodeID(members[r.Node])})
 			if r.Node == n.config.Node.Name {
@@ -171,6 +177,7 @@ func (n *Node) join(ctx context.Context, d membership.Decision) (*clusterFact, e
 	resp, err := n.agent.Join(ctx, &api.JoinRequest{
 		Http: a.HTTP, Grpc: a.GRPC, Peer: a.Peer, Gossip: a.Gossip, Zone: n.config.Node.Zone,
 		Weight: n.config.Node.Weight, LeaderPriority: int32(n.config.Node.LeaderPriority),
+		Role: n.config.Node.Role,
 	}, append(n.agent.Addresses(d.Through), n.config.Join...)...)
 	if err != nil {
 		return nil, err

@@ -50,6 +50,9 @@ func (n *Node) runGossip(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-n.gone.told:
+			n.leaveGossip()
+			return
 		case <-ticker.C:
 		}
 		next := n.says()
@@ -78,7 +81,7 @@ func (n *Node) says() gossip.Meta {
 	a, l := n.config.Advertise, n.listeners
 	build := version.String()
 	m := gossip.Meta{
-		Name: n.config.Node.Name, Zone: n.config.Node.Zone, Version: build[:min(len(build), maxVersionBytes)],
+		Name: n.config.Node.Name, Witness: n.config.Witness(), Zone: n.config.Node.Zone, Version: build[:min(len(build), maxVersionBytes)],
 		Gossip: withPort(a.Gossip, l.gossip.LocalAddr()), Peer: withPort(a.Peer, l.peer.Addr()),
 		GRPC: withPort(a.GRPC, l.grpc.Addr()), HTTP: withPort(a.HTTP, l.http.Addr()),
 		Started: n.started.UnixMilli(), Health: gossip.Health(n.ready.health.Load()),

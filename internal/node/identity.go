@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"kvstore/internal/config"
 	"kvstore/internal/fault"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/membership"
@@ -16,7 +17,24 @@ import (
 const (
 	metaNodeID  = "node_id"
 	metaCluster = "cluster"
+	metaRole    = "role"
 )
+
+// keepRole holds a data directory to the role it was made in: replicas with data
+// and witnesses are different ones, and so are the nodes that have them.
+func keepRole(log *raftlog.Log, n config.Node) error {
+	role, known := log.Meta(metaRole)
+	if _, old := log.Meta(metaNodeID); !known && old {
+		role = []byte(config.RoleData) // one of a version that had no other
+	} else if !known {
+		return putFact(log, metaRole, []byte(n.Role))
+	}
+	if string(role) != n.Role {
+		return fault.New(fault.FailedPrecondition, "the data directory belongs to a node of another role; a role is kept for life: "+
+			"drain and remove the node, delete the directory, and join anew", "data_dir", n.DataDir, "role", string(role), "node.role", n.Role)
+	}
+	return nil
+}
 
 // clusterFact is what a node remembers of the cluster it belongs to.
 type clusterFact struct {

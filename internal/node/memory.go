@@ -15,8 +15,21 @@ import (
 // the process comes near it than growth alone would make it.
 func tuneMemory(c *config.Config) {
 	total := int64(c.Budget().Total)
+	if c.Witness() {
+		debug.SetMemoryLimit(witnessLimit)
+		debug.SetGCPercent(witnessGarbage)
+		return
+	}
 	debug.SetMemoryLimit(max(total-total/32, 192<<20))
 }
+
+const (
+	// witnessLimit leaves room below 64 MB for what Go does not count.
+	witnessLimit = 36 << 20
+	// witnessGarbage is how much garbage a witness may have beside what lives, in
+	// percent: it has little to do, and little memory.
+	witnessGarbage = 50
+)
 
 const (
 	// quietLook is how long nothing is collected on a quiet node.

@@ -13,16 +13,16 @@
 //     on disk before anything else runs.
 //  3. Transport, then host: the host's first message needs somewhere to go,
 //     and the first one delivered needs a host.
-//  4. Router, then metadata and balancer: from here on requests are served.
+//  4. Router, then metadata, balancer, mover and leases: from here on requests are served.
 //  5. Gossip, which nothing waits for and nothing depends on.
 //
 // # Stop
 //
-//  1. Health turns to not ready and Pipeline streams end; then the client
+//  1. Health turns to not ready, Pipeline streams and watches end; then the client
 //     listeners finish what is in progress. Beside this and what follows, gossip
 //     tells the others that this node leaves.
-//  2. Balancer and metadata, then router: all use the host, the first two also
-//     the router.
+//  2. Watches, leases, mover, balancer and metadata, then router: all use the host, the others
+//     also the router.
 //  3. Host: it hands leaderships over, which needs the transport and the peer
 //     listener; then it flushes, which needs the storage.
 //  4. Gossip, whose streams the transport dials; transport and peer listener, metrics listener, storage; the lock last.
@@ -47,15 +47,18 @@ import (
 	"kvstore/internal/guard"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
+	"kvstore/internal/lease"
 	"kvstore/internal/membership"
 	"kvstore/internal/meta"
 	"kvstore/internal/metrics"
+	"kvstore/internal/mover"
 	"kvstore/internal/router"
 	"kvstore/internal/server/peer"
 	"kvstore/internal/server/rpc"
 	"kvstore/internal/tlsconf"
 	"kvstore/internal/transport"
 	"kvstore/internal/version"
+	"kvstore/internal/watch"
 )
 
 // Node is one node of a cluster.
@@ -73,6 +76,7 @@ type Node struct {
 	// recovering is held by a step of a recovery, which may change cluster.
 	recovering   sync.Mutex
 	toldOutdated sync.Once
+	gone         gone
 	tls          *tlsconf.Source
 	transport    *transport.Transport
 	book         *addressBook
@@ -83,8 +87,11 @@ type Node struct {
 	directory    *meta.Directory
 	meta         *meta.Service
 	balancer     *balancer.Balancer
+	mover        *mover.Mover
+	leases       *lease.Service
 	silence      *silence
 	guard        *guard.Guard
+	watches      *watch.Hub
 	peer         *peer.Server
 	rpc          *rpc.Service
 	listeners    *listeners
@@ -98,13 +105,24 @@ type Node struct {
 	wg      sync.WaitGroup
 }
 
+// Option replaces a part of the world that a node lives in; for tests of whole
+// nodes.
+type Option func(*Node)
+
+// WithClock has the node live by another clock than the machine's.
+func WithClock(clock env.Clock) Option { return func(n *Node) { n.clock = clock } }
+
 // New opens a node's storage and ports. Nothing runs before Start; Close is
 // needed in any case after a nil error.
-func New(c *config.Config) (_ *Node, err error) {
+func New(c *config.Config, with ...Option) (_ *Node, err error) {
 	n := &Node{
 		config: c, logger: NewLogger(c.Log, os.Stderr), clock: system.Clock(), rand: system.Rand(),
 		started: time.Now(), metrics: metrics.New(version.String()), failed: make(chan error, 1),
+		gone:  gone{told: make(chan struct{})},
 		quiet: newMemoryReturn(),
+	}
+	for _, option := range with {
+		option(n)
 	}
 	n.logger = n.logger.With("node", c.Node.Name)
 	tuneMemory(c)
@@ -148,7 +166,7 @@ func (n *Node) openStorage() (err error) {
 func (n *Node) openPeers() (err error) {
 	o := transport.Options{
 		Node: n.id, Version: version.String(), Clock: n.clock, Logger: n.logger.With("part", "transport"),
-		QueueBytes: n.peerQueueBytes(), OnOutdated: n.outdated,
+		QueueBytes: n.peerQueueBytes(), OnOutdated: n.outdated, OnGone: n.toldGone,
 	}
 	if n.config.TLS.Enabled() {
 		if n.tls, err = tlsconf.Open(n.config.TLS, tlsconf.Options{Logger: n.logger.With("part", "tls")}); err != nil {
@@ -161,6 +179,7 @@ func (n *Node) openPeers() (err error) {
 	}
 	n.adoptRecovery()
 	n.book = openAddressBook(n.config, n.id, n.transport, n.nameOf, n.logger.With("part", "peers"))
+	n.book.selfGone = n.toldGone
 	n.agent, err = n.newAgent()
 	return err
 }
@@ -176,10 +195,10 @@ func (n *Node) openHost() (err error) {
 	n.host, err = host.New(host.Options{
 		Node: n.id, Log: n.storage.log, Store: n.storage.store, Engine: n.storage.engine,
 		Out: n.transport, Snapshots: n.transport, Clock: n.clock, Rand: n.rand,
-		Logger: n.logger.With("part", "host"), Hooks: hostHooks(n.metrics.Hooks()),
+		Logger: n.logger.With("part", "host"), Hooks: n.hostHooks(n.metrics.Hooks()),
 		Window:        n.config.HistoryWindow,
 		MaxQueueBytes: bounds.queue, MaxUncommittedBytes: bounds.uncommitted, MaxInflightBytes: bounds.inflight,
-		LogBytes: bounds.log,
+		LogBytes: bounds.log, Witness: n.config.Witness(),
 	})
 	if err != nil {
 		return err
@@ -238,13 +257,14 @@ func (n *Node) run(ctx context.Context) error {
 		return err
 	}
 	n.router.SetRecovery(recoverer{n})
+	n.watches.Start()
 	n.peer.Serve(n.router, n.meta)
-	if err := errors.Join(n.meta.Start(parts), n.balancer.Start(parts)); err != nil {
+	if err := errors.Join(n.meta.Start(parts), n.balancer.Start(parts), n.mover.Start(parts), n.leases.Start(parts)); err != nil {
 		return err
 	}
 	n.wg.Go(func() { n.watchReady(ctx) })
 	n.wg.Go(func() { n.runGossip(ctx) })
-	if n.config.Profile == "edge" {
+	if n.config.Profile == "edge" || n.config.Witness() {
 		n.wg.Go(func() { n.quiet.run(ctx) })
 	}
 	select {
@@ -266,6 +286,7 @@ func (i inbound) SnapshotSink(h *api.SnapshotHeader) (transport.SnapshotSink, er
 func (n *Node) Close() error {
 	n.logger.Info("node stops")
 	n.rpc.Drain()
+	n.watches.Drain()
 	n.cancelRun()
 	n.wg.Wait()
 	err := n.closeParts()
@@ -289,8 +310,11 @@ func (n *Node) closeParts() error {
 	if n.servers != nil {
 		errs = append(errs, n.servers.stopClients())
 	}
+	if n.watches != nil {
+		errs = append(errs, n.watches.Close())
+	}
 	if n.running.Load() {
-		errs = append(errs, n.balancer.Close(), n.meta.Close(), n.router.Close())
+		errs = append(errs, n.leases.Close(), n.mover.Close(), n.balancer.Close(), n.meta.Close(), n.router.Close())
 	}
 	if n.host != nil {
 		errs = append(errs, n.host.Close())

@@ -277,7 +277,7 @@ func (c *testCluster) expectHealth(ctx context.Context) {
 			}
 		}
 		body, err := fetch(ctx, web, scheme+"://"+n.Listen.Metrics+"/metrics")
-		for _, name := range []string{"kvstore_request_duration_seconds", "kvstore_leader_elections_total", "kvstore_fsync_duration_seconds", "kvstore_badger_bytes", "kvstore_ready 1", `kvstore_gossip_members{state="alive"}`, "kvstore_gossip_dropped_total"} {
+		for _, name := range []string{"kvstore_request_duration_seconds", "kvstore_leader_elections_total", "kvstore_fsync_duration_seconds", "kvstore_badger_bytes", "kvstore_ready 1", "kvstore_recovery_epoch 0", `kvstore_gossip_members{state="alive"}`, "kvstore_gossip_dropped_total"} {
 			if err != nil || !strings.Contains(body, name) {
 				c.t.Errorf("metrics of %s have no %s (%v)", n.Node.Name, name, err)
 			}

@@ -29,6 +29,8 @@ type addressBook struct {
 	logger    *slog.Logger
 	// name returns the name of a node in the cluster's metadata.
 	name func(keyspace.NodeID) string
+	// selfGone is told that this node does not belong to the cluster any more.
+	selfGone func(text string)
 
 	mu    sync.Mutex
 	peers map[keyspace.NodeID]peerAddress
@@ -104,6 +106,14 @@ func (b *addressBook) RemovePeer(id keyspace.NodeID) {
 	next := maps.Clone(b.peers)
 	delete(next, id)
 	b.replace(next)
+}
+
+// SetGone names the nodes that do not belong to the cluster any more.
+func (b *addressBook) SetGone(gone map[keyspace.NodeID]string) {
+	b.transport.SetGone(gone)
+	if text := gone[b.self]; text != "" {
+		b.selfGone(text)
+	}
 }
 
 // replace is called with mu held.

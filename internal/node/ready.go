@@ -59,6 +59,9 @@ func (n *Node) notReady(ctx context.Context) (gossip.Health, string) {
 	if !n.running.Load() {
 		return gossip.HealthStarting, n.agent.Status()
 	}
+	if text := n.gone.text(); text != "" {
+		return gossip.HealthGroups, text
+	}
 	if err := n.host.Err(); err != nil {
 		return gossip.HealthStorage, fmt.Sprintf("storage failed: %v", err)
 	}
@@ -74,18 +77,25 @@ func (n *Node) notReady(ctx context.Context) (gossip.Health, string) {
 
 // readGroups proves that reads of every group are answered.
 func (n *Node) readGroups(ctx context.Context, m *router.Map) string {
-	var hosted, elsewhere []keyspace.GroupID
-	for g := keyspace.GroupID(0); int(g) <= m.Groups; g++ {
-		if n.host.Hosts(g) {
-			hosted = append(hosted, g)
-		} else if g != keyspace.MetaGroup { // that one was just read, for m
-			elsewhere = append(elsewhere, g)
-		}
-	}
+	hosted, elsewhere := whereRead(m, n.host.Hosts)
 	if reason := n.confirmReads(ctx, hosted); reason != "" {
 		return reason
 	}
 	return n.readElsewhere(ctx, m, elsewhere)
+}
+
+// whereRead divides the groups into those that are hosted here and those of
+// which a key is read elsewhere: they own one, and the meta group was just read,
+// for m.
+func whereRead(m *router.Map, hosts func(keyspace.GroupID) bool) (hosted, elsewhere []keyspace.GroupID) {
+	for g := keyspace.GroupID(0); int(g) <= m.Groups; g++ {
+		if hosts(g) {
+			hosted = append(hosted, g)
+		} else if owned := m.Owned(g); !owned.Empty() {
+			elsewhere = append(elsewhere, g)
+		}
+	}
+	return hosted, elsewhere
 }
 
 // readElsewhere reads one key of each group that other nodes host.
@@ -108,8 +118,8 @@ func (n *Node) readElsewhere(ctx context.Context, m *router.Map, groups []keyspa
 	return ""
 }
 
-// keyOf returns some key that belongs to a group. Groups own slots in equal
-// parts, so it takes about as many tries as there are groups.
+// keyOf returns some key that belongs to a group, which owns some slot. Most own
+// equal parts, so it takes about as many tries as there are groups.
 func keyOf(m *router.Map, g keyspace.GroupID) string {
 	for i := 0; ; i++ {
 		key := fmt.Sprintf("_ready/%d", i)
@@ -145,18 +155,20 @@ func (n *Node) confirmReads(ctx context.Context, groups []keyspace.GroupID) stri
 }
 
 // unused names what this node's configuration says about the cluster's shape
-// and the cluster, which was founded with another, does not follow.
+// and the cluster, which has another, does not follow. Groups may have become
+// more since it was founded.
 func unused(c *config.Config, m *router.Map) []string {
 	var out []string
 	for _, s := range []struct {
-		key            string
-		given, founded int
+		key           string
+		given, actual int
+		grown         bool
 	}{
-		{"cluster.groups", c.Cluster.Groups, m.Groups},
-		{"cluster.replication_factor", c.Cluster.ReplicationFactor, m.ReplicationFactor},
+		{"cluster.groups", c.Cluster.Groups, m.Groups, m.Slots != nil && c.Cluster.Groups < m.Groups},
+		{"cluster.replication_factor", c.Cluster.ReplicationFactor, m.ReplicationFactor, false},
 	} {
-		if s.given != s.founded && c.Given(s.key) {
-			out = append(out, fmt.Sprintf("%s = %d is not used: the cluster was founded with %d", s.key, s.given, s.founded))
+		if s.given != s.actual && !s.grown && c.Given(s.key) {
+			out = append(out, fmt.Sprintf("%s = %d is not used: the cluster has %d", s.key, s.given, s.actual))
 		}
 	}
 	return out

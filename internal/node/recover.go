@@ -77,11 +77,7 @@ func recoverReplica(r *host.ReplicaReport) *api.RecoverReplica {
 		LastRevision: uint64(r.LastRev), KeptRevision: uint64(r.KeptRev), NextReplica: uint64(r.NextID), Changing: r.Changing,
 	}
 	for _, m := range r.Members {
-		role := "voter"
-		if m.Learner {
-			role = "learner"
-		}
-		out.Members = append(out.Members, &api.ReplicaInfo{Replica: uint64(m.Replica), NodeId: string(m.Node), Role: role})
+		out.Members = append(out.Members, &api.ReplicaInfo{Replica: uint64(m.Replica), NodeId: string(m.Node), Role: router.RoleOf(m.Replica, m.Learner)})
 	}
 	for _, id := range r.Voters {
 		out.Voters = append(out.Voters, uint64(id))

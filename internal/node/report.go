@@ -8,6 +8,7 @@ import (
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/config"
+	"kvstore/internal/format"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/metrics"
@@ -19,11 +20,14 @@ import (
 func (n *Node) report() router.NodeReport {
 	e, l := n.storage.engine.Stats(), n.storage.log.Stats()
 	ready, reason := n.Ready()
+	ahead, off := n.host.ClockAhead()
 	return router.NodeReport{
 		Version: version.String(), UptimeMS: time.Since(n.started).Milliseconds(),
-		EffectiveConfig: n.effective(), Ready: ready, NotReadyReason: reason,
+		EffectiveConfig: n.effective(), Ready: ready, NotReadyReason: reason, RecoveryEpoch: n.recoveryEpoch(),
+		ClockAhead: ahead, ClockOff: off, HidesReplicas: n.host.HidesReplicas(),
+		Moves: n.mover.Progress(),
 		Storage: &api.StorageStatus{
-			LsmBytes: uint64(e.LSMBytes + n.storage.runs.Bytes()), ValueLogBytes: uint64(e.ValueLogBytes), RaftLogBytes: uint64(l.Bytes),
+			LsmBytes: uint64(e.LSMBytes + n.storage.runsBytes()), ValueLogBytes: uint64(e.ValueLogBytes), RaftLogBytes: uint64(l.Bytes),
 			DeltaBytes: uint64(n.storage.store.Bytes()), MemoryBudgetBytes: uint64(n.config.Budget().Total),
 		},
 	}
@@ -40,8 +44,9 @@ func (n *Node) effective() map[string]string {
 	return out
 }
 
-// hostHooks hands the host the functions that count.
-func hostHooks(h metrics.Hooks) host.Hooks {
+// hostHooks hands the host the functions that count, and the one that ends
+// transactions which stand in the way.
+func (n *Node) hostHooks(h metrics.Hooks) host.Hooks {
 	return host.Hooks{
 		Election:    func(g keyspace.GroupID, planned bool) { h.Election(uint32(g), planned) },
 		Commit:      h.Commit,
@@ -54,6 +59,18 @@ func hostHooks(h metrics.Hooks) host.Hooks {
 		Overloaded:  h.Overloaded,
 		LoopLatency: h.LoopLatency,
 		Stall:       h.Stall,
+		Blocked:     func(_ keyspace.GroupID, p *format.Prepared) { n.router.FinishTransaction(p) },
+		Locked:      func(_ keyspace.GroupID, p *format.Prepared) { n.router.FinishTransaction(p) },
+		// What ends is looked for by the keeper: this one may be among many.
+		LeaseExpired: func(keyspace.GroupID, string) { n.leases.Wake() },
+		Detached:     n.detached,
+	}
+}
+
+// detached hears of a key that has expired.
+func (n *Node) detached(ns keyspace.NamespaceID, key, id string) {
+	if name, ok := n.directory.Map().NameOf(ns); ok {
+		n.leases.Detached(name, key, id)
 	}
 }
 
@@ -65,7 +82,8 @@ func (n *Node) feedMetrics() {
 		for i, g := range groups {
 			out[i] = metrics.Group{
 				Group: fmt.Sprint(g.Group), Leader: g.Role == "leader",
-				Commit: uint64(g.Commit), Applied: uint64(g.Applied), Term: uint64(g.Term),
+				Commit: uint64(g.Commit), Applied: uint64(g.Applied), Term: uint64(g.Term), Copies: g.Copies,
+				Backlog: g.Backlog, Swept: g.Swept,
 			}
 		}
 		return out
@@ -75,10 +93,33 @@ func (n *Node) feedMetrics() {
 		return metrics.Storage{
 			LSM: e.LSMBytes, MemtableLogs: e.MemtableLogBytes, ValueLog: e.ValueLogBytes,
 			RaftLog: n.storage.log.Stats().Bytes, Delta: n.storage.store.Bytes(), History: n.storage.store.HistoryBytes(),
-			Runs: n.storage.store.Runs(), RunsBytes: n.storage.runs.Bytes(),
+			Runs: n.storage.store.Runs(), RunsBytes: n.storage.runsBytes(),
 			BlockCacheHitRatio: e.BlockCacheHitRatio, IndexCacheHitRatio: e.IndexCacheHitRatio,
 		}
 	})
+	n.metrics.Watches(func() metrics.Watches {
+		w := n.watches.Stats()
+		return metrics.Watches{
+			Watches: w.Watches, Streams: w.Streams, BufferBytes: w.BufferBytes, Events: w.Events,
+			FellBehind: w.FellBehind, PastPages: w.PastPages, PastScans: w.PastScans,
+			EndedBelow: w.EndedBelow, EndedSlow: w.EndedSlow, FeedsOvertaken: w.Overtaken, ClockReadings: w.ClockReadings,
+		}
+	})
+	n.metrics.Transactions(func() metrics.Transactions {
+		t := n.router.TransactionStats()
+		return metrics.Transactions{
+			Committed: t.Committed, Aborted: t.Aborted, Unknown: t.Unknown, Attempts: t.Attempts, Conflicts: t.Conflicts,
+			Active: t.Active, Prepared: t.Prepared, Recovering: t.Recovering,
+			Leftover: t.Leftover, Recovered: t.Recovered, Poisoned: t.Poisoned, Collected: t.Collected,
+			CollectionsHeld: t.CollectionsHeld, CollectionsFailed: t.CollectionsFailed,
+		}
+	})
+	for name, count := range map[string]func() int64{
+		"expired": func() int64 { expired, _ := n.leases.Ended(); return expired },
+		"revoked": func() int64 { _, revoked := n.leases.Ended(); return revoked },
+	} {
+		n.metrics.Counter("kvstore_leases_"+name+"_total", "Leases that "+name+" and whose keys this node has deleted.", func() float64 { return float64(count()) })
+	}
 	n.metrics.Gauge("kvstore_fsync_running_seconds", "For how long the sync of the shared log runs that runs now; 0 when none does.",
 		func() float64 { return n.host.SyncRunning().Seconds() })
 	n.metrics.Gauge("kvstore_ready", "1 while this node serves linearizable requests.", func() float64 {
@@ -86,6 +127,12 @@ func (n *Node) feedMetrics() {
 			return 1
 		}
 		return 0
+	})
+	n.metrics.Gauge("kvstore_recovery_epoch", "The last recovery of the cluster that this node took part in or joined after; 0 for none.",
+		func() float64 { return float64(n.recoveryEpoch()) })
+	n.metrics.Gauge("kvstore_clock_ahead_seconds", "How far this node's clock is ahead of the median of its peers' and its own.", func() float64 {
+		ahead, _ := n.host.ClockAhead()
+		return ahead.Seconds()
 	})
 	n.metrics.Counter("kvstore_memory_returns_total", "Times that this node, of profile edge, gave memory back to the system because it was quiet.", func() float64 {
 		return float64(n.quiet.returns.Load())
@@ -126,10 +173,10 @@ func (n *Node) feedGossip() {
 // ms, where the system's scheduler would let its thread run at once.
 const leastProcs = 4
 
-// tuneProcs does nothing where the environment (GOMAXPROCS) decides, or on an
-// edge node, which has half a core.
+// tuneProcs does nothing where the environment (GOMAXPROCS) decides, on an edge
+// node, which has half a core, or on a witness.
 func tuneProcs(c *config.Config) {
-	if os.Getenv("GOMAXPROCS") == "" && c.Profile != "edge" && runtime.GOMAXPROCS(0) < leastProcs {
+	if os.Getenv("GOMAXPROCS") == "" && c.Profile != "edge" && !c.Witness() && runtime.GOMAXPROCS(0) < leastProcs {
 		runtime.GOMAXPROCS(leastProcs)
 	}
 }

@@ -13,7 +13,11 @@ import (
 // self is this node's record.
 func (n *Node) self() format.NodeRecord {
 	a := n.config.Advertise
-	return format.NodeRecord{
+	role := ""
+	if n.config.Witness() {
+		role = format.RoleWitness
+	}
+	return format.NodeRecord{Role: role,
 		ID: n.id, Name: n.config.Node.Name, HTTP: a.HTTP, GRPC: a.GRPC, Peer: a.Peer, Gossip: a.Gossip, Zone: n.config.Node.Zone,
 		Weight: n.config.Node.Weight, Priority: n.config.Node.LeaderPriority,
 	}

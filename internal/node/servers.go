@@ -16,7 +16,6 @@ import (
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/server/listen"
-	"kvstore/internal/transport"
 )
 
 // stopTimeout bounds how long requests in progress hold up a stop.
@@ -46,14 +45,15 @@ func (n *Node) newServers(front http.Handler) (*servers, error) {
 		nodes = n.tls.ServerCredentials(true)
 	}
 	var err error
+	o.Links = n.rpc.ServeLink
 	if s.grpc, err = listen.New(o); err != nil {
 		return nil, err
 	}
-	o.HTTP = front
+	o.HTTP, o.Links = front, nil
 	if s.http, err = listen.New(o); err != nil {
 		return nil, err
 	}
-	s.peer = grpc.NewServer(append(transport.ServerOptions(), grpc.Creds(n.transport.ServerCredentials(nodes)))...)
+	s.peer = grpc.NewServer(append(n.transport.ServerOptions(), grpc.Creds(n.transport.ServerCredentials(nodes)))...)
 	api.RegisterPeerServer(s.peer, n.peer)
 	secure, pages := listen.WithProbes(secure, n.metrics.Serve(metricsPages(n)))
 	s.metrics = &http.Server{

@@ -14,6 +14,7 @@ import (
 	"kvstore/internal/dirlock"
 	"kvstore/internal/engine"
 	"kvstore/internal/engine/badger"
+	"kvstore/internal/engine/mem"
 	"kvstore/internal/env/osfs"
 	"kvstore/internal/env/system"
 	"kvstore/internal/mvcc"
@@ -70,6 +71,13 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 	if err != nil {
 		return nil, fmt.Errorf("raft log: %w", err)
 	}
+	if err := keepRole(s.log, c.Node); err != nil {
+		return nil, err
+	}
+	if c.Witness() {
+		s.openNothing(budget)
+		return s, syncDirs(dir)
+	}
 	s.engine, err = badger.Open(filepath.Join(dir, "badger"), badgerOptions(c, logger.With("part", "badger")))
 	if err != nil {
 		return nil, fmt.Errorf("badger: %w", err)
@@ -97,11 +105,28 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 	return s, nil
 }
 
+// openNothing gives a witness storage that nothing is ever written to.
+func (s *storage) openNothing(b config.Budget) {
+	s.engine = mem.Open()
+	s.store = mvcc.New(s.engine, mvcc.Options{SealBytes: int64(b.DeltaSeal), MaxSealed: b.DeltaSealed})
+}
+
+// runsBytes is what sorted runs take on disk.
+func (s *storage) runsBytes() int64 {
+	if s.runs == nil {
+		return 0
+	}
+	return s.runs.Bytes()
+}
+
 // moveBytes is the size of runs that are moved to Badger together.
 func moveBytes(b config.Budget) int64 { return mvcc.DefaultMoveSeals * int64(b.DeltaSeal) }
 
 // segmentBytes: small machines get small segments, since two are preallocated.
 func segmentBytes(c *config.Config) int64 {
+	if c.Witness() {
+		return 4 << 20
+	}
 	if c.Profile == "edge" {
 		return 32 << 20
 	}
@@ -131,10 +156,12 @@ type bounds struct {
 func hostBounds(c *config.Config) bounds {
 	proposals := c.Budget().Proposals
 	b := bounds{queue: int(proposals), uncommitted: uint64(proposals), inflight: uint64(proposals / 4), log: 1 << 30}
-	switch c.Profile {
-	case "edge":
+	switch {
+	case c.Witness():
+		b.log = 32 << 20
+	case c.Profile == "edge":
 		b.log = 256 << 20
-	case "scale":
+	case c.Profile == "scale":
 		b.log = 4 << 30
 	}
 	return b

@@ -15,9 +15,14 @@ var ErrDiverged = fault.New(fault.Corruption, "replica diverged from its log")
 
 // Applied tells what an entry was, beyond its writes.
 type Applied struct {
+	// Import: the entry brought records that another group wrote.
+	Import bool
 	// Digest: the replica's records at or below Closed are to be hashed.
 	Digest bool
 	Closed keyspace.Revision
+	// Locked are the transactions that the entry prepared, Unlocked those that it
+	// ended. A key may pass from one of the latter to one of the former.
+	Locked, Unlocked []*format.Prepared
 }
 
 // Apply applies one normal log entry blindly; every replica of the group does
@@ -45,13 +50,16 @@ func (c *Core) Apply(index keyspace.Index, term keyspace.Term, payload []byte) (
 	c.checkTime(e, index)
 	c.insert(e.Writes)
 	c.applyUploads(e, term)
+	c.applySlots(e, index)
+	locked, unlocked := c.applyTxns(e, index)
 	s.Index, s.Term = index, term
 	s.Chain = format.ChainHash(s.Chain, payload)
 	s.LastRev = max(s.LastRev, e.Stamp)
 	s.Ceiling, s.Closed = e.Ceiling, e.Closed
 	c.closed = max(c.closed, e.Closed)
 	c.answer(term)
-	return Applied{Digest: e.Type == format.EntryDigest, Closed: e.Closed}, nil
+	return Applied{Digest: e.Type == format.EntryDigest, Closed: e.Closed, Import: e.Slots != nil && e.Slots.Kind == format.SlotImport,
+		Locked: locked, Unlocked: unlocked}, nil
 }
 
 // maxKeptWrites is the largest entry whose decoded form is kept for the next one.
@@ -61,6 +69,7 @@ const maxKeptWrites = 4096
 // the payload, and one of them that stays behind a shorter entry would keep all
 // of it in memory, in every group.
 func forget(e *format.Entry) {
+	e.Slots, e.Prepared = nil, nil
 	clear(e.Writes)
 	if e.Writes = e.Writes[:0]; cap(e.Writes) > maxKeptWrites {
 		e.Writes = nil
@@ -86,6 +95,9 @@ func (c *Core) insert(writes []format.Write) {
 		for i := range some {
 			w := &some[i]
 			c.mem.Insert(c.instance, w.Key, w.Revision, w.Value, w.Delete)
+			if !w.Delete && keyspace.KindOf(w.Key) == keyspace.KindTTL {
+				c.noteDeadline(w.Key)
+			}
 		}
 		writes = writes[len(some):]
 	}
@@ -115,7 +127,12 @@ func (c *Core) checkTime(e *format.Entry, index keyspace.Index) {
 	invariant.Assert(e.Stamp >= s.LastRev, "group %d entry %d: stamp %v behind %v", c.cfg.Group, index, e.Stamp, s.LastRev)
 	invariant.Assert(e.Closed >= s.Closed, "group %d entry %d: closed %v behind %v", c.cfg.Group, index, e.Closed, s.Closed)
 	invariant.Assert(e.Lower || e.Ceiling >= s.Ceiling, "group %d entry %d: ceiling %v behind %v", c.cfg.Group, index, e.Ceiling, s.Ceiling)
-	if e.Type != format.EntryWrite {
+	if e.Type == format.EntryImport {
+		for i := range e.Writes {
+			invariant.Assert(e.Writes[i].Revision <= e.Stamp, "group %d entry %d: import at %v beyond stamp %v", c.cfg.Group, index, e.Writes[i].Revision, e.Stamp)
+		}
+	}
+	if !e.Type.Writes() {
 		return
 	}
 	for i := range e.Writes {
@@ -194,6 +211,7 @@ func (c *Core) answer(term keyspace.Term) {
 	if p.lower {
 		l.lowerApplied()
 	}
+	c.stepApplied(p)
 	l.done = append(l.done, p.requests...)
 }
 
@@ -215,8 +233,11 @@ func (c *Core) Settle() {
 }
 
 func (c *Core) settle(r *Request) {
+	if op := r.Slots; op != nil && r.refused {
+		op.Result.Index, op.Result.Slots = c.state.Index, c.state.Slots
+	}
 	if r.Clock != nil {
-		c.closed = max(c.closed, min(r.Clock.Result, c.state.Ceiling))
+		c.closed = max(c.closed, min(r.Clock.Result, c.state.Ceiling, c.OldestPrepared()-1))
 	}
 	r.finish(nil)
 }

@@ -39,9 +39,11 @@ func (c *Core) nextCeiling(now Now) keyspace.Revision {
 }
 
 // nextClosed is the closed revision an entry proposed now may carry: below its
-// first stamp and the oldest one in flight, within the applied ceiling.
+// first stamp, the oldest one in flight, and the oldest that is prepared, within the
+// applied ceiling.
 func (c *Core) nextClosed(first keyspace.Revision) keyspace.Revision {
 	l := c.lead
+	first = min(first, l.locks.oldest())
 	if len(l.inflight) > 0 {
 		first = min(first, l.inflight[0].first)
 	}
@@ -65,7 +67,7 @@ func (c *Core) CloseIdle(now Now) (closed keyspace.Revision, ok bool) {
 	if l == nil || !l.appliedOwn || len(l.inflight) > 0 || l.transferTo != 0 {
 		return 0, false
 	}
-	t := min(keyspace.RevisionAt(now.Physical), c.ReadCeiling())
+	t := min(keyspace.RevisionAt(now.Physical), c.ReadCeiling(), l.locks.oldest()-1)
 	if t <= c.closed {
 		return c.closed, c.closed > 0
 	}

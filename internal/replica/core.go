@@ -4,6 +4,7 @@
 package replica
 
 import (
+	"math"
 	"time"
 
 	"kvstore/internal/format"
@@ -38,7 +39,12 @@ type Config struct {
 	ChunkBytes int
 	// MaxQueueOps and MaxQueueBytes bound what waits for evaluation.
 	MaxQueueOps, MaxQueueBytes int
-	Bugs                       invariant.Bug
+	// MaxFreeze is how long a freeze may wait for prepared transactions.
+	MaxFreeze time.Duration
+	// Blocked, when set, is called when a request meets a prepared transaction, and
+	// now and then while it waits behind it.
+	Blocked func(*format.Prepared)
+	Bugs    invariant.Bug
 }
 
 // Now is a reading of the clocks. Physical is the node's clock clipped to a
@@ -65,6 +71,8 @@ type Core struct {
 	lead   *leadership
 	queue  queue
 	entry  format.Entry // scratch of Apply
+	// earliest deadline that was applied since TakeDeadline.
+	earliest int64
 	// keys are those that insert prefetches.
 	keys [mvcc.PrefetchKeys][]byte
 	// deferred is filled by BugHalfEntry only.
@@ -73,7 +81,7 @@ type Core struct {
 
 // New returns the core of a replica whose applied state is s.
 func New(cfg Config, mem Memory, inst keyspace.InstanceID, s format.State) *Core {
-	return &Core{cfg: cfg, mem: mem, instance: inst, state: s, closed: s.Closed}
+	return &Core{cfg: cfg, mem: mem, instance: inst, state: s, closed: s.Closed, earliest: math.MaxInt64}
 }
 
 // Reset replaces the applied state by a snapshot's.
@@ -92,6 +100,14 @@ func (c *Core) Instance() keyspace.InstanceID { return c.instance }
 
 // Closed is the revision at or below which nothing is ever written.
 func (c *Core) Closed() keyspace.Revision { return c.closed }
+
+// Settled is the revision up to which the replica has applied everything that
+// will ever be: no entry after the applied one writes at or below it. Stamps grow
+// in log order, so that the newest applied one is settled as well as what is
+// closed; but what is prepared may still be committed, at its stamp or above.
+func (c *Core) Settled() keyspace.Revision {
+	return max(c.closed, min(c.state.LastRev, c.OldestPrepared()-1))
+}
 
 // ObserveClosed takes a leader's promise made at an applied position.
 func (c *Core) ObserveClosed(term keyspace.Term, index keyspace.Index, closed keyspace.Revision) {

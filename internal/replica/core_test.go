@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 	"time"
@@ -101,6 +102,9 @@ func (r *rig) fetch(op *Op) {
 	f := Fetched{Delta: view.Active(), Instance: 7, Valid: true}
 	if value, rev, ok, _ := view.Get(7, op.DiskKey(), keyspace.MaxRevision); ok {
 		f.Header, _ = format.DecodeHeader(value, rev)
+		if op.NeedsRecord() {
+			f.Record = bytes.Clone(value)
+		}
 	}
 	op.SetFetched(f)
 }

@@ -43,21 +43,29 @@ func (c *Core) Evaluate(now Now) Outcome {
 		out.Payload = c.buildLowering()
 		return out
 	}
-	b := building{now: now, p: &proposal{first: keyspace.MaxRevision, chain: l.chain, closed: l.closed, ceiling: l.ceiling}}
-	taken, refused := c.evaluateQueue(&b, &out)
-	c.queue.take(taken)
-	c.dropGarbage(&b)
-	if len(b.entry.Writes) > 0 || l.digest || b.pin || c.mustRaise(now) {
+	c.letThrough(now.Mono)
+	b := building{now: now, p: l.newProposal(keyspace.MaxRevision)}
+	refused := c.evaluateQueue(&b, &out)
+	if c.letThrough(now.Mono) {
+		refused = append(refused, c.evaluateQueue(&b, &out)...)
+	}
+	if b.entry.Slots == nil {
+		c.dropGarbage(&b)
+	}
+	if b.entry.Slots != nil || len(b.entry.Writes) > 0 || b.entry.LowWater != 0 || l.digest || b.pin || c.mustRaise(now) {
 		out.Payload = c.seal(&b)
 	}
 	c.park(refused, &b, &out)
 	return out
 }
 
-// evaluateQueue evaluates requests until the entry is full.
-func (c *Core) evaluateQueue(b *building, out *Outcome) (taken int, refused []*Request) {
-	for _, r := range c.queue.items {
-		if b.bytes >= c.cfg.MaxEntryBytes || len(b.entry.Writes) >= c.cfg.MaxEntryOps {
+// evaluateQueue evaluates requests until the entry is full, and takes them from
+// the queue.
+func (c *Core) evaluateQueue(b *building, out *Outcome) (refused []*Request) {
+	taken := 0
+	for taken < len(c.queue.items) {
+		r := c.queue.items[taken]
+		if b.bytes >= c.cfg.MaxEntryBytes || len(b.entry.Writes) >= c.cfg.MaxEntryOps || !b.takes(r) {
 			break
 		}
 		taken++
@@ -73,10 +81,20 @@ func (c *Core) evaluateQueue(b *building, out *Outcome) (taken int, refused []*R
 			refused = append(refused, r)
 		case verdictRefetch:
 			out.Refetch = append(out.Refetch, r)
-		case verdictUpload:
+		case verdictHeld:
+			c.lead.holds.keep(r)
+		case verdictUpload, verdictParked, verdictEnded:
 		}
+		c.queue.insert(taken, c.lead.parking.takeWoken())
 	}
-	return taken, refused
+	c.queue.take(taken)
+	return refused
+}
+
+// takes reports whether a request may join the entry: a step of a move of slots
+// is alone in its own.
+func (b *building) takes(r *Request) bool {
+	return b.entry.Slots == nil && (r.Slots == nil || len(b.entry.Writes) == 0 && b.entry.LowWater == 0)
 }
 
 type verdict uint8
@@ -86,39 +104,91 @@ const (
 	verdictRefused
 	verdictRefetch
 	verdictUpload
+	verdictParked
+	verdictEnded // and answered
+	verdictHeld
 )
 
 // evaluate judges one request and, when it may happen, adds its writes.
 func (c *Core) evaluate(r *Request, b *building) verdict {
-	if r.Clock != nil {
+	switch {
+	case r.Clock != nil:
 		c.evaluateClock(r, b)
 		return verdictRefused
+	case r.Low != nil:
+		return c.evaluateLow(r, b)
+	case r.Slots != nil:
+		return c.evaluateSlots(r, b)
+	case r.Order != nil:
+		return c.evaluateOrder(r, b)
+	case r.Forget != nil:
+		return c.evaluateForget(r, b)
+	}
+	if r.Sweep != nil {
+		return c.evaluateSweep(r, b)
+	}
+	if err := c.mayWrite(r); err != nil {
+		return c.refuse(r, err)
+	}
+	if c.lead.holds.keeps(r, b.now.Mono) {
+		return verdictHeld
+	}
+	if !r.ID.Zero() {
+		if v, over := c.evaluateOnce(r, b); over {
+			return v
+		}
+	}
+	if locks := &c.lead.locks; len(locks.keys) > 0 {
+		if holder, key := locks.holderOf(r); holder != nil {
+			return c.parkBehind(r, holder, key, b.now)
+		}
+	}
+	v := c.evaluateOps(r, b)
+	if !r.ID.Zero() {
+		return c.rememberOutcome(r, v, b)
+	}
+	return v
+}
+
+// evaluateOps judges operations, or a transaction, that nothing else keeps from
+// happening.
+func (c *Core) evaluateOps(r *Request, b *building) verdict {
+	if r.Txn != nil {
+		return c.evaluateTxn(r, b)
 	}
 	curs := make([]current, len(r.Ops))
 	for i := range r.Ops {
-		cur, ok := c.look(&r.Ops[i])
+		cur, ok := c.look(r.Ops[i].diskKey, &r.Ops[i].fetch)
 		if !ok {
 			return verdictRefetch
 		}
 		curs[i] = cur
 	}
-	judged := max(keyspace.RevisionAt(b.now.Physical), c.lead.clock+1)
+	return c.execute(r, curs, max(keyspace.RevisionAt(b.now.Physical), c.lead.clock+1), b)
+}
+
+// execute judges the operations of a request against what was seen of their
+// keys, and adds their writes when all may happen.
+func (c *Core) execute(r *Request, curs []current, judged keyspace.Revision, b *building) verdict {
 	failed := false
 	for i := range r.Ops {
 		known, err := c.judge(&r.Ops[i], &curs[i], judged.UnixMilli())
 		if !known {
 			return verdictRefetch
 		}
+		if err == nil {
+			err = r.Ops[i].late(judged.UnixMilli())
+		}
 		r.Ops[i].Result = OpResult{Err: err}
 		failed = failed || err != nil
 	}
 	if failed {
 		c.abandon(r)
-		abortOthers(r)
+		abortOthers(r.Ops)
 		c.pinExpiry(curs, judged, b)
 		return verdictRefused
 	}
-	if c.startUpload(r, b.now) {
+	if c.startUpload(r, r.Ops, b.now) {
 		return verdictUpload
 	}
 	v := c.commit(r, curs, b, judged.UnixMilli())
@@ -150,13 +220,13 @@ func (c *Core) pinExpiry(curs []current, judged keyspace.Revision, b *building) 
 }
 
 // abortOthers marks the operations that would have succeeded.
-func abortOthers(r *Request) {
-	if len(r.Ops) == 1 {
+func abortOthers(ops []Op) {
+	if len(ops) == 1 {
 		return
 	}
-	for i := range r.Ops {
-		if r.Ops[i].Result.Err == nil {
-			r.Ops[i].Result.Err = fault.New(fault.BatchAborted, "another operation of the same atomic set failed")
+	for i := range ops {
+		if ops[i].Result.Err == nil {
+			ops[i].Result.Err = fault.New(fault.BatchAborted, "another operation of the same atomic set failed")
 		}
 	}
 }
@@ -167,7 +237,11 @@ func (c *Core) commit(r *Request, curs []current, b *building, nowMilli int64) v
 	before := len(b.entry.Writes)
 	for i := range r.Ops {
 		op, h := &r.Ops[i], &curs[i].header
-		if op.Delete && !h.Exists(nowMilli) {
+		if op.Read {
+			op.Result = readResult(h, nowMilli)
+			continue
+		}
+		if op.Delete && !h.Exists(nowMilli) && !endsExpired(op, h) {
 			op.Result = OpResult{}
 			continue
 		}
@@ -175,25 +249,46 @@ func (c *Core) commit(r *Request, curs []current, b *building, nowMilli int64) v
 			stamp := l.stamp(b.now)
 			b.p.first = min(b.p.first, stamp)
 		}
-		c.write(op, h, l.clock, b)
+		c.write(op, &curs[i], l.clock, b)
 	}
 	c.releaseUploads(r, b)
 	if len(b.entry.Writes) == before {
-		return verdictRefused // deletes of absent keys: an answer without a write
+		return verdictRefused // reads and deletes of absent keys: an answer without a write
 	}
 	return verdictWrite
 }
 
-func (c *Core) write(op *Op, old *format.Header, stamp keyspace.Revision, b *building) {
-	rec := newRecord(op, old, stamp)
+// endsExpired reports whether an end of a lease deletes a version that only expired.
+func endsExpired(op *Op, h *format.Header) bool {
+	return op.Ended != LeaseHolds && h.Version != 0 && h.Flags&format.FlagTombstone == 0
+}
+
+func (c *Core) write(op *Op, cur *current, stamp keyspace.Revision, b *building) {
+	old := &cur.header
+	var rec format.Record
+	if op.Touch {
+		rec = c.touched(op, cur, stamp)
+	} else {
+		rec = newRecord(op, old, stamp)
+		b.deleteChunksOf(old, stamp)
+	}
 	value := format.AppendRecord(make([]byte, 0, len(rec.Value)+len(rec.ContentType)+64), &rec)
 	b.add(format.Write{Key: op.diskKey, Revision: stamp, Value: value})
-	if old.Flags&format.FlagChunked != 0 && old.Flags&format.FlagTombstone == 0 {
-		b.deleteChunks(old.Chunks.Upload, old.Chunks.Count, stamp)
-	}
-	c.remember(string(op.diskKey), pendingWrite{value: value, rev: stamp, seq: c.lead.proposed + 1}, b.p)
+	b.indexDeadline(op.diskKey, old.Expires, rec.Expires, stamp)
+	key := string(op.diskKey)
+	c.remember(key, pendingWrite{value: value, rev: stamp, seq: c.lead.proposed + 1}, b.p)
+	c.lead.recent.add(stamp, key)
 	op.Result = OpResult{Existed: old.Exists(stamp.UnixMilli()), Version: rec.Version, Revision: stamp,
-		Created: rec.Created, Expires: rec.Expires}
+		Created: rec.Created, Expires: rec.Expires, Checksum: rec.Checksum, Detached: op.detaches(old)}
+}
+
+// detaches is the lease that the version which the operation replaces was attached
+// to and the new one is not, "" for none.
+func (op *Op) detaches(old *format.Header) string {
+	if old.Flags&format.FlagTombstone != 0 || op.Touch || op.Ended != LeaseHolds || !op.Delete && old.Lease == op.Lease {
+		return ""
+	}
+	return old.Lease
 }
 
 // remember puts a version into the overlay, with what undoes it.
@@ -209,18 +304,17 @@ func newRecord(op *Op, old *format.Header, stamp keyspace.Revision) format.Recor
 	if old.Exists(stamp.UnixMilli()) {
 		rec.Version, rec.Created = old.Version+1, old.Created
 	}
+	rec.Lease = op.Lease
 	if op.Delete {
 		rec.Flags = format.FlagTombstone
+		if op.Ended == LeaseExpired {
+			rec.Flags |= format.FlagExpired
+		}
 		return rec
 	}
 	rec.ContentType, rec.Encoding, rec.Tags, rec.Metadata = op.ContentType, op.Encoding, op.Tags, op.Metadata
 	rec.Size, rec.Checksum = uint64(len(op.Value)), op.Checksum
-	switch {
-	case op.TTL > 0:
-		rec.Expires = stamp.UnixMilli() + op.TTL.Milliseconds()
-	case op.ExpiresAt > 0:
-		rec.Expires = op.ExpiresAt
-	}
+	rec.Expires = op.deadline(stamp)
 	if op.upload != nil {
 		rec.Flags |= format.FlagChunked
 		rec.Chunks = format.ChunkRef{Upload: op.upload.stamp, Count: op.upload.count}
@@ -233,6 +327,13 @@ func newRecord(op *Op, old *format.Header, stamp keyspace.Revision) format.Recor
 func (b *building) add(w format.Write) {
 	b.entry.Writes = append(b.entry.Writes, w)
 	b.bytes += len(w.Key) + len(w.Value) + 16
+}
+
+// deleteChunksOf deletes what a replaced record referred to.
+func (b *building) deleteChunksOf(old *format.Header, at keyspace.Revision) {
+	if old.Flags&format.FlagChunked != 0 && old.Flags&format.FlagTombstone == 0 {
+		b.deleteChunks(old.Chunks.Upload, old.Chunks.Count, at)
+	}
 }
 
 func (b *building) deleteChunks(upload keyspace.Revision, count uint32, at keyspace.Revision) {

@@ -19,27 +19,29 @@ type current struct {
 
 // look finds the newest version: overlay, then deltas, then the prefetch if no
 // later write can have been missed. ok is false when it must be fetched again.
-func (c *Core) look(op *Op) (cur current, ok bool) {
-	if w, found := c.lead.overlay[string(op.diskKey)]; found {
-		return c.decodeCurrent(w.value, w.rev, op)
+func (c *Core) look(key []byte, f *Fetched) (cur current, ok bool) {
+	if w, found := c.lead.overlay[string(key)]; found {
+		if w.del {
+			return current{}, true
+		}
+		return c.decodeCurrent(w.value, w.rev, f)
 	}
-	if value, rev, del, found := c.mem.Latest(c.instance, op.diskKey); found {
+	if value, rev, del, found := c.mem.Latest(c.instance, key); found {
 		if del {
 			return current{}, true
 		}
-		return c.decodeCurrent(value, rev, op)
+		return c.decodeCurrent(value, rev, f)
 	}
-	f := &op.fetch
 	if !f.Valid || f.Instance != c.instance || f.Delta < c.mem.Oldest() {
 		return current{}, false
 	}
-	return current{header: f.Header, fetch: f}, true
+	return current{header: f.Header, value: f.Record, fetch: f}, true
 }
 
-func (c *Core) decodeCurrent(value []byte, rev keyspace.Revision, op *Op) (current, bool) {
+func (c *Core) decodeCurrent(value []byte, rev keyspace.Revision, f *Fetched) (current, bool) {
 	h, err := format.DecodeHeader(value, rev)
 	invariant.Assert(err == nil, "group %d: own record at %v does not decode: %v", c.cfg.Group, rev, err)
-	return current{header: h, value: value, fetch: &op.fetch}, true
+	return current{header: h, value: value, fetch: f}, true
 }
 
 // judge checks an operation's conditions. known is false when the value must
@@ -48,7 +50,7 @@ func (c *Core) judge(op *Op, cur *current, nowMilli int64) (known bool, err erro
 	cond, h := &op.Condition, &cur.header
 	exists := h.Exists(nowMilli)
 	switch {
-	case cond.MustExist && !exists:
+	case (cond.MustExist || op.Touch) && !exists:
 		return true, conditionFailed(op, "must_exist", "present", "absent")
 	case cond.MustNotExist && exists:
 		return true, conditionFailed(op, "must_not_exist", "absent", "present")
@@ -70,6 +72,27 @@ func (c *Core) judge(op *Op, cur *current, nowMilli int64) (known bool, err erro
 		if actual != *cond.Revision {
 			return true, conditionFailed(op, "revision_match", *cond.Revision, actual)
 		}
+	}
+	if cond.Created != nil {
+		var actual uint64
+		if exists {
+			actual = uint64(h.Created)
+		}
+		if actual != *cond.Created {
+			return true, conditionFailed(op, "created_match", *cond.Created, actual)
+		}
+	}
+	if cond.Lease != nil {
+		actual := ""
+		if exists {
+			actual = h.Lease
+		}
+		if actual != *cond.Lease {
+			return true, conditionFailed(op, "lease_match", *cond.Lease, actual)
+		}
+	}
+	if op.NeedsRecord() && cur.value == nil {
+		return false, nil
 	}
 	if cond.HasValueEquals {
 		return judgeValue(op, cur, exists)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"kvstore/internal/fault"
+	"kvstore/internal/format"
 	"kvstore/internal/invariant"
 	"kvstore/internal/keyspace"
 )
@@ -33,7 +34,11 @@ type leadership struct {
 	raise keyspace.Revision
 	chain uint64
 
-	overlay  map[string]pendingWrite
+	overlay map[string]pendingWrite
+	// slots is the state of the slots after the steps in flight, of which there
+	// are so many; see Core.slots.
+	slots    *format.SlotState
+	steps    int
 	inflight []*proposal
 	// proposed and applied count this term's own payloads in log order.
 	proposed, applied uint64
@@ -46,6 +51,17 @@ type leadership struct {
 	// done are requests whose entry is applied and not yet published.
 	done []*Request
 
+	// locks are those of prepared transactions, and low is the low-water mark, both
+	// after what is in flight. Requests that meet a lock are parked.
+	locks   lockTable
+	low     keyspace.Revision
+	parking parking
+	// freezing is a freeze that waits for prepared transactions.
+	freezing *Request
+
+	recent recent
+	holds  holds
+
 	transferTo keyspace.ReplicaID
 	lowering   bool // the lowering entry is in flight
 	lowered    bool // it was applied: raft may transfer
@@ -55,6 +71,7 @@ type leadership struct {
 // pendingWrite is an evaluated but unapplied version of a key.
 type pendingWrite struct {
 	value []byte // encoded record
+	del   bool   // deleted in the engine
 	rev   keyspace.Revision
 	seq   uint64
 }
@@ -75,6 +92,17 @@ type proposal struct {
 	upload   *upload
 	chunks   uint32
 	garbage  []*upload
+	// step is what it changes of the slots, slots their state before it.
+	step  *format.SlotChange
+	slots *format.SlotState
+	// locks is what it changes of them, in order; low is the low-water mark before it.
+	locks []lockChange
+	low   keyspace.Revision
+}
+
+// newProposal is one that is built on top of what is in flight.
+func (l *leadership) newProposal(first keyspace.Revision) *proposal {
+	return &proposal{first: first, chain: l.chain, closed: l.closed, ceiling: l.ceiling, low: l.low}
 }
 
 type undo struct {
@@ -97,10 +125,12 @@ func (l *leadership) start(c *Core) {
 	l.appliedOwn = true
 	l.clock = max(l.clock, c.state.Ceiling, c.state.LastRev)
 	l.floor = l.clock
+	l.recent.reach = l.clock
 	l.ceiling = c.state.Ceiling
 	l.closed = c.closed
 	l.chain = c.state.Chain
 	l.catching = true
+	l.locks, l.low = newLockTable(c.state.Prepared), c.state.LowWater
 }
 
 // StepDown ends the leadership. Proposed requests end with unknown_outcome;
@@ -114,6 +144,10 @@ func (c *Core) StepDown(err error) {
 		return
 	}
 	for _, r := range l.refusals {
+		r.finish(err)
+	}
+	l.parking.failAll(err)
+	for _, r := range l.holds.held {
 		r.finish(err)
 	}
 	for _, u := range l.uploads {

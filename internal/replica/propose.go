@@ -6,22 +6,6 @@ import (
 	"kvstore/internal/keyspace"
 )
 
-// evaluateClock moves the clock to at least the wanted time, or to physical
-// time when none is wanted, so that no expiry is missed. The request then waits
-// like a refusal: for everything stamped so far, and for confirmation.
-func (c *Core) evaluateClock(r *Request, b *building) {
-	l := c.lead
-	physical := keyspace.RevisionAt(b.now.Physical)
-	if r.Clock.AtLeast != 0 {
-		physical = min(physical, l.ceiling)
-	}
-	t := max(l.clock, r.Clock.AtLeast, physical)
-	l.clock, r.Clock.Result = t, t
-	if t > c.ReadCeiling() {
-		l.raise = max(l.raise, t)
-	}
-}
-
 // mustRaise reports whether somebody waits for a higher ceiling than any entry
 // on its way carries.
 func (c *Core) mustRaise(Now) bool { return c.lead.raise > c.lead.ceiling }
@@ -32,6 +16,9 @@ func (c *Core) seal(b *building) []byte {
 	l := c.lead
 	e := &b.entry
 	switch {
+	case e.Slots != nil:
+	case len(e.Prepared)+len(e.Ended) > 0 || e.LowWater != 0:
+		e.Type = format.EntryTxn
 	case len(e.Writes) > 0:
 		e.Type = format.EntryWrite
 	case l.digest:
@@ -92,6 +79,11 @@ func (c *Core) Dropped() {
 			}
 		}
 	}
+	if p.step != nil {
+		l.steps--
+		l.slots = p.slots
+	}
+	c.undoLocks(p)
 	if p.lower {
 		l.lowering = false
 		l.bound = keyspace.MaxRevision
@@ -110,10 +102,8 @@ func (c *Core) requeue(requests []*Request) {
 	c.queue = queue{}
 	for _, r := range requests {
 		r.refused = false
-		for i := range r.Ops {
-			if u := r.Ops[i].upload; u != nil {
-				u.claimed = false
-			}
+		for u := range r.uploads {
+			u.claimed = false
 		}
 		c.queue.push(r)
 	}
@@ -135,7 +125,8 @@ func (c *Core) buildLowering() []byte {
 	}
 	l.lowering = true
 	l.bound = min(l.clock, c.state.Ceiling)
-	p := &proposal{first: l.clock + 1, chain: l.chain, closed: l.closed, ceiling: l.ceiling, lower: true}
+	p := l.newProposal(l.clock + 1)
+	p.lower = true
 	e := &format.Entry{Type: format.EntryClock, Lower: true, Stamp: l.clock, Ceiling: l.clock, Closed: c.nextClosed(p.first)}
 	return c.launch(e, p, 0)
 }
@@ -155,7 +146,7 @@ func (c *Core) HasWork() bool {
 	if l == nil || !l.appliedOwn {
 		return false
 	}
-	return len(c.queue.items) > 0 || len(l.uploads) > 0 || len(l.garbage) > 0 || l.digest ||
+	return len(c.queue.items) > 0 || len(l.holds.held) > 0 || len(l.uploads) > 0 || len(l.garbage) > 0 || l.digest ||
 		l.raise > l.ceiling || (l.transferTo != 0 && !l.lowering && !l.lowered)
 }
 

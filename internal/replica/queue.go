@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"slices"
 	"time"
 
 	"kvstore/internal/fault"
@@ -14,17 +15,47 @@ type queue struct {
 }
 
 func (r *Request) cost() (ops, bytes int) {
-	for i := range r.Ops {
-		bytes += len(r.Ops[i].Value) + len(r.Ops[i].Key) + 64
+	for _, set := range r.Sets() {
+		ops += len(set)
+		for i := range set {
+			op := &set[i]
+			bytes += len(op.Value) + len(op.Key) + len(op.Condition.ValueEquals) + len(op.fetch.Record) + 64
+		}
 	}
-	return max(1, len(r.Ops)), bytes
+	switch {
+	case r.Sweep != nil:
+		ops += len(r.Sweep.Keys)
+		bytes += r.Sweep.bytes()
+	case r.Slots != nil:
+		bytes += r.Slots.bytes()
+	case r.Order != nil:
+		bytes += len(r.Order.Answer)
+	case r.Forget != nil:
+		ops = len(r.Forget.Keys)
+	}
+	return max(1, ops), bytes
 }
+
+// EnqueueFirst admits a request of the host's own, ahead of what waits and beyond
+// the bounds; there is one at a time.
+func (c *Core) EnqueueFirst(r *Request) { c.requeue([]*Request{r}) }
 
 func (q *queue) push(r *Request) {
 	ops, bytes := r.cost()
 	q.items = append(q.items, r)
 	q.ops += ops
 	q.bytes += bytes
+}
+
+// insert puts requests in front of the one at a position.
+func (q *queue) insert(at int, requests []*Request) {
+	for _, r := range requests {
+		ops, bytes := r.cost()
+		q.ops, q.bytes = q.ops+ops, q.bytes+bytes
+	}
+	if len(requests) > 0 {
+		q.items = slices.Insert(q.items, at, requests...)
+	}
 }
 
 // take removes the first n requests.
@@ -66,18 +97,20 @@ func (c *Core) Enqueue(r *Request) {
 	c.queue.push(r)
 }
 
-// load is what waits: in the queue, for its chunks, or for a confirmation.
-// raft bounds what is in flight.
+// load is what waits: in the queue, behind locks, for its chunks, or for a
+// confirmation. raft bounds what is in flight.
 func (c *Core) load() (ops, bytes int) {
 	ops, bytes = c.queue.ops, c.queue.bytes
 	if c.lead == nil {
 		return ops, bytes
 	}
+	ops, bytes = ops+c.lead.parking.ops, bytes+c.lead.parking.bytes
 	for _, u := range c.lead.uploads {
 		ops++
 		bytes += u.size
 	}
-	return ops + len(c.lead.refusals), bytes
+	h := &c.lead.holds
+	return ops + h.ops + len(c.lead.refusals), bytes + h.bytes
 }
 
 // Waiting counts operations that wait for evaluation.
@@ -102,6 +135,9 @@ func (c *Core) Expire(now time.Duration) {
 	if c.lead == nil {
 		return
 	}
+	c.expireParked(now)
+	c.lead.holds.expire(now)
+	c.letThrough(now)
 	for _, p := range c.lead.inflight {
 		for _, r := range p.requests {
 			switch {

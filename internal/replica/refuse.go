@@ -36,9 +36,11 @@ func (c *Core) answerEarly(refused []*Request) (rest []*Request) {
 	}
 	for _, r := range refused {
 		seen := false
-		for i := range r.Ops {
-			_, inflight := c.lead.overlay[string(r.Ops[i].diskKey)]
-			seen = seen || inflight
+		for _, ops := range r.Sets() {
+			for i := range ops {
+				_, inflight := c.lead.overlay[string(ops[i].diskKey)]
+				seen = seen || inflight
+			}
 		}
 		if seen == c.cfg.Bugs.Has(invariant.BugRefusalInFlight) {
 			r.finish(nil)

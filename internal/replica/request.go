@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"slices"
 	"time"
 
 	"kvstore/internal/format"
@@ -18,15 +17,26 @@ type Condition struct {
 	Revision     *uint64
 	MustExist    bool
 	MustNotExist bool
+	// Created must equal the revision at which the key was created, Lease what it is
+	// attached to.
+	Created *uint64
+	Lease   *string
 	// ValueEquals is compared with the whole value when HasValueEquals is set.
-	ValueEquals    []byte
 	HasValueEquals bool
+	ValueEquals    []byte
 }
 
-// Op is one put or delete. The caller fills it and must not change it, nor the
-// bytes it refers to, until the request's Done was called.
+// Op is one put, delete or, in a transaction, read. The caller fills it and must
+// not change it, nor the bytes it refers to, until the request's Done was called.
 type Op struct {
-	Delete    bool
+	Delete bool
+	// Read tells what is there and writes nothing. Its value is not part of the
+	// result: the revision that was seen names it. Its condition keeps the others
+	// from happening as that of a write does.
+	Read bool
+	// Touch changes the deadline of a key that exists and nothing else of it: it
+	// writes a version with the same value.
+	Touch     bool
 	Namespace keyspace.NamespaceID
 	Key       string
 	Condition Condition
@@ -39,9 +49,14 @@ type Op struct {
 	// Checksum is the CRC32C of Value.
 	Checksum uint32
 	// TTL counts from the write's stamp; ExpiresAt is Unix milliseconds of
-	// group time. At most one is set; 0 means none.
+	// group time, and later than that. At most one is set; 0 means none.
 	TTL       time.Duration
 	ExpiresAt int64
+	// Lease is what a put attaches the key to. Of a delete it is the lease that the
+	// key was attached to and that has Ended: what expired is deleted then too, so
+	// that nothing of it stays.
+	Lease string
+	Ended LeaseEnd
 
 	Result  OpResult
 	fetch   Fetched
@@ -54,14 +69,30 @@ type OpResult struct {
 	// Err is a *fault.Error: condition_failed, or batch_aborted when another
 	// operation of the request failed.
 	Err error
-	// Existed tells, for a delete, whether the key was there.
-	Existed  bool
+	// Existed tells, for a delete or a read, whether the key was there.
+	Existed bool
+	// Checksum is that of the value that was written.
+	Checksum uint32
+	// Of a put the new version's, of a read the one's that was seen.
 	Version  uint64
 	Revision keyspace.Revision
 	Created  keyspace.Revision
 	// Expires is Unix milliseconds, 0 for never.
 	Expires int64
+	// Detached, of a write, is the lease that the replaced version was attached to
+	// and the new one is not.
+	Detached string
 }
+
+// LeaseEnd says why a lease ended, and with it the keys that were attached to it.
+type LeaseEnd uint8
+
+// The ends of leases.
+const (
+	LeaseHolds LeaseEnd = iota
+	LeaseExpired
+	LeaseRevoked
+)
 
 // Request is a set of operations on one group that happens whole or not at
 // all. Keys within one request are distinct.
@@ -82,20 +113,38 @@ type Request struct {
 
 	// Clock makes this a reading of the group's clock instead of operations.
 	Clock *ClockOp
+	// Slots makes this a step of a move of slots.
+	Slots *SlotOp
+	// Sweep makes this a deletion of keys that have expired.
+	Sweep *SweepOp
+	// Txn makes this a transaction, which chooses its operations: the caller
+	// leaves Ops empty.
+	Txn *TxnOp
+	// Order makes this a step of a transaction over several groups.
+	Order *OrderOp
+	// Low makes this a reading of the low-water mark, Forget a deletion of records of
+	// transactions.
+	Low    *LowOp
+	Forget *ForgetOp
+
+	// ID, when it is not zero, makes the group remember how the operations or the
+	// transaction ended, in a record in the same entry; also that a condition did
+	// not hold. Encode is called at the evaluation, perhaps several times, and
+	// returns the answer to keep. What is remembered already is answered with
+	// Remembered, and nothing is executed. With the error that the id was begun over
+	// several groups, Remembered is what the participant's record keeps of it.
+	ID         keyspace.TxnID
+	Encode     func(*Request) []byte
+	Remembered []byte
+	outcome    *Op // fetches what is remembered
 
 	seq        uint64
 	evaluation uint64
 	confirmed  bool
 	refused    bool
 	finished   bool
-}
-
-// ClockOp confirms leadership, waits until all that the leader stamped is
-// applied, and moves the clock to at least AtLeast within an applied ceiling
-// (DESIGN 8). Afterwards nothing is written at or below Result.
-type ClockOp struct {
-	AtLeast keyspace.Revision
-	Result  keyspace.Revision
+	// patience is when it waits for holds no longer, once it met one.
+	patience time.Duration
 }
 
 // Fetched is what the prefetch found for one key outside the core.
@@ -107,13 +156,41 @@ type Fetched struct {
 	Instance keyspace.InstanceID
 	// Equal is the outcome of ValueEquals against Header.Revision.
 	Equal bool
+	// Value is the encoded record, of those that Request.Records yields.
+	Value []byte
 	Valid bool
+	// Record is the encoded record, for operations that need it (NeedsRecord).
+	Record []byte
 }
 
 // Uploading reports whether the core keeps chunks of one of the values: such a
 // request ends on the loop.
 func (r *Request) Uploading() bool {
-	return slices.ContainsFunc(r.Ops, func(op Op) bool { return op.upload != nil })
+	for range r.uploads {
+		return true
+	}
+	return false
+}
+
+// uploads yields those of the request.
+func (r *Request) uploads(yield func(*upload) bool) {
+	for _, ops := range r.Sets() {
+		for i := range ops {
+			if u := ops[i].upload; u != nil && !yield(u) {
+				return
+			}
+		}
+	}
+	if r.Slots == nil {
+		return
+	}
+	for i := range r.Slots.Keys {
+		for _, u := range r.Slots.Keys[i].uploads {
+			if u != nil && !yield(u) {
+				return
+			}
+		}
+	}
 }
 
 // DiskKey is the operation's key in the engine, without instance.
@@ -123,6 +200,10 @@ func (op *Op) DiskKey() []byte {
 	}
 	return op.diskKey
 }
+
+// NeedsRecord reports whether the operation needs more of a record than its
+// header.
+func (op *Op) NeedsRecord() bool { return op.Touch }
 
 // SetFetched takes the result of a prefetch.
 func (op *Op) SetFetched(f Fetched) { op.fetch = f }

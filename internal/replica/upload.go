@@ -10,8 +10,11 @@ import (
 // the same term (DESIGN 4). What is never claimed is deleted: by this leader
 // in a later entry, else by the first entry of the next term.
 type upload struct {
-	req   *Request
-	op    *Op
+	req *Request
+	op  *Op // nil for chunks that come with a move of slots
+	// parts are those chunks, and at is the revision of their record.
+	parts [][]byte
+	at    keyspace.Revision
 	stamp keyspace.Revision
 	next  uint32 // chunks proposed so far
 	count uint32
@@ -22,12 +25,12 @@ type upload struct {
 	discarded bool
 }
 
-// startUpload begins to upload the large values of r; false when there are
-// none or all chunks are in the log.
-func (c *Core) startUpload(r *Request, now Now) bool {
+// startUpload begins to upload the large values of operations of r; false when
+// there are none or all chunks are in the log.
+func (c *Core) startUpload(r *Request, ops []Op, now Now) bool {
 	started := false
-	for i := range r.Ops {
-		op := &r.Ops[i]
+	for i := range ops {
+		op := &ops[i]
 		if op.Delete || len(op.Value) <= c.cfg.ChunkBytes || c.owns(op.upload) {
 			continue
 		}
@@ -83,21 +86,38 @@ func (r *Request) uploading(l *leadership) bool {
 
 func (c *Core) buildChunk(u *upload, now Now) []byte {
 	l := c.lead
-	lo := int(u.next) * c.cfg.ChunkBytes
-	hi := min(lo+c.cfg.ChunkBytes, u.size)
-	p := &proposal{first: l.clock + 1, chain: l.chain, closed: l.closed, ceiling: l.ceiling, upload: u, chunks: 1}
+	chunk, at := u.chunk(c.cfg.ChunkBytes)
+	p := l.newProposal(l.clock + 1)
+	p.upload, p.chunks = u, 1
 	e := &format.Entry{Type: format.EntryChunk, Upload: u.stamp, Stamp: l.clock, Ceiling: c.nextCeiling(now), Closed: c.nextClosed(p.first),
-		Writes: []format.Write{{Key: keyspace.AppendChunkKey(nil, u.stamp, u.next), Revision: u.stamp, Value: u.op.Value[lo:hi]}}}
+		Writes: []format.Write{{Key: keyspace.AppendChunkKey(nil, u.stamp, u.next), Revision: at, Value: chunk}}}
 	u.next++
-	return c.launch(e, p, hi-lo)
+	return c.launch(e, p, len(chunk))
+}
+
+// chunk is the next one, and the revision that it is written at: readers of the
+// record look for it at that of the record.
+func (u *upload) chunk(size int) ([]byte, keyspace.Revision) {
+	if u.op == nil {
+		return u.parts[u.next], u.at
+	}
+	lo := int(u.next) * size
+	return u.op.Value[lo:min(lo+size, u.size)], u.stamp
 }
 
 // abandon gives up what r uploaded.
 func (c *Core) abandon(r *Request) {
-	for i := range r.Ops {
-		if u := r.Ops[i].upload; u != nil {
-			c.discard(u)
-			r.Ops[i].upload = nil
+	for u := range r.uploads {
+		c.discard(u)
+	}
+	for _, ops := range r.Sets() {
+		for i := range ops {
+			ops[i].upload = nil
+		}
+	}
+	if r.Slots != nil {
+		for i := range r.Slots.Keys {
+			r.Slots.Keys[i].uploads = nil
 		}
 	}
 }
@@ -142,10 +162,8 @@ func (c *Core) dropGarbage(b *building) {
 
 // releaseUploads claims the chunks of a request that is being written.
 func (c *Core) releaseUploads(r *Request, b *building) {
-	for i := range r.Ops {
-		if u := r.Ops[i].upload; u != nil {
-			b.entry.Claims = append(b.entry.Claims, u.stamp)
-			u.claimed = true
-		}
+	for u := range r.uploads {
+		b.entry.Claims = append(b.entry.Claims, u.stamp)
+		u.claimed = true
 	}
 }

@@ -17,6 +17,14 @@ func (p *part) acknowledge(q *replica.Request) {
 		} else {
 			c.Result.Result = answerPut(o)
 		}
+	case kindTouch:
+		if o := &q.Ops[0]; o.Result.Err != nil {
+			c.fail(o.Result.Err)
+		} else {
+			answer := new(api.PutResponse)
+			fillPut(answer, o)
+			c.Result.Result = &api.PipelineResult_Touch{Touch: answer}
+		}
 	case kindDelete:
 		if o := &q.Ops[0]; o.Result.Err != nil {
 			c.fail(o.Result.Err)

@@ -59,3 +59,30 @@ func (r *Router) DescribeJob(ctx context.Context, req *api.DescribeJobRequest) (
 	}
 	return a.DescribeJob(ctx, req)
 }
+
+// ListJobs returns the jobs that have not ended and the last that have.
+func (r *Router) ListJobs(ctx context.Context, req *api.ListJobsRequest) (*api.ListJobsResponse, error) {
+	a, err := r.administer()
+	if err != nil {
+		return nil, err
+	}
+	return a.ListJobs(ctx, req)
+}
+
+// CancelJob asks a job to end where it is.
+func (r *Router) CancelJob(ctx context.Context, req *api.CancelJobRequest) (*api.Job, error) {
+	a, err := r.administer()
+	if err != nil {
+		return nil, err
+	}
+	return a.CancelJob(ctx, req)
+}
+
+// DeleteRange starts the job that deletes the keys of a range.
+func (r *Router) DeleteRange(ctx context.Context, req *api.DeleteRangeRequest) (*api.Job, error) {
+	a, err := r.administer()
+	if err != nil {
+		return nil, err
+	}
+	return a.DeleteRange(ctx, req)
+}

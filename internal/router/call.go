@@ -11,7 +11,8 @@ import (
 
 // Call is one operation and its answer.
 type Call struct {
-	// Op is not changed, and must not change until done was called.
+	// Op is not changed, and must not change until done was called. One that reads
+	// at a time is replaced by one that reads at a revision.
 	Op *api.PipelineOp
 	// Result is filled before done is called; nil is made when needed.
 	Result *api.PipelineResult
@@ -20,6 +21,10 @@ type Call struct {
 	// Forwarded marks an operation that came from a peer: it is served here or
 	// refused, never forwarded again.
 	Forwarded bool
+	// Routed marks an operation of a peer that says which Group it is for: it knows
+	// a slot map at least as good as this node's, and the group judges.
+	Routed bool
+	Group  keyspace.GroupID
 	// Encoded allows a batch of reads to be answered with the bytes that are
 	// sent: they are the unknown fields of its BatchGetResponse, whose Results
 	// stay empty. For callers who only pass the answer on.
@@ -29,6 +34,10 @@ type Call struct {
 	Elsewhere bool
 	// Err is the error behind Result.Status, nil on success.
 	Err error
+
+	// own marks an order that this node sends, of share.
+	own   bool
+	share *share
 }
 
 // callState is a call on its way.
@@ -40,6 +49,8 @@ type callState struct {
 	deadline, giveUp time.Duration
 	ns               keyspace.NamespaceID
 	nsName           string
+	// at is the revision that a read asks for, 0 for the newest.
+	at keyspace.Revision
 	// open counts the parts that were not answered.
 	open atomic.Int32
 	// bytes of values in the answer of a batch.
@@ -48,6 +59,13 @@ type callState struct {
 	only  part
 	parts []*part
 	self  [4]*part // parts of a call on few groups
+	// guarded is what was asked for where call is the transaction made of it.
+	guarded *guarded
+	// spaces are the namespaces of a transaction's keys; nil for other calls.
+	spaces *txnSpaces
+	// id names the request, zero for most; marked is what mark made of it.
+	id     keyspace.TxnID
+	marked []byte
 	// waiting counts the parts whose read is not confirmed, and confirmed lists
 	// the others; guarded by frame.mu.
 	waiting   int
@@ -84,6 +102,9 @@ const (
 	kindPut
 	kindGet
 	kindDelete
+	kindTouch
+	kindTransaction
+	kindOrder
 	kindBatchPut
 	kindBatchGet
 	kindBatchDelete
@@ -100,6 +121,12 @@ func kindOf(op *api.PipelineOp) kind {
 		return kindGet
 	case *api.PipelineOp_Delete:
 		return kindDelete
+	case *api.PipelineOp_Touch:
+		return kindTouch
+	case *api.PipelineOp_Transaction:
+		return kindTransaction
+	case *api.PipelineOp_Order:
+		return kindOrder
 	case *api.PipelineOp_BatchPut:
 		return kindBatchPut
 	case *api.PipelineOp_BatchGet:
@@ -108,6 +135,12 @@ func kindOf(op *api.PipelineOp) kind {
 		return kindBatchDelete
 	}
 	return kindNone
+}
+
+// changes reports whether the call may change something: what does not may be
+// executed again, also when it was executed and its answer lost.
+func (st *callState) changes() bool {
+	return st.kind.write() && (st.kind != kindTransaction || !readsOnly(st.call.Op.GetTransaction()))
 }
 
 // part is the share of a call that one group has. It is owned by one stage at
@@ -119,6 +152,8 @@ type part struct {
 	// their number in a batch.
 	items []int
 	count int
+	// epoch is that of the map which group is from.
+	epoch uint64
 
 	// attempts counts dispatches; asked is the node of the last forward.
 	attempts int
@@ -126,13 +161,22 @@ type part struct {
 	// hint is a leader named by the last answer, followed at once.
 	hint keyspace.NodeID
 	last error
+	// unsure: it may have been executed, under its request id.
+	unsure bool
+	// waits counts the refusals in a row that asked for a short pause.
+	waits int
 	// read is the confirmation that the part waits for or has, next another part
 	// of the same read, or of what the driver is to serve.
 	read *groupRead
 	next *part
 	// due is when a delayed part is dispatched again, on env.Clock.Mono.
-	due    time.Duration
-	remote remoteOp
+	due time.Duration
+	// txn coordinates a transaction over several groups, which is dispatched as a
+	// part without one; nil for all others.
+	txn *coordination
+	// snapshot: a transaction over several groups that only reads.
+	snapshot bool
+	remote   remoteOp
 }
 
 // namespaceOf returns the namespace name of an operation.
@@ -144,6 +188,10 @@ func namespaceOf(op *api.PipelineOp) string {
 		return o.Get.GetNamespace()
 	case *api.PipelineOp_Delete:
 		return o.Delete.GetNamespace()
+	case *api.PipelineOp_Touch:
+		return o.Touch.GetNamespace()
+	case *api.PipelineOp_Transaction:
+		return o.Transaction.GetNamespace()
 	case *api.PipelineOp_BatchPut:
 		return o.BatchPut.GetNamespace()
 	case *api.PipelineOp_BatchGet:
@@ -179,7 +227,7 @@ func (st *callState) prepareResult() {
 		for i := range all {
 			all[i] = &st.gets[i].result
 		}
-		c.Result.Result = &api.PipelineResult_BatchGet{BatchGet: &api.BatchGetResponse{Results: all}}
+		c.Result.Result = &api.PipelineResult_BatchGet{BatchGet: &api.BatchGetResponse{Results: all, ReadRevision: uint64(st.at)}}
 	case *api.PipelineOp_BatchDelete:
 		st.deletes = make([]deleteSlot, len(o.BatchDelete.GetItems()))
 		all := make([]*api.BatchDeleteResult, len(st.deletes))
@@ -282,6 +330,8 @@ func keyOf(op *api.PipelineOp, i int) string {
 		return o.Get.GetKey()
 	case *api.PipelineOp_Delete:
 		return o.Delete.GetKey()
+	case *api.PipelineOp_Touch:
+		return o.Touch.GetKey()
 	case *api.PipelineOp_BatchPut:
 		return o.BatchPut.Items[i].GetKey()
 	case *api.PipelineOp_BatchGet:

@@ -2,18 +2,20 @@ package router
 
 import (
 	"context"
+	"slices"
 	"sync"
 
-	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
+	"kvstore/internal/replica"
 )
 
 // clocks reads the clocks of all data groups for the lists that wait at the
 // same time. While one reading runs, those who come wait for the next: it
 // begins after them, so it covers all that was acknowledged before them, and
-// many lists cost two rounds of requests to each leader's node together. A
-// reading makes one attempt; what it lacks the lists read for themselves.
+// many lists cost two rounds of requests to each leader's node together. Each
+// brings the range that it reads, and the answers say of each range what happened
+// to it. A reading makes one attempt; what it lacks the lists read for themselves.
 type clocks struct {
 	r       *Router
 	mu      sync.Mutex
@@ -21,24 +23,62 @@ type clocks struct {
 	next    *reading // guarded by mu; who comes joins it
 }
 
-// reading is the clocks of groups. Its fields are final once done is closed.
+// reading is the clocks of groups. What it asks is final once it began, its
+// other fields are once done is closed.
 type reading struct {
 	done chan struct{}
+	// sets are the ranges of those who joined, bytes what they are made of.
+	sets  []replica.Spans
+	bytes int
+	// strict: one of them needs both rounds of all groups.
+	strict bool
 	// rev is the maximum of the first round; the second moved the clocks to it
-	// where all went well.
-	rev    keyspace.Revision
-	groups map[keyspace.GroupID]host.ClockReading
+	// where all went well. groups are the last readings, of the second round where
+	// there was one.
+	rev           keyspace.Revision
+	first, groups map[keyspace.GroupID]clockReading
 }
 
-// read returns a reading that began after the call; it is empty when ctx or
-// the router end first.
-func (c *clocks) read(ctx context.Context) *reading {
+// maxSharedSets and maxSharedBytes bound the ranges of one reading; who finds no
+// room reads for itself.
+const (
+	maxSharedSets  = 64
+	maxSharedBytes = 64 << 10
+)
+
+// join adds a range, unless it is there, and returns its number.
+func (s *reading) join(set replica.Spans, strict bool) (number int, ok bool) {
+	number = slices.IndexFunc(s.sets, func(o replica.Spans) bool {
+		return slices.EqualFunc(o, set, func(a, b replica.Span) bool {
+			return string(a.Lower) == string(b.Lower) && string(a.Upper) == string(b.Upper)
+		})
+	})
+	if number < 0 {
+		size := 0
+		for _, span := range set {
+			size += len(span.Lower) + len(span.Upper)
+		}
+		if len(s.sets) >= maxSharedSets || s.bytes+size > maxSharedBytes {
+			return 0, false
+		}
+		number, s.bytes = len(s.sets), s.bytes+size
+		s.sets = append(s.sets, set)
+	}
+	s.strict = s.strict || strict
+	return number, true
+}
+
+// read returns a reading that began after the call, and the number of the range
+// in it. It is empty when ctx or the router end first, or when there was no room.
+// strict asks what happened to the range between the two rounds.
+func (c *clocks) read(ctx context.Context, set replica.Spans, strict bool) (*reading, int) {
 	c.mu.Lock()
 	if c.next == nil {
 		c.next = &reading{done: make(chan struct{})}
 	}
 	waits := c.next
-	if !c.running && c.r.hold() {
+	number, ok := waits.join(set, strict)
+	if ok && !c.running && c.r.hold() {
 		c.running = true
 		go func() {
 			defer c.r.wg.Done()
@@ -46,13 +86,16 @@ func (c *clocks) read(ctx context.Context) *reading {
 		}()
 	}
 	c.mu.Unlock()
+	if !ok {
+		return &reading{}, 0
+	}
 	select {
 	case <-waits.done:
-		return waits
+		return waits, number
 	case <-ctx.Done():
 	case <-c.r.ctx.Done():
 	}
-	return &reading{}
+	return &reading{}, 0
 }
 
 // run reads until nobody waits.
@@ -66,54 +109,59 @@ func (c *clocks) run() {
 		if now == nil {
 			return
 		}
-		now.rev, now.groups = c.r.readClocks()
+		c.r.readClocks(now)
 		close(now.done)
 	}
 }
 
 // readClocks runs the two rounds: the clocks of all groups, then all moved to
-// their maximum.
-func (r *Router) readClocks() (latest keyspace.Revision, out map[keyspace.GroupID]host.ClockReading) {
+// their maximum; without strict only those that are behind it.
+func (r *Router) readClocks(s *reading) {
 	ctx, cancel := context.WithTimeout(r.ctx, r.o.ReadAttempt)
 	defer cancel()
-	out = make(map[keyspace.GroupID]host.ClockReading)
-	m := r.o.Directory.Map()
-	groups := make([]keyspace.GroupID, m.Groups)
-	for i := range groups {
-		groups[i] = keyspace.GroupID(i + 1)
+	s.first, s.groups = make(map[keyspace.GroupID]clockReading), make(map[keyspace.GroupID]clockReading)
+	asks := make([]clockAsk, 0, 8)
+	for _, g := range r.o.Directory.Map().owning() {
+		asks = append(asks, clockAsk{ClockAsk: host.ClockAsk{Group: g, Sets: s.sets}})
 	}
-	r.clockRound(ctx, groups, 0, out)
-	for _, c := range out {
-		latest = max(latest, c.Clock)
+	r.clockRound(ctx, asks, s.first)
+	for _, c := range s.first {
+		s.rev = max(s.rev, c.Clock)
 	}
-	behind := groups[:0]
-	for _, g := range groups {
-		if c, ok := out[g]; ok && c.Clock < latest {
-			behind = append(behind, g)
+	again := asks[:0]
+	for _, a := range asks {
+		c, ok := s.first[a.Group]
+		if !ok {
+			continue
 		}
+		if c.Clock == s.rev && !s.strict {
+			s.groups[a.Group] = c
+			continue
+		}
+		a.AtLeast, a.Since = s.rev, c.Since()
+		again = append(again, a)
 	}
-	r.clockRound(ctx, behind, latest, out)
-	return latest, out
+	r.clockRound(ctx, again, s.groups)
 }
 
 // clockRound asks each node once for the clocks of the groups it leads.
-func (r *Router) clockRound(ctx context.Context, groups []keyspace.GroupID, atLeast keyspace.Revision, out map[keyspace.GroupID]host.ClockReading) {
-	byNode := make(map[keyspace.NodeID][]keyspace.GroupID)
-	for _, g := range groups {
-		leader, _, known := r.o.Host.Leader(g)
+func (r *Router) clockRound(ctx context.Context, asks []clockAsk, out map[keyspace.GroupID]clockReading) {
+	byNode := make(map[keyspace.NodeID][]clockAsk)
+	for _, a := range asks {
+		leader, _, known := r.o.Host.Leader(a.Group)
 		if !known {
-			leader, known = r.hints.get(g)
+			leader, known = r.hints.get(a.Group)
 		}
 		if known {
-			byNode[leader] = append(byNode[leader], g)
+			byNode[leader] = append(byNode[leader], a)
 		}
 	}
-	answers := make(chan []host.ClockReading, len(byNode))
+	answers := make(chan []clockReading, len(byNode))
 	for node, led := range byNode {
 		r.wg.Add(1) // the caller holds wg
 		go func() {
 			defer r.wg.Done()
-			answers <- r.nodeClocks(ctx, node, led, atLeast)
+			answers <- r.askNode(ctx, node, led)
 		}()
 	}
 	for range byNode {
@@ -123,92 +171,4 @@ func (r *Router) clockRound(ctx context.Context, groups []keyspace.GroupID, atLe
 			}
 		}
 	}
-}
-
-// nodeClocks reads the clocks of groups led by one node; what fails is left
-// out or has its Err.
-func (r *Router) nodeClocks(ctx context.Context, node keyspace.NodeID, groups []keyspace.GroupID, atLeast keyspace.Revision) []host.ClockReading {
-	if node == r.o.Node {
-		return r.o.Host.Clocks(ctx, groups, atLeast)
-	}
-	client, err := r.o.Peers.Client(node)
-	if err != nil {
-		return nil
-	}
-	q := &api.GroupClockRequest{Group: uint32(groups[0]), AtLeast: uint64(atLeast)}
-	for _, g := range groups {
-		q.Groups = append(q.Groups, uint32(g))
-	}
-	resp, err := client.GroupClock(ctx, q)
-	if err != nil {
-		return nil
-	}
-	out := make([]host.ClockReading, 0, len(groups))
-	for _, c := range resp.Clocks {
-		out = append(out, host.ClockReading{
-			Group: keyspace.GroupID(c.Group), Clock: keyspace.Revision(c.Clock), Index: keyspace.Index(c.Index)})
-	}
-	if len(out) == 0 { // a node that knows one group per request
-		out = append(out, host.ClockReading{Group: groups[0], Clock: keyspace.Revision(resp.Clock), Index: keyspace.Index(resp.Index)})
-	}
-	return out
-}
-
-// groupClock confirms the leadership of g and returns its clock, at least
-// atLeast, once everything it stamped is applied.
-func (r *Router) groupClock(ctx context.Context, g keyspace.GroupID, atLeast keyspace.Revision) (host.ClockReading, error) {
-	var clock host.ClockReading
-	err := r.onGroup(ctx, g, attempt{
-		local: func(ctx context.Context) error {
-			clock = r.o.Host.Clocks(ctx, []keyspace.GroupID{g}, atLeast)[0]
-			return clock.Err
-		},
-		remote: func(ctx context.Context, _ keyspace.NodeID, peer api.PeerClient) error {
-			resp, err := peer.GroupClock(ctx, &api.GroupClockRequest{Group: uint32(g), AtLeast: uint64(atLeast)})
-			clock = host.ClockReading{Group: g, Clock: keyspace.Revision(resp.GetClock()), Index: keyspace.Index(resp.GetIndex())}
-			return err
-		},
-	})
-	return clock, err
-}
-
-// ServeClock answers Peer.GroupClock from this node's replicas.
-func (r *Router) ServeClock(ctx context.Context, q *api.GroupClockRequest) (*api.GroupClockResponse, error) {
-	ctx, cancel := r.bounded(ctx)
-	defer cancel()
-	if len(q.Groups) > 0 {
-		return r.serveClocks(ctx, q)
-	}
-	g := keyspace.GroupID(q.Group)
-	if leader, local, _ := r.o.Host.Leader(g); !local {
-		return nil, r.elsewhere(g, leader)
-	}
-	c := r.o.Host.Clocks(ctx, []keyspace.GroupID{g}, keyspace.Revision(q.AtLeast))[0]
-	return &api.GroupClockResponse{Clock: uint64(c.Clock), Index: uint64(c.Index)}, c.Err
-}
-
-// serveClocks leaves out the groups that are not led here.
-func (r *Router) serveClocks(ctx context.Context, q *api.GroupClockRequest) (*api.GroupClockResponse, error) {
-	groups := make([]keyspace.GroupID, 0, len(q.Groups))
-	for _, g := range q.Groups {
-		if _, local, _ := r.o.Host.Leader(keyspace.GroupID(g)); local {
-			groups = append(groups, keyspace.GroupID(g))
-		}
-	}
-	out := &api.GroupClockResponse{}
-	var failed error
-	for _, c := range r.o.Host.Clocks(ctx, groups, keyspace.Revision(q.AtLeast)) {
-		if c.Err != nil {
-			failed = c.Err
-			continue
-		}
-		out.Clocks = append(out.Clocks, &api.GroupClockReading{Group: uint32(c.Group), Clock: uint64(c.Clock), Index: uint64(c.Index)})
-	}
-	switch {
-	case len(out.Clocks) > 0:
-		return out, nil
-	case failed == nil:
-		failed = r.elsewhere(keyspace.GroupID(q.Groups[0]), "")
-	}
-	return nil, failed
 }

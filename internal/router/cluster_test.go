@@ -40,6 +40,13 @@ func TestTopology(t *testing.T) {
 		if top.Epoch != 7 || top.SlotGroups != nil {
 			t.Fatalf("answer to a caller that is up to date: %v", top)
 		}
+		f.host.give(1, 5, half(1))
+		f.record(f.dir.m, 0)
+		top, err = f.Topology(t.Context(), &api.TopologyRequest{KnownEpoch: 7})
+		wantCode(t, err, "")
+		if top.Epoch != 8 || top.SlotGroups[0] != 5 || top.SlotGroups[1] != 1 || len(top.Groups) != testGroups+3 {
+			t.Fatalf("after a move: epoch %d, slots %v, %d groups", top.Epoch, top.SlotGroups[:4], len(top.Groups))
+		}
 	})
 }
 

@@ -16,12 +16,22 @@ func putOp(o *replica.Op, ns keyspace.NamespaceID, q *api.PutRequest) {
 		Namespace: ns, Key: q.Key, Condition: condition(q.Condition),
 		Value: q.Value, ContentType: q.ContentType, Encoding: q.Encoding,
 		Tags: q.Tags, Metadata: q.Metadata, Checksum: format.CRC32C(q.Value),
-		TTL: time.Duration(q.TtlSeconds) * time.Second, ExpiresAt: q.ExpiresAtMs,
+		TTL: time.Duration(q.TtlSeconds) * time.Second, ExpiresAt: q.ExpiresAtMs, Lease: q.Lease,
 	}
 }
 
 func deleteOp(o *replica.Op, ns keyspace.NamespaceID, q *api.DeleteRequest) {
 	*o = replica.Op{Delete: true, Namespace: ns, Key: q.Key, Condition: condition(q.Condition)}
+	if q.Reason != "" {
+		o.Ended, o.Lease = leaseEnds[q.Reason], q.GetCondition().GetLeaseMatch()
+	}
+}
+
+func touchOp(o *replica.Op, ns keyspace.NamespaceID, q *api.TouchRequest) {
+	*o = replica.Op{
+		Touch: true, Namespace: ns, Key: q.Key, Condition: condition(q.Condition),
+		TTL: time.Duration(q.TtlSeconds) * time.Second, ExpiresAt: q.ExpiresAtMs,
+	}
 }
 
 func condition(c *api.Condition) replica.Condition {
@@ -31,6 +41,7 @@ func condition(c *api.Condition) replica.Condition {
 	return replica.Condition{
 		Version: c.VersionMatch, Revision: c.RevisionMatch,
 		MustExist: c.MustExist, MustNotExist: c.MustNotExist,
+		Created: c.CreatedMatch, Lease: c.LeaseMatch,
 		ValueEquals: c.ValueEquals, HasValueEquals: c.ValueEquals != nil,
 	}
 }
@@ -38,7 +49,7 @@ func condition(c *api.Condition) replica.Condition {
 func fillPut(out *api.PutResponse, o *replica.Op) {
 	out.Version, out.Revision = o.Result.Version, uint64(o.Result.Revision)
 	out.CreatedAtMs, out.UpdatedAtMs = o.Result.Created.UnixMilli(), o.Result.Revision.UnixMilli()
-	out.ExpiresAtMs, out.Checksum = o.Result.Expires, o.Checksum
+	out.ExpiresAtMs, out.Checksum = o.Result.Expires, o.Result.Checksum
 }
 
 func fillDelete(out *api.DeleteResponse, o *replica.Op) {
@@ -49,6 +60,7 @@ func fillRecord(out *api.Record, key string, r *format.Record, keysOnly bool) {
 	out.Key, out.ContentType, out.Encoding, out.Checksum = key, r.ContentType, r.Encoding, r.Checksum
 	out.CreatedAtMs, out.UpdatedAtMs, out.ExpiresAtMs = r.Created.UnixMilli(), r.Revision.UnixMilli(), r.Expires
 	out.Version, out.Revision, out.Tags, out.Metadata, out.Size = r.Version, uint64(r.Revision), r.Tags, r.Metadata, r.Size
+	out.CreatedRevision, out.Lease = uint64(r.Created), r.Lease
 	if !keysOnly {
 		out.Value = r.Value
 	}

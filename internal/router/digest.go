@@ -50,6 +50,9 @@ func (r *Router) Digest(ctx context.Context, _ *api.DigestRequest) (*api.DigestR
 func (r *Router) digestGroup(ctx context.Context, g keyspace.GroupID, members []Member) *api.GroupDigest {
 	out := &api.GroupDigest{Group: uint32(g)}
 	for _, m := range members {
+		if m.Witness() {
+			continue
+		}
 		out.Replicas = append(out.Replicas, &api.ReplicaDigest{NodeId: string(m.Node), Replica: uint64(m.Replica)})
 	}
 	index, err := r.startDigest(ctx, g)

@@ -3,7 +3,6 @@ package router
 import (
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"kvstore/internal/keyspace"
@@ -23,10 +22,16 @@ type Directory interface {
 type Map struct {
 	ClusterID   string
 	ClusterName string
-	// Epoch grows with every change of groups or members.
+	// Epoch grows with every change of groups, members or the owners of slots.
 	Epoch uint64
-	// Groups is the number of data groups; 0 until it is known.
+	// Groups is the number of data groups, 1 to Groups; 0 until it is known. It
+	// only grows.
 	Groups int
+	// Slots say which group owns which slots; nil is the layout that the cluster
+	// was founded with, which follows from Groups.
+	Slots *SlotMap
+	// Founding are the data groups that are being founded, not among Groups yet.
+	Founding map[keyspace.GroupID]Founding
 	// ReplicationFactor is the number of voters a group should have.
 	ReplicationFactor int
 	// RecoveryEpoch counts the cluster's recoveries; 0 also while it is not known.
@@ -41,11 +46,17 @@ type Map struct {
 	Replaced map[keyspace.NodeID]keyspace.NodeID
 	// Removed nodes, by id; an id never returns.
 	Removed map[keyspace.NodeID]bool
+	// Gone says of nodes that were removed or replaced what happened, as they
+	// are told when they come back.
+	Gone map[keyspace.NodeID]string
 	// Dead nodes were silent for long; their replicas are placed elsewhere.
 	Dead map[keyspace.NodeID]bool
 	// Targets say where the voters of a group should be; a group without one
 	// stays where it is.
 	Targets map[keyspace.GroupID]Target
+	// GivenUp are nodes that get no replica of a group for now, because a copy to
+	// them did not come to an end.
+	GivenUp map[keyspace.GroupID][]GivenUp
 	// Balance is how replicas may be moved.
 	Balance Balance
 	// Namespaces by name, without the reserved ones.
@@ -54,6 +65,19 @@ type Map struct {
 	// again: a namespace name is given to another id only after every copy
 	// that still has the old one ran out.
 	ValidUntil time.Duration
+}
+
+// NameOf is the name of a namespace of users.
+func (m *Map) NameOf(id keyspace.NamespaceID) (name string, ok bool) {
+	if id == keyspace.DefaultNamespace {
+		return keyspace.DefaultNamespaceName, true
+	}
+	for name, ns := range m.Namespaces {
+		if ns.ID == id {
+			return name, true
+		}
+	}
+	return "", false
 }
 
 // Recorded is the term in which a group's record was written, and its version.
@@ -80,6 +104,10 @@ type Node struct {
 	Weight   float64
 	Priority int
 	Draining bool
+	// DrainTo is the node that takes the place of a draining one; "" for any.
+	DrainTo keyspace.NodeID
+	// Witness nodes vote and hold no data.
+	Witness bool
 	// Unrecorded nodes are known from the founding or from a join only: what they
 	// are beside their address is not known yet.
 	Unrecorded bool
@@ -95,11 +123,32 @@ type Target struct {
 	Version uint64
 }
 
+// GivenUp is a copy of a group that did not come to an end.
+type GivenUp struct {
+	Node   keyspace.NodeID
+	Reason string
+	// Since, and Until it may begin anew, are Unix milliseconds; Until is 0 when
+	// that is once the node is heard from again.
+	Since, Until int64
+}
+
+// GaveUpOn reports whether a node gets no replica of a group for now.
+func (m *Map) GaveUpOn(g keyspace.GroupID, id keyspace.NodeID) bool {
+	return slices.ContainsFunc(m.GivenUp[g], func(u GivenUp) bool { return u.Node == id })
+}
+
 // Balance is how replicas may be moved.
 type Balance struct {
 	Paused   bool
 	MaxMoves int
 	CopyRate int64 // bytes per second and node
+	// Groups is how many data groups an operator wants at least; SplitOff keeps
+	// their number from following that of nodes; HoldSlots: no move of slots is
+	// planned. Version guards the record's next write.
+	Groups    int
+	SplitOff  bool
+	HoldSlots bool
+	Version   uint64
 }
 
 // Namespace is a name for a key space of its own.
@@ -109,41 +158,12 @@ type Namespace struct {
 	Deleting bool
 }
 
-// GroupOf returns the group that owns a slot, ok false before the number of
-// groups is known.
-func (m *Map) GroupOf(slot keyspace.SlotID) (g keyspace.GroupID, ok bool) {
-	if m.Groups == 0 {
-		return 0, false
-	}
-	return 1 + keyspace.GroupID(int(slot)*m.Groups/keyspace.SlotCount), true
-}
-
 // GroupOfKey returns the group of a key; SystemNamespace is never hashed.
 func (m *Map) GroupOfKey(ns keyspace.NamespaceID, key string) (g keyspace.GroupID, ok bool) {
 	if ns == keyspace.SystemNamespace {
 		return keyspace.MetaGroup, true
 	}
 	return m.GroupOf(keyspace.SlotOf(ns, key))
-}
-
-// groupsOfPrefix returns the groups that may hold keys of a namespace with
-// the given prefix: one when the prefix already holds the whole hash part.
-func (m *Map) groupsOfPrefix(ns keyspace.NamespaceID, prefix string) (groups []keyspace.GroupID, ok bool) {
-	if ns == keyspace.SystemNamespace {
-		return []keyspace.GroupID{keyspace.MetaGroup}, true
-	}
-	if m.Groups == 0 {
-		return nil, false
-	}
-	if open := strings.IndexByte(prefix, '{'); open >= 0 && strings.IndexByte(prefix[open+1:], '}') > 0 {
-		g, ok := m.GroupOf(keyspace.SlotOf(ns, prefix))
-		return []keyspace.GroupID{g}, ok
-	}
-	groups = make([]keyspace.GroupID, m.Groups)
-	for i := range groups {
-		groups[i] = keyspace.GroupID(i + 1)
-	}
-	return groups, true
 }
 
 // Successor returns the node that stands for id now: id itself unless it was
@@ -171,19 +191,24 @@ func (m *Map) HeldBy(id keyspace.NodeID) []keyspace.GroupID {
 	return held
 }
 
-// hosts returns the nodes that may host g: its voters, or every node while
-// they are not known.
+// Witness reports whether the member votes without data.
+func (m Member) Witness() bool { return m.Replica.Witness() }
+
+// hosts returns the nodes that may host g: its voters with data, or every node
+// that has any while they are not known.
 func (m *Map) hosts(g keyspace.GroupID) []keyspace.NodeID {
 	members := m.Members[g]
 	ids := make([]keyspace.NodeID, 0, max(len(members), len(m.Nodes)))
 	for _, member := range members {
-		if _, replaced := m.Replaced[member.Node]; !member.Learner && !replaced {
+		if _, replaced := m.Replaced[member.Node]; !member.Learner && !member.Witness() && !replaced {
 			ids = append(ids, member.Node)
 		}
 	}
 	if len(ids) == 0 {
-		for id := range m.Nodes {
-			ids = append(ids, id)
+		for id, n := range m.Nodes {
+			if !n.Witness {
+				ids = append(ids, id)
+			}
 		}
 	}
 	return ids

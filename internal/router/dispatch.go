@@ -18,7 +18,16 @@ import (
 func (f *frame) dispatch(parts []*part) {
 	var writes []*replica.Request
 	var reads groupReads
+	var txns []*coordination
 	for _, p := range parts {
+		switch {
+		case p.txn != nil:
+			txns = append(txns, p.txn)
+			continue
+		case p.snapshot:
+			f.push(func(f *frame) { f.readSnapshot(p, p.st.call.Op.GetTransaction()) })
+			continue
+		}
 		p.attempts++
 		switch to := f.r.route(p); {
 		case to.local && p.st.kind.write():
@@ -35,6 +44,7 @@ func (f *frame) dispatch(parts []*part) {
 		f.r.o.Host.SubmitAll(f.ctx, writes)
 	}
 	reads.start()
+	f.r.beginAll(txns)
 }
 
 // route is where a part goes: here, to a node, or nowhere yet because of err.
@@ -124,14 +134,23 @@ func (r *Router) elsewhere(g keyspace.GroupID, leader keyspace.NodeID) error {
 // request makes the write set of a part on this node's replica.
 func (p *part) request() *replica.Request {
 	st := p.st
+	switch st.kind { //nolint:exhaustive // the others follow
+	case kindTransaction:
+		return p.transaction()
+	case kindOrder:
+		return p.orderRequest()
+	}
 	q := newRequest(p.size())
 	q.Group, q.Deadline, q.Done = p.group, st.deadline, p.written
+	p.remember(q)
 	op := st.call.Op
 	switch st.kind {
 	case kindPut:
 		putOp(&q.Ops[0], st.ns, op.GetPut())
 	case kindDelete:
 		deleteOp(&q.Ops[0], st.ns, op.GetDelete())
+	case kindTouch:
+		touchOp(&q.Ops[0], st.ns, op.GetTouch())
 	case kindBatchPut:
 		items := op.GetBatchPut().Items
 		for n := range q.Ops {
@@ -167,11 +186,32 @@ const largePart = 32
 
 // written takes the outcome of a local write, mostly on the host's loop.
 func (p *part) written(q *replica.Request) {
+	err := q.Err
+	if err == nil {
+		err = notDone(q)
+	}
 	switch {
-	case q.Err != nil && notExecuted(q.Err):
-		p.st.frame.retry(p, q.Err)
-	case q.Err != nil:
-		p.fail(q.Err)
+	case err != nil && len(q.Remembered) > 0 && p.st.reused(q.Remembered):
+		p.failReused()
+	case err != nil && p.again(err):
+		p.st.frame.retry(p, err)
+	case err != nil:
+		p.fail(err)
+	case p.st.kind == kindOrder:
+		p.ordered(q)
+	case q.Remembered != nil:
+		p.st.frame.push(func(f *frame) { f.recall(p, q.Remembered) })
+	default:
+		p.detached(q)
+		p.answerWrite(q)
+	}
+}
+
+// answerWrite answers a local write that was judged.
+func (p *part) answerWrite(q *replica.Request) {
+	switch {
+	case p.st.kind == kindTransaction:
+		p.executed(q)
 	case len(q.Ops) >= largePart:
 		p.st.frame.push(func(*frame) { p.acknowledge(q) })
 	default:
@@ -179,17 +219,73 @@ func (p *part) written(q *replica.Request) {
 	}
 }
 
-// retry dispatches p again: at once when the answer named a leader that was
-// not asked yet, after a backoff otherwise, not at all for operations of a
-// peer (it retries itself) or when the deadline is nearer than the backoff.
+// again reports whether a write or an order that ended with err is sent again; a
+// named request, and a transaction that only reads, is also when it may have been
+// executed.
+func (p *part) again(err error) bool {
+	switch {
+	case p.st.kind == kindOrder:
+		return repeatable(p.st.call.Op.GetOrder(), err)
+	case !p.st.changes():
+		return retryableRead(err) && worthAnother(err, p.attempts)
+	}
+	return notExecuted(err) || !p.st.id.Zero() && fault.CodeOf(err) == fault.UnknownOutcome
+}
+
+// notDone returns why nothing of a request was executed although it may be
+// elsewhere or later: a request happens as a whole, so one operation says it of
+// all.
+func notDone(q *replica.Request) error {
+	for i := range q.Ops {
+		if err := q.Ops[i].Result.Err; err != nil && notExecuted(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// retry dispatches p again: by a newer map when its group does not own its
+// slots, at once when the answer named a leader that was not asked yet, after a
+// backoff otherwise, not at all for operations of a peer (it retries itself) or
+// when the deadline is nearer than the backoff.
 //
 // This node may be cut off from the others while its callers are not: theirs
 // that could ask another node are told soon, or they would wait here for
 // nothing until their deadline.
 func (f *frame) retry(p *part, err error) {
 	p.last = err
-	if p.st.call.Forwarded {
+	if s := p.st.call.share; s != nil && !notExecuted(err) {
+		s.unsure = true
+	}
+	if fault.CodeOf(err) == fault.UnknownOutcome && p.st.kind != kindOrder && p.st.changes() {
+		p.unsure = true
+		switch several, failed := f.coordinateAgain(p); {
+		case failed != nil:
+			p.fail(failed)
+			return
+		case several:
+			f.push(func(f *frame) { f.dispatch([]*part{p}) })
+			return
+		}
+	}
+	switch ask, short := shortPause(err); {
+	case p.st.call.Forwarded:
 		p.fail(err)
+		return
+	case fault.CodeOf(err) == fault.WrongGroup:
+		f.reroute(p)
+		return
+	case short:
+		wait := f.r.pauseFor(ask, p.waits)
+		p.waits++
+		p.attempts-- // the same way again
+		p.asked = ""
+		f.later(p, wait)
+		return
+	}
+	p.waits = 0
+	if limit := p.patience(); f.r.cutOff(p.group, limit) {
+		p.fail(errCutOff(err, p.group, limit, p.st.call.Elsewhere))
 		return
 	}
 	if leader := leaderOf(err); leader != "" && leader != f.r.o.Node {
@@ -202,7 +298,11 @@ func (f *frame) retry(p *part, err error) {
 	} else if p.asked != "" {
 		f.r.hints.drop(p.group, p.asked)
 	}
-	wait := f.r.backoff(p.attempts)
+	f.later(p, f.r.backoff(p.attempts))
+}
+
+// later dispatches p after a wait, or answers it when its time is over by then.
+func (f *frame) later(p *part, wait time.Duration) {
 	now := f.r.o.Clock.Mono()
 	if now+wait >= p.st.giveUp || f.ctx.Err() != nil || f.r.ctx.Err() != nil {
 		p.fail(exhausted(f.ctx, p))
@@ -212,17 +312,20 @@ func (f *frame) retry(p *part, err error) {
 	f.delay(p)
 }
 
-// exhausted is the final answer of a part that was never executed.
+// exhausted is the final answer of a part that was never executed, or of a named
+// request whose outcome nobody told.
 func exhausted(ctx context.Context, p *part) error {
 	code := fault.Unavailable
 	if err := ctx.Err(); err != nil {
 		code = plainCode(err)
 	}
-	message := "no replica could serve the operation before its deadline"
-	if p.st.giveUp < p.st.deadline {
-		message = "this node could not have the operation served; another may"
+	if p.unsure {
+		return fault.Wrap(fault.UnknownOutcome, p.last, "no replica could tell the outcome of the request before its deadline; ask for it by its id", "group", p.group, "attempts", p.attempts)
 	}
-	e := fault.Wrap(code, p.last, message, "group", p.group, "attempts", p.attempts)
+	if p.st.giveUp < p.st.deadline { // whoever is asked next need not be asked later
+		return fault.Wrap(code, p.last, "this node could not have the operation served; another may", "group", p.group, "attempts", p.attempts)
+	}
+	e := fault.Wrap(code, p.last, "no replica could serve the operation before its deadline", "group", p.group, "attempts", p.attempts)
 	return e.WithRetry(DefaultBackoffMax)
 }
 

@@ -27,6 +27,7 @@ type encodedGets struct {
 func (st *callState) prepareEncoded(n int) {
 	e := new(encodedGets)
 	e.result.BatchGet = &e.response
+	e.response.ReadRevision = uint64(st.at)
 	st.call.Result.Result = &e.result
 	st.encoded = make([][]byte, n)
 }

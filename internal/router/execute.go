@@ -50,7 +50,8 @@ func (r *Router) newFrame(ctx context.Context, calls []*Call, done func(*Call)) 
 	if n == 0 {
 		return nil
 	}
-	if now := r.inflight.Add(n); now > int64(r.o.MaxInflight) {
+	// Orders of this node are bounded by the transactions that they are of.
+	if now := r.inflight.Add(n); now > int64(r.o.MaxInflight) && !calls[0].own {
 		r.inflight.Add(-n)
 		return refuse(fault.New(fault.Overloaded, "node has too many operations in flight",
 			"limit", r.o.MaxInflight, "actual", now).WithRetry(100 * time.Millisecond))
@@ -60,7 +61,7 @@ func (r *Router) newFrame(ctx context.Context, calls []*Call, done func(*Call)) 
 		return refuse(errClosed())
 	}
 	f := allocFrame(len(calls))
-	f.r, f.ctx, f.done, f.wake = r, ctx, done, make(chan struct{}, 1)
+	f.r, f.ctx, f.done, f.wake, f.own = r, ctx, done, make(chan struct{}, 1), calls[0].own
 	// One more than the calls: begin holds the frame open.
 	f.open.Store(int32(n) + 1)
 	return f
@@ -94,7 +95,12 @@ func (f *frame) begin(calls []*Call) {
 		st := &f.states[i]
 		st.call, st.frame = c, f
 		st.kind = kindOf(c.Op)
-		if err := validate(c.Op); err != nil {
+		if err := f.check(st); err != nil {
+			f.refuse(st, err)
+			continue
+		}
+		st.resolveMoment(f.r)
+		if err := st.guard(); err != nil {
 			f.refuse(st, err)
 			continue
 		}
@@ -103,7 +109,11 @@ func (f *frame) begin(calls []*Call) {
 		if c.Elsewhere {
 			st.giveUp = min(st.giveUp, now+GiveBackAfter)
 		}
-		st.nsName = namespaceOf(c.Op)
+		st.nsName = namespaceOf(st.call.Op)
+		if err := f.name(st); err != nil {
+			f.refuse(st, err)
+			continue
+		}
 		ready, err := f.plan(st)
 		if err != nil {
 			f.refuse(st, err)
@@ -116,6 +126,16 @@ func (f *frame) begin(calls []*Call) {
 		parts = append(parts, st.parts...)
 	}
 	f.dispatch(parts)
+}
+
+// check refuses what needs no state to be refused.
+func (f *frame) check(st *callState) error {
+	if st.kind == kindOrder {
+		if err := st.call.refuseOrder(); err != nil || st.call.own {
+			return err
+		}
+	}
+	return validate(st.call.Op)
 }
 
 // refuse answers a call that has no parts.
@@ -144,6 +164,12 @@ func (r *Router) timeout(ctx context.Context, opMillis int64) time.Duration {
 // that the directory must be read again first.
 func (f *frame) plan(st *callState) (ready bool, err error) {
 	m := f.r.o.Directory.Map()
+	switch st.kind { //nolint:exhaustive // the others follow
+	case kindTransaction:
+		return f.planTransaction(m, st)
+	case kindOrder:
+		return f.planOrder(m, st)
+	}
 	ns, found, err := f.r.resolve(m, st.nsName, st.call.Identity, st.kind.write())
 	if err != nil || !found {
 		return false, err
@@ -153,17 +179,26 @@ func (f *frame) plan(st *callState) (ready bool, err error) {
 		return false, nil
 	}
 	st.prepareResult()
-	if !st.kind.batch() {
+	switch {
+	case st.call.Routed && itemCount(st.call.Op) > 0:
+		if g := st.call.Group; (g == keyspace.MetaGroup) != (ns == keyspace.SystemNamespace) {
+			return false, fault.New(fault.InvalidArgument, "operation is for a group that its namespace is not in", "group", g, "namespace", st.nsName)
+		}
+		st.whole(st.call.Group, m.Epoch)
+	case !st.kind.batch():
 		g, _ := m.GroupOfKey(ns, keyOf(st.call.Op, 0))
-		st.whole(g)
-		return true, nil
+		st.whole(g, m.Epoch)
+	case indivisible(st.call.Op):
+		return true, f.planAtomic(m, st)
+	default:
+		st.split(m)
 	}
-	return true, st.split(m)
+	return true, nil
 }
 
 // whole makes the call one part.
-func (st *callState) whole(g keyspace.GroupID) {
-	st.only = part{st: st, group: g}
+func (st *callState) whole(g keyspace.GroupID, epoch uint64) {
+	st.only = part{st: st, group: g, epoch: epoch}
 	st.self[0] = &st.only
 	st.parts = st.self[:1]
 	st.open.Store(1)
@@ -174,12 +209,12 @@ func (st *callState) whole(g keyspace.GroupID) {
 const fewSplit = 64
 
 // split makes one part for each group of a batch.
-func (st *callState) split(m *Map) error {
+func (st *callState) split(m *Map) {
 	op := st.call.Op
 	n := itemCount(op)
 	if n == 0 {
 		st.frame.answer(st)
-		return nil
+		return
 	}
 	var few [fewSplit]int
 	of := few[:0]
@@ -187,9 +222,6 @@ func (st *callState) split(m *Map) error {
 		of = make([]int, 0, n)
 	}
 	of, parts := st.group(m, of, n)
-	if len(parts) > 1 && atomicBatch(op) {
-		return errCrossGroup(st.parts)
-	}
 	if len(parts) > 1 {
 		items := make([]int, n)
 		for i := range parts {
@@ -201,7 +233,6 @@ func (st *callState) split(m *Map) error {
 		}
 	}
 	st.open.Store(int32(len(parts)))
-	return nil
 }
 
 // scanParts is the number of parts up to which looking at each is cheaper than
@@ -225,7 +256,7 @@ func (st *callState) group(m *Map, of []int, n int) (_ []int, parts []part) {
 		}
 		if p < 0 {
 			p = len(parts)
-			parts = append(parts, part{st: st, group: g})
+			parts = append(parts, part{st: st, group: g, epoch: m.Epoch})
 			switch {
 			case byGroup != nil:
 				byGroup[g] = p
@@ -246,8 +277,9 @@ func (st *callState) group(m *Map, of []int, n int) (_ []int, parts []part) {
 	return of, parts
 }
 
-func atomicBatch(op *api.PipelineOp) bool {
-	return op.GetBatchPut().GetAtomic() || op.GetBatchDelete().GetAtomic()
+// indivisible operations happen whole or not at all.
+func indivisible(op *api.PipelineOp) bool {
+	return op.GetTransaction() != nil || op.GetBatchPut().GetAtomic() || op.GetBatchDelete().GetAtomic()
 }
 
 // resolve returns the id of a namespace. found false means that m does not
@@ -258,16 +290,24 @@ func (r *Router) resolve(m *Map, name, identity string, write bool) (id keyspace
 		return keyspace.DefaultNamespace, true, nil
 	case keyspace.SystemNamespaceName:
 		if write && identity != SystemIdentity {
-			return 0, false, fault.New(fault.PermissionDenied, "namespace is reserved for the cluster",
-				"namespace", name)
+			return 0, false, errReservedForCluster(name)
 		}
 		return keyspace.SystemNamespace, true, nil
+	case keyspace.LeaseNamespaceName:
+		if identity != SystemIdentity {
+			return 0, false, errReservedForCluster(name)
+		}
+		return keyspace.LeaseNamespace, true, nil
 	}
 	if m.ValidUntil < r.o.Clock.Mono() {
 		return 0, false, nil
 	}
 	ns, ok := m.Namespaces[name]
 	return ns.ID, ok && (!ns.Deleting || identity == SystemIdentity), nil
+}
+
+func errReservedForCluster(name string) error {
+	return fault.New(fault.PermissionDenied, "namespace is reserved for the cluster", "namespace", name)
 }
 
 // missing is the answer when a map that was just read does not resolve a name.

@@ -6,13 +6,14 @@ import (
 	"io"
 	"slices"
 	"sort"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	api "kvstore/api/kvstore/v1"
@@ -56,21 +57,36 @@ type fakeHost struct {
 	readable func(keyspace.GroupID) bool
 	together error
 	gate     chan struct{} // holds Clocks until it is closed
+	// scanning runs before each scan.
+	scanning func(at []host.ScanPoint, r host.ScanRequest)
+	reading  func() // runs before each Get
 
 	mu      sync.Mutex
 	rev     keyspace.Revision
 	data    map[string]*format.Record
+	old     map[string]*format.Record // the versions before; nil keeps none
+	lost    error                     // of the next Get
 	floor   keyspace.Revision
 	submits [][]*replica.Request
 	reads   []keyspace.GroupID
 	scans   []host.ScanRequest
 	clocks  []keyspace.Revision
 	digests map[keyspace.GroupID]host.Digest
+	// slots are what groups own; a group without owns what testMap gives it. Writes
+	// of frozen ones are refused.
+	slots  map[keyspace.GroupID]format.SlotSet
+	frozen format.SlotSet
+	// visits bounds the keys that a page looks at, 0 for all.
+	visits int
+	// records are those of transactions over several groups.
+	records map[keyspace.TxnKey]fakeRecord
 }
 
 func newHost(self keyspace.NodeID) *fakeHost {
 	return &fakeHost{
-		self: self, rev: 1 << 16, data: make(map[string]*format.Record), digests: make(map[keyspace.GroupID]host.Digest),
+		self: self, rev: 1 << 16, data: make(map[string]*format.Record), old: make(map[string]*format.Record), digests: make(map[keyspace.GroupID]host.Digest),
+		records: make(map[keyspace.TxnKey]fakeRecord),
+		slots:   make(map[keyspace.GroupID]format.SlotSet),
 		leaders: func(keyspace.GroupID) (keyspace.NodeID, bool) { return self, true },
 		hosted:  func(keyspace.GroupID) bool { return true },
 	}
@@ -88,17 +104,100 @@ func (h *fakeHost) SubmitAll(_ context.Context, rs []*replica.Request) {
 	for _, q := range rs {
 		if _, local, _ := h.Leader(q.Group); !local {
 			q.Err = fault.New(fault.WrongLeader, "not the leader")
-		} else {
+		} else if !h.refuse(q) && q.Order == nil {
 			h.apply(q)
+		} else if q.Err == nil && q.Order != nil {
+			h.order(q)
 		}
 		q.Done(q)
 	}
+}
+
+// founded is the layout of groups that say nothing of slots.
+var founded = testMap()
+
+// set is what a group owns.
+func (h *fakeHost) set(g keyspace.GroupID) format.SlotSet {
+	if s, ok := h.slots[g]; ok {
+		return s
+	}
+	return founded.Owned(g)
+}
+
+func (h *fakeHost) owns(g keyspace.GroupID, ns keyspace.NamespaceID, key string) error {
+	slot := keyspace.SlotOf(ns, key)
+	if s := h.set(g); ns != keyspace.SystemNamespace && !s.Has(slot) {
+		return fault.New(fault.WrongGroup, "the group does not own the slot", "slot", slot, "group", g)
+	}
+	return nil
+}
+
+// refuse judges slots: one operation refuses all.
+func (h *fakeHost) refuse(q *replica.Request) (refused bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if q.Txn != nil {
+		return h.refuseTxn(q)
+	}
+	for i := range q.Ops {
+		o := &q.Ops[i]
+		o.Result.Err = h.owns(q.Group, o.Namespace, o.Key)
+		if o.Result.Err == nil && h.frozen.Has(keyspace.SlotOf(o.Namespace, o.Key)) {
+			o.Result.Err = fault.New(fault.Unavailable, "the slot changes its owner").WithRetry(5 * time.Millisecond)
+		}
+		refused = refused || o.Result.Err != nil
+	}
+	for i := range q.Ops {
+		if o := &q.Ops[i]; refused && o.Result.Err == nil {
+			o.Result.Err = fault.New(fault.BatchAborted, "another item failed")
+		}
+	}
+	return refused
+}
+
+// refuseTxn refuses the whole request, as the replica does.
+func (h *fakeHost) refuseTxn(q *replica.Request) (refused bool) {
+	for _, ops := range q.Sets() {
+		for i := range ops {
+			switch err := h.owns(q.Group, ops[i].Namespace, ops[i].Key); {
+			case err != nil:
+				q.Err = err
+			case h.frozen.Has(keyspace.SlotOf(ops[i].Namespace, ops[i].Key)):
+				q.Err = fault.New(fault.Unavailable, "the slot changes its owner").WithRetry(5 * time.Millisecond)
+			}
+		}
+	}
+	return q.Err != nil
+}
+
+// choose takes a list by checks of versions.
+func (h *fakeHost) choose(t *replica.TxnOp) []replica.Op {
+	for i := range t.Checks {
+		var version uint64
+		if rec := h.data[dataKey(t.Checks[i].Namespace, t.Checks[i].Key)]; rec != nil {
+			version = rec.Version
+		}
+		if version != *t.Checks[i].Condition.Version {
+			return t.Otherwise
+		}
+	}
+	t.Succeeded = true
+	return t.Then
 }
 
 // apply judges must_not_exist only; the rest is the replica's business.
 func (h *fakeHost) apply(q *replica.Request) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if q.Txn != nil {
+		q.Ops = h.choose(q.Txn)
+		for i := range q.Ops {
+			if o := &q.Ops[i]; o.Read && h.data[dataKey(o.Namespace, o.Key)] != nil {
+				old := h.data[dataKey(o.Namespace, o.Key)]
+				o.Result = replica.OpResult{Existed: true, Version: old.Version, Revision: old.Revision}
+			}
+		}
+	}
 	for i := range q.Ops {
 		if o := &q.Ops[i]; o.Condition.MustNotExist && h.data[dataKey(o.Namespace, o.Key)] != nil {
 			for j := range q.Ops {
@@ -113,11 +212,24 @@ func (h *fakeHost) apply(q *replica.Request) {
 		o := &q.Ops[i]
 		k := dataKey(o.Namespace, o.Key)
 		old := h.data[k]
-		o.Result = replica.OpResult{Existed: old != nil, Version: 1, Revision: h.rev, Created: h.rev}
+		if o.Read {
+			continue
+		}
+		o.Result = replica.OpResult{Existed: old != nil, Version: 1, Revision: h.rev, Created: h.rev, Checksum: o.Checksum}
+		if o.Touch {
+			rec := *old
+			rec.Version, rec.Revision, rec.Expires = old.Version+1, h.rev, h.rev.UnixMilli()+o.TTL.Milliseconds()
+			o.Result.Version, o.Result.Created, o.Result.Expires, o.Result.Checksum = rec.Version, rec.Created, rec.Expires, rec.Checksum
+			h.keepOld(k, old)
+			h.data[k] = &rec
+			continue
+		}
 		if o.Delete {
+			h.keepOld(k, old)
 			delete(h.data, k)
 			continue
 		}
+		h.keepOld(k, old)
 		if old != nil {
 			o.Result.Version, o.Result.Created = old.Version+1, old.Created
 		}
@@ -126,6 +238,13 @@ func (h *fakeHost) apply(q *replica.Request) {
 				Size: uint64(len(o.Value)), Checksum: o.Checksum},
 			Tags: o.Tags, Value: o.Value,
 		}
+	}
+}
+
+// keepOld keeps the last version that was replaced, unless it keeps none.
+func (h *fakeHost) keepOld(k string, old *format.Record) {
+	if h.old != nil && old != nil {
+		h.old[k] = old
 	}
 }
 
@@ -161,10 +280,23 @@ func (h *fakeHost) PointAt(g keyspace.GroupID, rev keyspace.Revision) (host.Read
 }
 
 func (h *fakeHost) Get(_ context.Context, p host.ReadPoint, ns keyspace.NamespaceID, key string, keysOnly bool) (*format.Record, error) {
+	if h.reading != nil {
+		h.reading()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if err := h.lost; err != nil {
+		h.lost = nil
+		return nil, err
+	}
+	if err := h.owns(p.Group, ns, key); err != nil {
+		return nil, err
+	}
 	rec := h.data[dataKey(ns, key)]
 	if rec == nil || rec.Revision > p.Rev {
+		if old := h.old[dataKey(ns, key)]; old != nil && old.Revision <= p.Rev {
+			return old, nil
+		}
 		return nil, fault.New(fault.NotFound, "key does not exist", "key", key)
 	}
 	return rec, nil
@@ -180,17 +312,25 @@ func (h *fakeHost) GetEach(ctx context.Context, p host.ReadPoint, ns keyspace.Na
 	return nil
 }
 
-func (h *fakeHost) Clocks(_ context.Context, groups []keyspace.GroupID, atLeast keyspace.Revision) []host.ClockReading {
+func (h *fakeHost) Clocks(ctx context.Context, groups []keyspace.GroupID, atLeast keyspace.Revision) []host.ClockReading {
+	var asks []host.ClockAsk
+	for _, g := range groups {
+		asks = append(asks, host.ClockAsk{Group: g, AtLeast: atLeast})
+	}
+	return h.AskClocks(ctx, asks)
+}
+
+func (h *fakeHost) AskClocks(_ context.Context, asks []host.ClockAsk) []host.ClockReading {
 	if h.gate != nil {
 		<-h.gate
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var out []host.ClockReading
-	for _, g := range groups {
-		h.clocks = append(h.clocks, atLeast)
-		h.rev = max(h.rev, atLeast)
-		out = append(out, host.ClockReading{Group: g, Clock: h.rev + keyspace.Revision(g), Index: 7})
+	for _, a := range asks {
+		h.clocks = append(h.clocks, a.AtLeast)
+		h.rev = max(h.rev, a.AtLeast)
+		out = append(out, host.ClockReading{Group: a.Group, Clock: h.rev + keyspace.Revision(a.Group), Index: 7, Term: 1})
 	}
 	return out
 }
@@ -205,48 +345,64 @@ func (h *fakeHost) ScanGroup(ctx context.Context, g keyspace.GroupID, r host.Sca
 
 // ScanTogether serves the keys of groups in order.
 func (h *fakeHost) ScanTogether(_ context.Context, at []host.ScanPoint, r host.ScanRequest, each func([]byte, *format.Record)) (host.ScanPage, error) {
+	if h.scanning != nil {
+		h.scanning(at, r)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.scans = append(h.scans, r)
 	if len(at) > 1 && h.together != nil {
 		return host.ScanPage{}, h.together
 	}
-	m := testMap()
+	var page host.ScanPage
+	var owned format.SlotSet
+	for _, p := range at {
+		_, says := h.slots[p.Group]
+		s := h.set(p.Group)
+		page.Overlap = page.Overlap || owned.Meets(&s)
+		owned = owned.With(&s)
+		if says {
+			page.Slots = page.Slots.With(&s)
+		} else {
+			page.AnySlots, page.Silent = true, append(page.Silent, p.Group)
+		}
+	}
 	var keys []string
 	for k := range h.data {
-		var ns keyspace.NamespaceID
-		var key string
-		_, _ = fmt.Sscanf(k, "%d/%s", &ns, &key)
-		owner, _ := m.GroupOfKey(ns, key)
-		asked := slices.ContainsFunc(at, func(p host.ScanPoint) bool { return p.Group == owner })
-		if ns == r.Namespace && asked && key >= string(r.Start) && (len(r.End) == 0 || key < string(r.End)) {
-			keys = append(keys, key)
+		id, key, _ := strings.Cut(k, "/")
+		n, _ := strconv.Atoi(id)
+		ns := keyspace.NamespaceID(n)
+		if ns != r.Namespace || key < string(r.Start) || len(r.End) > 0 && key >= string(r.End) {
+			continue
+		}
+		for _, p := range at { // as often as groups own it
+			if s := h.set(p.Group); ns == keyspace.SystemNamespace || s.Has(keyspace.SlotOf(ns, key)) {
+				keys = append(keys, key)
+			}
 		}
 	}
 	sort.Strings(keys)
 	if r.Reverse {
 		slices.Reverse(keys)
 	}
-	var page host.ScanPage
 	given := 0
 	for i, key := range keys {
-		rec := h.data[dataKey(r.Namespace, key)]
-		if !matches(rec.Tags, r.Tags) {
-			continue
-		}
-		if r.CountOnly {
-			page.Count++
-			continue
-		}
-		if given == r.Limit {
+		if given == r.Limit && !r.CountOnly || h.visits > 0 && i == h.visits {
 			page.More = true
 			if page.Next = []byte(keys[i-1]); !r.Reverse {
 				page.Next = append(page.Next, 0)
 			}
 			break
 		}
-		given++
-		each([]byte(key), rec)
+		rec := h.data[dataKey(r.Namespace, key)]
+		switch {
+		case !matches(rec.Tags, r.Tags):
+		case r.CountOnly:
+			page.Count++
+		default:
+			given++
+			each([]byte(key), rec)
+		}
 	}
 	return page, nil
 }
@@ -338,16 +494,20 @@ func (p *fakePeers) Client(id keyspace.NodeID) (api.PeerClient, error) {
 	return p.client(id)
 }
 
+func (p *fakePeers) Forward(ctx context.Context, id keyspace.NodeID) (ForwardStream, error) {
+	c, err := p.Client(id)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*fakeClient).forward(ctx)
+}
+
 type fakeClient struct {
 	api.PeerClient
-	forward func(ctx context.Context) (forwardStream, error)
+	forward func(ctx context.Context) (ForwardStream, error)
 	scan    func(*api.GroupScanRequest) (*api.GroupScanResponse, error)
 	clock   func(*api.GroupClockRequest) (*api.GroupClockResponse, error)
 	call    func(ctx context.Context, q *api.CallRequest) (*api.CallResponse, error)
-}
-
-func (c *fakeClient) Forward(ctx context.Context, _ ...grpc.CallOption) (grpc.BidiStreamingClient[api.ForwardFrame, api.PipelineResponse], error) {
-	return c.forward(ctx)
 }
 
 func (c *fakeClient) GroupScan(_ context.Context, q *api.GroupScanRequest, _ ...grpc.CallOption) (*api.GroupScanResponse, error) {
@@ -395,13 +555,6 @@ func (s *fakeStream) Recv() (*api.PipelineResponse, error) {
 	}
 }
 
-func (s *fakeStream) Header() (metadata.MD, error) { return nil, nil }
-func (s *fakeStream) Trailer() metadata.MD         { return nil }
-func (s *fakeStream) CloseSend() error             { return nil }
-func (s *fakeStream) Context() context.Context     { return s.ctx }
-func (s *fakeStream) SendMsg(any) error            { panic("unused") }
-func (s *fakeStream) RecvMsg(any) error            { panic("unused") }
-
 // serve answers every operation of a stream with f.
 func (s *fakeStream) serve(f func(identity string, op *api.PipelineOp) *api.PipelineResult) {
 	for {
@@ -429,6 +582,7 @@ type fixture struct {
 	host  *fakeHost
 	dir   *fakeDirectory
 	peers *fakePeers
+	keys  []string // of filled
 }
 
 func newFixture(t *testing.T, change ...func(*Options)) *fixture {
@@ -462,7 +616,7 @@ func (f *fixture) remote(node keyspace.NodeID, serve func(identity string, op *a
 		f.hints.set(g, node)
 	}
 	f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {
-		return &fakeClient{forward: func(ctx context.Context) (forwardStream, error) {
+		return &fakeClient{forward: func(ctx context.Context) (ForwardStream, error) {
 			s := newStream(ctx)
 			go s.serve(func(identity string, op *api.PipelineOp) *api.PipelineResult { return serve(identity, op) })
 			return s, nil
@@ -483,4 +637,28 @@ func wantCode(t *testing.T, err error, code fault.Code) {
 	if got := fault.CodeOf(err); got != code {
 		t.Fatalf("got %q (%v), want %q", got, err, code)
 	}
+}
+
+func (h *fakeHost) PointBehind(_ context.Context, at host.ScanPoint, rev keyspace.Revision) (host.ReadPoint, error) {
+	if _, err := h.PointAt(at.Group, rev); at.Index == 0 || fault.CodeOf(err) == fault.OutOfRange {
+		return host.ReadPoint{}, err
+	}
+	return host.ReadPoint{Group: at.Group, Index: at.Index, Rev: rev, Clock: rev}, nil
+}
+
+func (h *fakeHost) Versions(_ context.Context, p host.ReadPoint, q host.VersionsRequest) (host.VersionsPage, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.owns(p.Group, q.Namespace, q.Key); err != nil {
+		return host.VersionsPage{}, err
+	}
+	page := host.VersionsPage{Floor: h.floor}
+	for _, rec := range []*format.Record{h.data[dataKey(q.Namespace, q.Key)], h.old[dataKey(q.Namespace, q.Key)]} {
+		if rec != nil && (q.Until == 0 || rec.Revision <= q.Until) {
+			if page.More = len(page.Versions) == q.Limit; !page.More {
+				page.Versions = append(page.Versions, *rec)
+			}
+		}
+	}
+	return page, nil
 }

@@ -30,12 +30,12 @@ func (r *Router) forward(p *part, node keyspace.NodeID) {
 	p.asked = node
 	now := r.o.Clock.Mono()
 	expires := p.st.deadline
-	if !p.st.kind.write() {
+	if !p.st.changes() || p.st.kind == kindOrder && !p.st.call.Op.GetOrder().GetWait() {
 		expires = min(expires, now+r.o.ReadAttempt)
 	}
 	op := p.forwardOp(p.st.deadline - now)
 	p.remote = remoteOp{
-		part: p, op: op, identity: p.st.call.Identity, write: p.st.kind.write(),
+		part: p, op: op, identity: p.st.call.Identity, write: p.st.changes(),
 		bytes: int64(proto.Size(op)), expires: expires,
 	}
 	if err := r.link(node).enqueue(&p.remote); err != nil {
@@ -65,7 +65,7 @@ func (p *part) forwardOp(left time.Duration) *api.PipelineOp {
 	case *api.PipelineOp_BatchGet:
 		b := &api.BatchGetRequest{
 			Namespace: o.BatchGet.Namespace, Consistency: o.BatchGet.Consistency,
-			MaxStalenessMs: o.BatchGet.MaxStalenessMs, KeysOnly: o.BatchGet.KeysOnly,
+			MaxStalenessMs: o.BatchGet.MaxStalenessMs, KeysOnly: o.BatchGet.KeysOnly, AtRevision: o.BatchGet.AtRevision,
 		}
 		for _, i := range p.items {
 			b.Keys = append(b.Keys, o.BatchGet.Keys[i])
@@ -91,7 +91,7 @@ func (p *part) forwarded(res *api.PipelineResult, err error) {
 	switch {
 	case err == nil:
 		p.adopt(res)
-	case p.st.kind.write() && notExecuted(err):
+	case p.st.kind.write() && p.again(err):
 		f.retry(p, err)
 	case p.st.kind.write():
 		p.fail(err)
@@ -109,11 +109,14 @@ func (p *part) forwardedStatus(res *api.PipelineResult) error {
 	if !p.st.kind.batch() {
 		return nil
 	}
+	if at := uint64(p.st.at); res.GetBatchGet().GetReadRevision() != at {
+		return fault.New(fault.Unsupported, "the node that serves the keys cannot read a batch at a revision", "node", p.asked, "revision", at)
+	}
 	if got := resultCount(res); got != p.size() {
 		return p.badResult("items", p.size(), got)
 	}
 	first := StatusError(itemStatus(res, 0))
-	if first == nil || !notExecuted(first) {
+	if first == nil || !p.again(first) {
 		return nil
 	}
 	return first

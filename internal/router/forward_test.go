@@ -55,7 +55,7 @@ func TestForwardCoalesces(t *testing.T) {
 		gate := make(chan struct{})
 		f.remote("b", nil)
 		f.peers.client = func(keyspace.NodeID) (api.PeerClient, error) {
-			return &fakeClient{forward: func(ctx context.Context) (forwardStream, error) {
+			return &fakeClient{forward: func(ctx context.Context) (ForwardStream, error) {
 				<-gate
 				s := newStream(ctx)
 				go func() {
@@ -103,7 +103,7 @@ func TestForwardFollowsTheLeadersName(t *testing.T) {
 		var mu sync.Mutex
 		var asked []keyspace.NodeID
 		f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {
-			return &fakeClient{forward: func(ctx context.Context) (forwardStream, error) {
+			return &fakeClient{forward: func(ctx context.Context) (ForwardStream, error) {
 				s := newStream(ctx)
 				go s.serve(func(_ string, op *api.PipelineOp) *api.PipelineResult {
 					mu.Lock()
@@ -141,7 +141,7 @@ func TestWrongHintsAreFollowedWithPauses(t *testing.T) {
 		var mu sync.Mutex
 		asked := 0
 		f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {
-			return &fakeClient{forward: func(ctx context.Context) (forwardStream, error) {
+			return &fakeClient{forward: func(ctx context.Context) (ForwardStream, error) {
 				s := newStream(ctx)
 				go s.serve(func(_ string, op *api.PipelineOp) *api.PipelineResult {
 					mu.Lock()
@@ -188,7 +188,7 @@ func breaking(f *fixture, cause error) (asked *[]keyspace.NodeID) {
 	asked = new([]keyspace.NodeID)
 	var mu sync.Mutex
 	f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {
-		return &fakeClient{forward: func(ctx context.Context) (forwardStream, error) {
+		return &fakeClient{forward: func(ctx context.Context) (ForwardStream, error) {
 			s := newStream(ctx)
 			go s.serve(func(_ string, op *api.PipelineOp) *api.PipelineResult {
 				mu.Lock()
@@ -235,6 +235,17 @@ func TestLostConnectionAfterSend(t *testing.T) {
 			}
 		})
 	})
+	t.Run("transaction that only reads", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFixture(t)
+			asked := breaking(f, cause)
+			_, err := f.Transaction(t.Context(), &api.TransactionRequest{Then: []*api.TransactionOp{thenGet("k")}})
+			wantCode(t, err, "")
+			if last := (*asked)[len(*asked)-1]; last == "b" {
+				t.Fatalf("asked %v", *asked)
+			}
+		})
+	})
 }
 
 // Not sent means not executed: the write goes on with another try.
@@ -267,7 +278,7 @@ func TestSilentPeer(t *testing.T) {
 	silent := func(f *fixture, answers keyspace.NodeID) {
 		f.remote("b", nil)
 		f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {
-			return &fakeClient{forward: func(ctx context.Context) (forwardStream, error) {
+			return &fakeClient{forward: func(ctx context.Context) (ForwardStream, error) {
 				s := newStream(ctx)
 				go s.serve(func(_ string, op *api.PipelineOp) *api.PipelineResult {
 					if id != answers {
@@ -392,7 +403,7 @@ func TestCloseAnswersEverything(t *testing.T) {
 // asksAll makes the peers answer by f, which is told who was asked.
 func (f *fixture) asksAll(serve func(id keyspace.NodeID) *api.PipelineResult) {
 	f.peers.client = func(id keyspace.NodeID) (api.PeerClient, error) {
-		return &fakeClient{forward: func(ctx context.Context) (forwardStream, error) {
+		return &fakeClient{forward: func(ctx context.Context) (ForwardStream, error) {
 			s := newStream(ctx)
 			go s.serve(func(string, *api.PipelineOp) *api.PipelineResult { return serve(id) })
 			return s, nil

@@ -10,6 +10,7 @@ import (
 
 	"kvstore/internal/deadline"
 	"kvstore/internal/fault"
+	"kvstore/internal/keyspace"
 )
 
 // frame is a set of calls on their way. Everything that may block or wait (a
@@ -25,13 +26,17 @@ type frame struct {
 	open atomic.Int32
 	// async frames have no goroutine of their own while nothing is ready.
 	async bool
+	// own frames hold orders of this node.
+	own bool
 	// wake has room for one signal to the waiting driver.
 	wake chan struct{}
 
 	mu      sync.Mutex
 	ready   []event // guarded by mu
 	delayed []*part // guarded by mu
-	driving bool    // guarded by mu; async only
+	// misrouted were refused by a group that does not own their slots; guarded by mu.
+	misrouted []*part
+	driving   bool // guarded by mu; async only
 }
 
 // event is one thing for the driver to do.
@@ -39,7 +44,7 @@ type event func(f *frame)
 
 // answer reports a call whose parts are all answered.
 func (f *frame) answer(st *callState) {
-	f.done(st.call)
+	f.done(st.asked())
 	f.r.inflight.Add(-1)
 	f.release()
 }
@@ -199,20 +204,20 @@ func (f *frame) within(until time.Duration) (context.Context, context.CancelFunc
 	return deadline.WithTimeout(f.ctx, until-f.r.o.Clock.Mono())
 }
 
-// errCrossGroup names the groups of an atomic batch.
-func errCrossGroup(parts []*part) error {
+// errCrossGroup names the groups of an atomic batch or a transaction.
+func errCrossGroup(groups []keyspace.GroupID) error {
 	const named = 16
 	var b strings.Builder
-	for i, p := range parts[:min(len(parts), named)] {
+	for i, g := range groups[:min(len(groups), named)] {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		fmt.Fprint(&b, p.group)
+		fmt.Fprint(&b, g)
 	}
-	if len(parts) > named {
+	if len(groups) > named {
 		b.WriteString(",...")
 	}
 	return fault.New(fault.CrossGroup,
-		"an atomic batch must lie in one group; keys that share a {hash part} do",
-		"limit", 1, "actual", len(parts), "groups", b.String())
+		"the cluster's own namespace takes part in no transaction over several groups",
+		"namespace", keyspace.SystemNamespaceName, "groups", b.String())
 }

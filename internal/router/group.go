@@ -20,6 +20,12 @@ type scanPage struct {
 	next    []byte
 	more    bool
 	count   uint64
+	ends    bool // of host.ScanPage
+	// slots are what the page's groups owned, beside those that are silent: their
+	// logs say nothing of slots. overlap: two of them owned the same.
+	slots   format.SlotSet
+	silent  []keyspace.GroupID
+	overlap bool
 }
 
 func (p *scanPage) key(i int) []byte { return p.bytes[p.records[i].keyFrom:p.records[i].keyTo] }
@@ -58,7 +64,8 @@ func (p *scanPage) finish(from host.ScanPage, err error) (*scanPage, error) {
 		p.release()
 		return nil, err
 	}
-	p.next, p.more, p.count = from.Next, from.More, from.Count
+	p.next, p.more, p.count, p.ends = from.Next, from.More, from.Count, from.Ends
+	p.slots, p.silent, p.overlap = from.Slots, from.Silent, from.Overlap
 	return p, nil
 }
 
@@ -68,11 +75,12 @@ func (r *Router) scanHere(ctx context.Context, at []host.ScanPoint, q host.ScanR
 	return p.finish(r.o.Host.ScanTogether(ctx, at, q, p.add(q.KeysOnly)))
 }
 
-// scanGroup reads one page of g on any replica that can serve its revision.
-func (r *Router) scanGroup(ctx context.Context, g keyspace.GroupID, nsName string, q host.ScanRequest) (*scanPage, error) {
+// scanGroup reads one page of g on any replica that can serve its revision, or
+// on its leader.
+func (r *Router) scanGroup(ctx context.Context, g keyspace.GroupID, nsName string, q host.ScanRequest, leader bool) (*scanPage, error) {
 	var page *scanPage
 	err := r.onGroup(ctx, g, attempt{
-		anyReplica: true,
+		anyReplica: !leader,
 		local: func(ctx context.Context) (err error) {
 			p := newScanPage()
 			answer, err := r.o.Host.ScanGroup(ctx, g, q, p.add(q.KeysOnly))
@@ -84,7 +92,10 @@ func (r *Router) scanGroup(ctx context.Context, g keyspace.GroupID, nsName strin
 			if err != nil {
 				return err
 			}
-			page, err = peerPage(node, resp)
+			page, err = peerPage(node, g, resp)
+			if err == nil {
+				page.ends = q.EndsBy > 0 && resp.Ends != endsNone
+			}
 			return err
 		},
 	})
@@ -93,7 +104,7 @@ func (r *Router) scanGroup(ctx context.Context, g keyspace.GroupID, nsName strin
 
 // peerPage takes a peer's answer; one that does not know the encoded form
 // answers with messages.
-func peerPage(node keyspace.NodeID, resp *api.GroupScanResponse) (*scanPage, error) {
+func peerPage(node keyspace.NodeID, g keyspace.GroupID, resp *api.GroupScanResponse) (*scanPage, error) {
 	p := &scanPage{bytes: resp.Encoded, next: resp.Next, more: resp.More, count: resp.Count}
 	if len(resp.Records) > 0 {
 		var err error
@@ -102,17 +113,27 @@ func peerPage(node keyspace.NodeID, resp *api.GroupScanResponse) (*scanPage, err
 		}
 	}
 	var ok bool
+	if p.slots, ok = format.SlotSetOf(resp.Slots); !ok {
+		p.silent = []keyspace.GroupID{g}
+	}
 	if p.records, ok = findRecords(p.bytes); !ok {
 		return nil, fault.New(fault.Internal, "answer of a peer cannot be decoded", "method", "GroupScan", "node", node)
 	}
 	return p, nil
 }
 
+// What GroupScanResponse.ends says.
+const (
+	endsNone = 1
+	endsSome = 2
+)
+
 func scanRequest(g keyspace.GroupID, nsName string, q host.ScanRequest) *api.GroupScanRequest {
 	return &api.GroupScanRequest{
 		Group: uint32(g), NamespaceId: uint32(q.Namespace), Namespace: nsName, Revision: uint64(q.Revision),
 		Start: q.Start, End: q.End, Reverse: q.Reverse, KeysOnly: q.KeysOnly, CountOnly: q.CountOnly,
 		Limit: uint32(q.Limit), MaxBytes: uint64(q.MaxBytes), Tags: q.Tags, Encoded: true,
+		EndsAfter: q.EndsAfter, EndsBy: q.EndsBy,
 	}
 }
 
@@ -130,6 +151,15 @@ func (r *Router) ServeScan(ctx context.Context, q *api.GroupScanRequest) (*api.G
 		return nil, err
 	}
 	out := &api.GroupScanResponse{Next: p.Next, More: p.More, Count: p.Count}
+	switch {
+	case p.Ends:
+		out.Ends = endsSome
+	case q.EndsBy > 0:
+		out.Ends = endsNone
+	}
+	if !p.AnySlots {
+		out.Slots = p.Slots.Bitmap()
+	}
 	if q.Encoded {
 		out.Encoded = page.bytes
 	} else {
@@ -144,5 +174,6 @@ func scanOf(q *api.GroupScanRequest) host.ScanRequest {
 		Namespace: keyspace.NamespaceID(q.NamespaceId), Revision: keyspace.Revision(q.Revision),
 		Start: q.Start, End: q.End, Reverse: q.Reverse, KeysOnly: q.KeysOnly, CountOnly: q.CountOnly,
 		Limit: int(min(q.Limit, MaxListLimit)), MaxBytes: int(min(q.MaxBytes, MaxBatchBytes)), Tags: q.Tags,
+		EndsAfter: q.EndsAfter, EndsBy: q.EndsBy,
 	}
 }

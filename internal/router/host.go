@@ -29,6 +29,8 @@ type Host interface {
 		each func(i int, rec *format.Record, err error) bool) error
 	// Clocks is served by leaders only; groups fail one by one.
 	Clocks(ctx context.Context, groups []keyspace.GroupID, atLeast keyspace.Revision) []host.ClockReading
+	// AskClocks is Clocks with more questions; the answers are parallel to asks.
+	AskClocks(ctx context.Context, asks []host.ClockAsk) []host.ClockReading
 	// Readable reports whether the replica here has all of rev, or comes to
 	// have it before ctx ends.
 	Readable(ctx context.Context, p host.ScanPoint, rev keyspace.Revision) bool
@@ -43,6 +45,11 @@ type Host interface {
 	// PointAt returns fault.OutOfRange below the history floor and
 	// fault.FailedPrecondition when rev is not closed here yet.
 	PointAt(g keyspace.GroupID, rev keyspace.Revision) (host.ReadPoint, error)
+	// PointBehind is PointAt that waits for what a reading of the group's clock at
+	// or above rev covers.
+	PointBehind(ctx context.Context, at host.ScanPoint, rev keyspace.Revision) (host.ReadPoint, error)
+	// Versions returns a page of the versions of one key, newest first.
+	Versions(ctx context.Context, p host.ReadPoint, q host.VersionsRequest) (host.VersionsPage, error)
 	// RequestDigest makes every replica of g hash its records at one index;
 	// leaders only. DigestAt has the result of the replica here, once it is
 	// there; the last few are kept.
@@ -54,6 +61,17 @@ type Host interface {
 type Peers interface {
 	// Client returns the client of a known node; the connection is shared.
 	Client(id keyspace.NodeID) (api.PeerClient, error)
+	// Forward opens a stream of operations to a node, which ends with ctx. After an
+	// error nothing was sent.
+	Forward(ctx context.Context, id keyspace.NodeID) (ForwardStream, error)
+}
+
+// ForwardStream carries operations to a node, and their results back in any order:
+// a connection of its own or a stream of gRPC. One goroutine sends, one receives. An
+// alias, since package transport, which makes them, does not know this one.
+type ForwardStream = interface {
+	Send(f *api.ForwardFrame) error
+	Recv() (*api.PipelineResponse, error)
 }
 
 // Admin is the part of the API that package meta serves.
@@ -63,4 +81,7 @@ type Admin interface {
 	DescribeNamespace(ctx context.Context, req *api.DescribeNamespaceRequest) (*api.Namespace, error)
 	DeleteNamespace(ctx context.Context, req *api.DeleteNamespaceRequest) (*api.Job, error)
 	DescribeJob(ctx context.Context, req *api.DescribeJobRequest) (*api.Job, error)
+	ListJobs(ctx context.Context, req *api.ListJobsRequest) (*api.ListJobsResponse, error)
+	CancelJob(ctx context.Context, req *api.CancelJobRequest) (*api.Job, error)
+	DeleteRange(ctx context.Context, req *api.DeleteRangeRequest) (*api.Job, error)
 }

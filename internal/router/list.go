@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"sort"
+	"time"
 
 	"github.com/zeebo/xxh3"
-	"golang.org/x/sync/errgroup"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/fault"
@@ -15,10 +15,19 @@ import (
 	"kvstore/internal/keyspace"
 )
 
-// lister reads one snapshot of a namespace. The snapshot's revision T is the
-// maximum of all groups' clocks, and every group's clock is moved to T before
-// it is read, so that nothing is written at or below T afterwards (DESIGN 8,
-// snapshot level). It includes all that was acknowledged before the list began.
+// lister reads one snapshot of a namespace. Its revision T is chosen once, by the
+// level that is asked for:
+//
+//   - linearizable: the state at T is that of a moment between the call and its
+//     return (moment). What expires is judged for what the first page looks at;
+//     records behind it are those at T.
+//   - snapshot: T is the maximum of all groups' clocks, and every group's clock is
+//     moved to T before it is read, so that nothing is written at or below T
+//     afterwards (DESIGN 8). It includes all that was acknowledged before the list
+//     began, and does not order the writes that run beside it.
+//   - bounded staleness: T is what is closed in all groups on this node, if that is
+//     not too old; otherwise it is a snapshot.
+//   - a revision or a time of the past is T itself.
 //
 // A leader's answer about its clock names the log index that holds everything
 // up to T, so a replica here that has applied that index is as good as the
@@ -26,11 +35,22 @@ import (
 // groups, and those whose replica here lags or is damaged, have a cursor each,
 // which asks whoever can serve it.
 type lister struct {
-	r       *Router
-	req     *api.ListRequest
-	ns      keyspace.NamespaceID
-	groups  []keyspace.GroupID
-	rev     keyspace.Revision
+	r      *Router
+	req    *api.ListRequest
+	ns     keyspace.NamespaceID
+	m      *Map // what groups are by
+	groups []keyspace.GroupID
+	slot   int // the only one that keys can be in, -1 for all
+	rev    keyspace.Revision
+	// level is that at which rev was chosen, age bounds how old it was then.
+	level api.Consistency
+	age   time.Duration
+	// moment looks for a linearizable rev; nil for other levels.
+	moment *moment
+	// fixed: the revision is a token's, or a page of it was given.
+	fixed bool
+	// leaders: only leaders are asked, since others may lag.
+	leaders bool
 	index   map[keyspace.GroupID]keyspace.Index // host.ScanPoint.Index at rev
 	lower   []byte                              // inclusive
 	upper   []byte                              // exclusive, nil to the end
@@ -111,18 +131,20 @@ func (r *Router) newLister(ctx context.Context, req *api.ListRequest) (*lister, 
 	if err != nil {
 		return nil, err
 	}
-	l := &lister{r: r, req: req, ns: ns, limit: int(req.Limit), filter: filterHash(req), index: make(map[keyspace.GroupID]keyspace.Index)}
+	l := &lister{r: r, req: req, ns: ns, m: m, limit: int(req.Limit), filter: filterHash(req), index: make(map[keyspace.GroupID]keyspace.Index)}
 	defaultTo(&l.limit, DefaultListLimit)
 	var ok bool
-	if l.groups, ok = m.groupsOfPrefix(ns, req.Prefix); !ok {
+	if l.groups, l.slot, ok = m.groupsOfPrefix(ns, req.Prefix); !ok {
 		return nil, fault.New(fault.Unavailable, "the cluster's layout is not known yet")
 	}
 	l.bounds()
 	if req.ContinuationToken != "" {
 		return l, l.resume(req.ContinuationToken)
 	}
-	l.rev, err = l.snapshot(ctx)
-	return l, err
+	if at := r.moment(req.AtRevision, req.AtTimeMs); at != 0 {
+		return l, l.past(ctx, at)
+	}
+	return l, l.choose(ctx)
 }
 
 func validateList(req *api.ListRequest) error {
@@ -135,7 +157,11 @@ func validateList(req *api.ListRequest) error {
 				"limit_bytes", keyspace.MaxKeyBytes, "actual_bytes", len(f.value))
 		}
 	}
-	return nil
+	level := req.Consistency
+	if level == api.Consistency_CONSISTENCY_SNAPSHOT {
+		level = api.Consistency_CONSISTENCY_LINEARIZABLE
+	}
+	return validateRead(req.AtRevision, req.AtTimeMs, level, req.MaxStalenessMs)
 }
 
 // resolveNow returns a namespace's id, reading the directory again on a miss.
@@ -175,7 +201,7 @@ func (l *lister) resume(token string) error {
 	if t.Namespace != l.ns || t.Filter != l.filter || t.Reverse != l.req.Reverse {
 		return fault.New(fault.InvalidToken, "continuation token belongs to another list; repeat the list's own arguments")
 	}
-	l.rev = t.Revision
+	l.rev, l.fixed, l.level = t.Revision, true, api.Consistency(t.Level)
 	l.skip(t.LastKey)
 	return nil
 }
@@ -193,72 +219,23 @@ func (l *lister) skip(key string) {
 func (l *lister) empty() bool { return l.upper != nil && bytes.Compare(l.lower, l.upper) >= 0 }
 
 func (l *lister) token(lastKey string) string {
-	return format.EncodeListToken(format.ListToken{
-		Namespace: l.ns, Revision: l.rev, Filter: l.filter, Reverse: l.req.Reverse, LastKey: lastKey,
-	})
-}
-
-// snapshot runs the two rounds of clocks. For many groups they are those that
-// lists share; only what these lack is asked here.
-func (l *lister) snapshot(ctx context.Context) (latest keyspace.Revision, err error) {
-	clocks := make([]host.ClockReading, len(l.groups))
-	if len(l.groups) > 1 {
-		shared := l.sharedClocks(ctx)
-		latest = shared.rev
-		for i, g := range l.groups {
-			clocks[i] = shared.groups[g]
-		}
+	t := format.ListToken{Namespace: l.ns, Revision: l.rev, Filter: l.filter, Reverse: l.req.Reverse, Level: uint8(l.level), LastKey: lastKey}
+	if l.moment != nil {
+		t.Level = uint8(l.req.Consistency) // nodes of the version that is loose refuse others
 	}
-	asked, err := l.clockRound(ctx, clocks, 1)
-	if err != nil {
-		return 0, err
-	}
-	for _, i := range asked {
-		latest = max(latest, clocks[i].Clock)
-	}
-	if _, err := l.clockRound(ctx, clocks, latest); err != nil {
-		return 0, err
-	}
-	for i, g := range l.groups {
-		l.index[g] = clocks[i].Index
-	}
-	return latest, nil
-}
-
-// clockRound reads the clocks that are below atLeast, those not known at any
-// value; it returns which.
-func (l *lister) clockRound(ctx context.Context, clocks []host.ClockReading, atLeast keyspace.Revision) (asked []int, err error) {
-	eg, ctx := errgroup.WithContext(ctx)
-	for i, g := range l.groups {
-		if clocks[i].Clock >= atLeast {
-			continue
-		}
-		asked = append(asked, i)
-		bound := atLeast
-		if clocks[i].Clock == 0 {
-			bound = 0
-		}
-		eg.Go(func() (err error) {
-			clocks[i], err = l.r.groupClock(ctx, g, bound)
-			return err
-		})
-	}
-	return asked, eg.Wait()
-}
-
-// sharedClocks waits for the shared reading no longer than for one attempt.
-func (l *lister) sharedClocks(ctx context.Context) *reading {
-	ctx, cancel := context.WithTimeout(ctx, l.r.o.ReadAttempt)
-	defer cancel()
-	return l.r.clocks.read(ctx)
+	return format.EncodeListToken(t)
 }
 
 // request returns the scan of one group's next page.
 func (l *lister) request(start, end []byte, limit, maxBytes int) host.ScanRequest {
-	return host.ScanRequest{
+	q := host.ScanRequest{
 		Namespace: l.ns, Revision: l.rev, Start: start, End: end, Reverse: l.req.Reverse,
 		KeysOnly: l.req.KeysOnly, CountOnly: l.req.CountOnly, Limit: limit, MaxBytes: maxBytes, Tags: l.req.Tags,
 	}
+	if m := l.moment; m != nil && !l.fixed {
+		q.EndsAfter, q.EndsBy = m.endsAfter, m.endsBy
+	}
+	return q
 }
 
 // filterHash binds a token to the keys a list has; the page size may change

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -8,13 +9,16 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/fault"
 	"kvstore/internal/format"
+	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
+	"kvstore/internal/replica"
 )
 
 // filled returns a fixture with n keys over all groups, and the keys in order.
@@ -30,6 +34,7 @@ func filled(t *testing.T, n int) (*fixture, []string) {
 		}
 	}
 	sort.Strings(keys)
+	f.keys = keys
 	return f, keys
 }
 
@@ -227,7 +232,7 @@ func TestListOverPeers(t *testing.T) {
 						}
 						a, err := c.ServeClock(t.Context(), q)
 						if old {
-							a.Index = 0
+							a.Index, a.Clocks = 0, nil
 						}
 						return a, err
 					},
@@ -303,4 +308,71 @@ func TestListsShareClocks(t *testing.T) {
 			t.Fatalf("%d clocks were read for %d lists", n, lists)
 		}
 	})
+}
+
+// The level of a list is what was asked for, or a snapshot where nothing here is
+// as new as that.
+func TestListLevels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, want := filled(t, 30)
+		const stale = api.Consistency_CONSISTENCY_BOUNDED_STALENESS
+		list := func(q *api.ListRequest) *api.ListResponse {
+			page, err := f.List(t.Context(), q)
+			wantCode(t, err, "")
+			if len(page.Records) != len(want) && !q.CountOnly || q.CountOnly && page.Count != uint64(len(want)) {
+				t.Fatalf("%v: %d records", q, len(page.Records))
+			}
+			return page
+		}
+		if page := list(&api.ListRequest{Consistency: stale, MaxStalenessMs: 500, CountOnly: true}); page.Consistency != api.Consistency_CONSISTENCY_SNAPSHOT {
+			t.Errorf("with nothing as new: %v", page)
+		}
+		f.host.stale = func(g keyspace.GroupID, maxAge time.Duration) (host.ReadPoint, error) {
+			return host.ReadPoint{Group: g, Rev: 1<<16 + keyspace.Revision(g), Age: 3*time.Millisecond - time.Duration(g)}, nil
+		}
+		page := list(&api.ListRequest{Consistency: stale, MaxStalenessMs: 500})
+		if page.Consistency != stale || page.AgeMs != 3 || page.Revision != 1<<16+1 {
+			t.Errorf("stale: %v at %d, %d ms old", page.Consistency, page.Revision, page.AgeMs)
+		}
+		for _, q := range []*api.ListRequest{{Consistency: stale}, {Consistency: 7}, {Consistency: stale, MaxStalenessMs: -1}} {
+			_, err := f.List(t.Context(), q)
+			wantCode(t, err, fault.InvalidArgument)
+		}
+		get := getCall("", "k")
+		get.Op.GetGet().Consistency = api.Consistency_CONSISTENCY_SNAPSHOT
+		f.Do(t.Context(), get)
+		wantCode(t, get.Err, fault.InvalidArgument)
+	})
+}
+
+// What is asked of a peer survives the wire, and malformed questions are refused.
+func TestClockQuestionsOverTheWire(t *testing.T) {
+	key := keyspace.AppendDataKey(nil, 1, []byte("k"))
+	for _, asks := range [][]clockAsk{
+		{{ClockAsk: host.ClockAsk{Group: 3}}},
+		{{ClockAsk: host.ClockAsk{Group: 1, AtLeast: 9, Sets: []replica.Spans{{{Lower: []byte("a"), Upper: []byte("b")}}, {{Lower: []byte("c")}}}, Since: replica.Reading{Term: 2, Clock: 5}}},
+			{ClockAsk: host.ClockAsk{Group: 2, AtLeast: 9, Sets: []replica.Spans{{{Lower: []byte("a"), Upper: []byte("b")}}, {{Lower: []byte("c")}}}}}},
+		{{ClockAsk: host.ClockAsk{Group: 1, Sets: []replica.Spans{{{Lower: key, Upper: append(bytes.Clone(key), 0)}}}, Hold: 7}, read: &keySet{keys: [][]byte{key}, keysOnly: []bool{true}}}},
+	} {
+		b, err := proto.Marshal(clockRequest(asks))
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := &api.GroupClockRequest{}
+		if err := proto.Unmarshal(b, q); err != nil {
+			t.Fatal(err)
+		}
+		got, err := clockAsks(q)
+		if err != nil || fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", asks) && len(asks[0].Sets) > 0 && asks[0].read == nil {
+			t.Errorf("%+v arrives as %+v, %v", asks, got, err)
+		}
+	}
+	for _, q := range []*api.GroupClockRequest{
+		{Groups: []uint32{1, 2}, Since: []uint64{1}, Terms: []uint64{1}}, {Groups: []uint32{1}, Since: []uint64{1}},
+		{Groups: []uint32{1}, Hold: 5}, {Groups: []uint32{1, 2}, Sets: []*api.KeySet{{Keys: [][]byte{key}}}},
+		{Groups: []uint32{1}, Sets: []*api.KeySet{{Keys: [][]byte{key}, KeysOnly: []bool{true, true}}}},
+	} {
+		_, err := clockAsks(q)
+		wantCode(t, err, fault.InvalidArgument)
+	}
 }

@@ -17,7 +17,7 @@ import (
 // write may be tried again.
 func notExecuted(err error) bool {
 	switch fault.CodeOf(err) {
-	case fault.WrongLeader, fault.Unavailable:
+	case fault.WrongLeader, fault.WrongGroup, fault.Unavailable:
 		return true
 	}
 	return false
@@ -27,7 +27,7 @@ func notExecuted(err error) bool {
 // another replica or later. Corruption of one replica's copy is one of those.
 func retryableRead(err error) bool {
 	switch fault.CodeOf(err) {
-	case fault.WrongLeader, fault.Unavailable, fault.DeadlineExceeded, fault.UnknownOutcome, fault.Corruption:
+	case fault.WrongLeader, fault.WrongGroup, fault.Unavailable, fault.DeadlineExceeded, fault.UnknownOutcome, fault.Corruption:
 		return true
 	}
 	return false

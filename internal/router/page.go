@@ -23,6 +23,10 @@ type cursor struct {
 	page  *scanPage // fetched; nil before the first
 	next  int       // the first record that was not merged
 	more  bool      // there is more behind page
+	// claim is that of every page so far, once claimed; changed when one differed.
+	claim            claim
+	claimed, changed bool
+	ends             bool // a record that was looked at expired between the rounds
 }
 
 func (c *cursor) empty() bool { return c.page == nil || c.next == len(c.page.records) }
@@ -41,19 +45,40 @@ const (
 func (l *lister) page(ctx context.Context) (*api.ListResponse, error) {
 	ctx, cancel := l.r.bounded(ctx)
 	defer cancel()
-	out := &api.ListResponse{Revision: uint64(l.rev)}
+	out := &api.ListResponse{}
 	if l.empty() {
+		l.state(out)
 		return out, nil
 	}
-	if err := l.start(ctx); err != nil {
+	var records, last []byte
+	err := l.repeating(ctx, func(ctx context.Context) (err error) {
+		records, last, err = l.merge(ctx)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
-	var records []byte
-	var last []byte
+	l.fixed = true
+	l.state(out)
+	out.ProtoReflect().SetUnknown(records)
+	if !l.exhausted() {
+		out.ContinuationToken = l.token(string(last))
+	}
+	if last != nil {
+		l.skip(string(last)) // where a page that is repeated begins
+	}
+	return out, nil
+}
+
+// merge gives the records of a page and the last key.
+func (l *lister) merge(ctx context.Context) (records, last []byte, err error) {
+	if err := l.start(ctx); err != nil {
+		return nil, nil, err
+	}
 	for n, size := 0, 0; n < l.limit && size < l.r.o.PageBytes; n++ {
 		c, err := l.least(ctx)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if c == nil {
 			break
@@ -70,11 +95,7 @@ func (l *lister) page(ctx context.Context) (*api.ListResponse, error) {
 		size += rec.size()
 		c.next++
 	}
-	out.ProtoReflect().SetUnknown(records)
-	if !l.exhausted() {
-		out.ContinuationToken = l.token(string(last))
-	}
-	return out, nil
+	return records, last, nil
 }
 
 // decodePage gives a page of ListEncoded its records.
@@ -84,6 +105,7 @@ func decodePage(encoded *api.ListResponse) (*api.ListResponse, error) {
 		return nil, fault.Wrap(fault.Internal, err, "page of a list cannot be decoded")
 	}
 	out.ContinuationToken, out.Revision, out.Count = encoded.ContinuationToken, encoded.Revision, encoded.Count
+	out.Consistency, out.AgeMs = encoded.Consistency, encoded.AgeMs
 	return out, nil
 }
 
@@ -94,7 +116,7 @@ func (l *lister) start(ctx context.Context) error {
 	}
 	l.started = true
 	here, others := l.readable(ctx)
-	if len(others) > 0 && len(l.index) == 0 && len(l.groups) > 1 {
+	if len(others) > 0 && len(l.index) == 0 && len(l.groups) > 1 && !l.leaders {
 		l.promises(ctx)
 		here, others = l.readable(ctx)
 	}
@@ -110,6 +132,9 @@ func (l *lister) start(ctx context.Context) error {
 // readable divides the groups into those whose replica here has the snapshot
 // and the others.
 func (l *lister) readable(ctx context.Context) (here []host.ScanPoint, others []keyspace.GroupID) {
+	if l.leaders {
+		return nil, l.groups
+	}
 	ctx, cancel := context.WithTimeout(ctx, catchUp)
 	defer cancel()
 	for _, g := range l.groups {
@@ -126,7 +151,8 @@ func (l *lister) readable(ctx context.Context) (here []host.ScanPoint, others []
 // promises reads the clocks for a list that continues by a token: what was
 // closed at its revision then is in the log up to the index of now.
 func (l *lister) promises(ctx context.Context) {
-	for g, c := range l.sharedClocks(ctx).groups {
+	shared, _ := l.sharedClocks(ctx, nil)
+	for g, c := range shared.groups {
 		if c.Clock >= l.rev {
 			l.index[g] = c.Index
 		}
@@ -142,13 +168,18 @@ func (l *lister) close() {
 }
 
 // fill fetches the next page of all cursors that have more behind an empty
-// one, in parallel. Groups whose replicas here fail are left to others.
+// one, in parallel, and judges what they claim. Groups whose replicas here fail
+// are left to others.
 func (l *lister) fill(ctx context.Context) error {
 	for {
-		err := l.fetchAll(ctx)
-		if err == nil || !retryableRead(err) || !l.leaveHere() {
+		fetched, err := l.fetchAll(ctx)
+		switch {
+		case err != nil && retryableRead(err) && l.leaveHere():
+			continue
+		case err != nil || !fetched:
 			return err
 		}
+		return l.judge()
 	}
 }
 
@@ -169,7 +200,7 @@ func (l *lister) leaveHere() bool {
 	return false
 }
 
-func (l *lister) fetchAll(ctx context.Context) error {
+func (l *lister) fetchAll(ctx context.Context) (fetched bool, err error) {
 	var hungry []*cursor
 	for _, c := range l.cursors {
 		if c.empty() && c.more {
@@ -178,15 +209,15 @@ func (l *lister) fetchAll(ctx context.Context) error {
 	}
 	switch len(hungry) {
 	case 0:
-		return nil
+		return false, nil
 	case 1:
-		return l.fetch(ctx, hungry[0])
+		return true, l.fetch(ctx, hungry[0])
 	}
 	eg, ctx := errgroup.WithContext(ctx)
 	for _, c := range hungry {
 		eg.Go(func() error { return l.fetch(ctx, c) })
 	}
-	return eg.Wait()
+	return true, eg.Wait()
 }
 
 // fetch reads the next page of a cursor. Each is asked for its share of the
@@ -199,7 +230,9 @@ func (l *lister) fetch(ctx context.Context, c *cursor) error {
 		}
 		c.page.release()
 		c.page, c.next, c.more = p, 0, p.more
-		if !p.more {
+		c.take(l.claimOf(p))
+		c.ends = c.ends || p.ends
+		if !p.more || c.changed {
 			break
 		}
 		if l.req.Reverse {
@@ -211,6 +244,12 @@ func (l *lister) fetch(ctx context.Context, c *cursor) error {
 	return nil
 }
 
+// take holds a page's claim to that of the ones before.
+func (c *cursor) take(claim claim) {
+	c.changed = c.changed || c.claimed && c.claim != claim
+	c.claim, c.claimed = claim, true
+}
+
 func (l *lister) scan(ctx context.Context, c *cursor) (*scanPage, error) {
 	groups, share := len(l.groups), max(1, len(c.here))
 	limit := l.limit*share/groups + l.limit*share/(4*groups) + 8
@@ -218,7 +257,7 @@ func (l *lister) scan(ctx context.Context, c *cursor) (*scanPage, error) {
 	if len(c.here) > 0 {
 		return l.r.scanHere(ctx, c.here, q)
 	}
-	return l.r.scanGroup(ctx, c.group, l.req.Namespace, q)
+	return l.r.scanGroup(ctx, c.group, l.req.Namespace, q, l.leaders)
 }
 
 // least returns the cursor whose next record comes first, nil at the end.
@@ -254,49 +293,4 @@ func (l *lister) exhausted() bool {
 		}
 	}
 	return true
-}
-
-// count adds up the matching keys of all groups, in pages that keep each call
-// short; nothing is returned but the number.
-func (l *lister) count(ctx context.Context) (*api.ListResponse, error) {
-	out := &api.ListResponse{Revision: uint64(l.rev)}
-	if l.empty() {
-		return out, nil
-	}
-	counts := make([]uint64, len(l.groups))
-	eg, ctx := errgroup.WithContext(ctx)
-	for i, g := range l.groups {
-		eg.Go(func() (err error) {
-			counts[i], err = l.countGroup(ctx, g)
-			return err
-		})
-	}
-	if err := eg.Wait(); err != nil {
-		return nil, err
-	}
-	for _, n := range counts {
-		out.Count += n
-	}
-	return out, nil
-}
-
-func (l *lister) countGroup(ctx context.Context, g keyspace.GroupID) (total uint64, err error) {
-	lower, upper := l.lower, l.upper
-	for {
-		p, err := l.r.scanGroup(ctx, g, l.req.Namespace, l.request(lower, upper, MaxListLimit, l.r.o.PageBytes))
-		if err != nil {
-			return 0, err
-		}
-		total += p.count
-		more, next := p.more, p.next
-		p.release()
-		if !more {
-			return total, nil
-		}
-		if l.req.Reverse {
-			upper = next
-		} else {
-			lower = next
-		}
-	}
 }

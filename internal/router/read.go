@@ -40,6 +40,10 @@ type groupRead struct {
 
 // join adds p to the read of its group.
 func (rs *groupReads) join(f *frame, p *part) {
+	if p.st.at != 0 {
+		f.joinPast(p)
+		return
+	}
 	if maxAge := staleness(p.st.call.Op); maxAge > 0 {
 		if point, err := f.r.o.Host.StaleRead(p.group, maxAge); err == nil {
 			p.read, p.next = &groupRead{frame: f, group: p.group, point: point}, nil
@@ -181,7 +185,7 @@ func (f *frame) serveReads(ready *part) {
 
 // readFailed tries a read again, or answers with err.
 func (f *frame) readFailed(p *part, err error) {
-	if retryableRead(err) && worthAnother(err, p.attempts) {
+	if retryableRead(err) && worthAnother(err, p.attempts) || p.st.at != 0 && f.keptElsewhere(p, err) {
 		f.retry(p, err)
 		return
 	}
@@ -191,39 +195,16 @@ func (f *frame) readFailed(p *part, err error) {
 // serve answers the read of one key from this node's replica at point.
 func (f *frame) serve(ctx context.Context, point host.ReadPoint, p *part) {
 	q := p.st.call.Op.GetGet()
-	point, err := f.r.pointAt(point, q.AtRevision)
-	if err != nil {
-		p.fail(err)
-		return
-	}
 	rec, err := f.r.o.Host.Get(ctx, point, p.st.ns, q.Key, q.KeysOnly)
+	if late := f.r.stillKept(p.group, p.st.at); late != nil {
+		err = late
+	}
 	if err != nil {
 		f.readFailed(p, err)
 		return
 	}
 	p.st.call.Result.Result = answerGet(q.Key, point, rec, q.KeysOnly)
 	p.finish()
-}
-
-// pointAt moves a confirmed point back to a revision the caller named; 0 means
-// the point itself. Expiry is judged as it was then. A revision up to the
-// confirmed one is final even where it is not closed yet: stamps grow in log
-// order.
-func (r *Router) pointAt(point host.ReadPoint, at uint64) (host.ReadPoint, error) {
-	if at == 0 {
-		return point, nil
-	}
-	rev := keyspace.Revision(at)
-	old, err := r.o.Host.PointAt(point.Group, rev)
-	switch {
-	case fault.CodeOf(err) != fault.FailedPrecondition:
-		return old, err
-	case rev > point.Rev:
-		return point, fault.New(fault.OutOfRange, "revision lies in the future of the key's group",
-			"limit", uint64(point.Rev), "actual", at)
-	}
-	point.Rev, point.Clock, point.Physical = rev, rev, 0
-	return point, nil
 }
 
 // serveBatches reads the keys of the parts from first on, those of the same
@@ -313,11 +294,16 @@ func (b *batchAnswer) add(n int, rec *format.Record, err error) bool {
 }
 
 func (b *batchAnswer) fill(w want, key string, rec *format.Record, err error) {
-	if retryableRead(err) {
+	st := w.part.st
+	if st.at != 0 {
+		if late := b.read.frame.r.stillKept(b.read.group, st.at); late != nil {
+			err = late
+		}
+	}
+	if retryableRead(err) || st.at != 0 && fault.CodeOf(err) == fault.OutOfRange {
 		b.failed = err
 		return
 	}
-	st := w.part.st
 	if err == nil {
 		err = st.take(len(rec.Value))
 	}

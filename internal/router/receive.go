@@ -8,7 +8,7 @@ import (
 
 // receive answers operations in the order their results come, until the
 // stream ends.
-func (l *link) receive(stream forwardStream, gen uint64) {
+func (l *link) receive(stream ForwardStream, gen uint64) {
 	for {
 		m, err := stream.Recv()
 		if err != nil {

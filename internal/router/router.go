@@ -27,6 +27,8 @@ const (
 	DefaultPeerBytes     = 64 << 20
 	DefaultForwardBytes  = 4 << 20
 	GiveBackAfter        = time.Second
+	CutOffAfter          = 2 * time.Second
+	CutOffRetry          = time.Second
 	DefaultReadAttempt   = 2 * time.Second
 	DefaultBackoffFirst  = 10 * time.Millisecond
 	DefaultBackoffMax    = 500 * time.Millisecond
@@ -44,9 +46,11 @@ const (
 // Options builds a Router. Node, Host, Peers, Directory, Clock and Rand are
 // required; the rest has defaults.
 type Options struct {
-	Node      keyspace.NodeID
-	NodeName  string
-	Host      Host
+	Node     keyspace.NodeID
+	NodeName string
+	Host     Host
+	// Slots serves the moves of slots; nil: this node takes part in none.
+	Slots     SlotHost
 	Peers     Peers
 	Directory Directory
 	Clock     env.Clock
@@ -58,6 +62,11 @@ type Options struct {
 	// Healthy tells whether a node answers; nil means that the router's own
 	// experience decides.
 	Healthy func(keyspace.NodeID) bool
+	// Unheard says for how long no frame came from a node; nil: not known.
+	Unheard func(keyspace.NodeID) time.Duration
+	// Detached hears of keys that are not attached to a lease any more; it must not
+	// block, and may be nil.
+	Detached func(namespace, key, lease string)
 	// Heard tells what gossip says of a node, for those who ask; it may be nil.
 	Heard func(keyspace.NodeID) string
 
@@ -107,9 +116,13 @@ type Router struct {
 
 	inflight atomic.Int64
 	turn     atomic.Uint32 // spreads attempts over members
+	// refreshedAt is when the directory was last read because of a misrouted part,
+	// on env.Clock.Mono.
+	refreshedAt atomic.Int64
 
 	links  sync.Map // keyspace.NodeID -> *link
 	clocks clocks
+	txns   transactions
 
 	mu     sync.Mutex
 	closed bool // guarded by mu
@@ -128,6 +141,7 @@ func New(o Options) (*Router, error) {
 	}
 	r := &Router{o: o}
 	r.clocks.r = r
+	r.txns.init(r)
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	return r, nil
 }
@@ -136,21 +150,29 @@ func New(o Options) (*Router, error) {
 // before the first request: package meta needs the router to be built first.
 func (r *Router) SetAdmin(a Admin) { r.admin.Store(&a) }
 
-// Start begins to watch the deadlines of forwarded operations.
+// Start begins to watch the deadlines of forwarded operations, and to look after
+// transactions.
 func (r *Router) Start(context.Context) error {
 	if !r.hold() {
 		return errClosed()
 	}
+	r.wg.Add(1)
 	go func() {
 		defer r.wg.Done()
 		r.sweep()
 	}()
+	go func() {
+		defer r.wg.Done()
+		r.tend()
+	}()
 	return nil
 }
 
-// Close ends forwarding and waits until everything taken was answered. The
+// Close finishes transactions that were answered, for a bounded time, ends
+// forwarding and waits until everything taken was answered. The
 // host must still answer: it is closed after the router.
 func (r *Router) Close() error {
+	r.txns.drain()
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()

@@ -86,6 +86,9 @@ func (r *Router) onGroup(ctx context.Context, g keyspace.GroupID, a attempt) err
 		if err == nil || !retryableRead(err) || !worthAnother(err, n) || Forwarded(ctx) {
 			return err
 		}
+		if r.cutOff(g, CutOffAfter) {
+			return errCutOff(err, g, CutOffAfter, false)
+		}
 		hint = ""
 		if leader := leaderOf(err); leader != "" {
 			r.hints.set(g, leader)

@@ -21,6 +21,12 @@ func validate(op *api.PipelineOp) error {
 		return validateGet(o.Get)
 	case *api.PipelineOp_Delete:
 		return validateDelete(o.Delete)
+	case *api.PipelineOp_Touch:
+		return validateTouch(o.Touch)
+	case *api.PipelineOp_Transaction:
+		return validateTransaction(o.Transaction)
+	case *api.PipelineOp_Order:
+		return validateOrder(o.Order)
 	case *api.PipelineOp_BatchPut:
 		return validateBatchPut(o.BatchPut)
 	case *api.PipelineOp_BatchGet:
@@ -45,19 +51,55 @@ func validatePut(q *api.PutRequest) error {
 	if err := validateExtras(q); err != nil {
 		return err
 	}
+	if err := validateExpiry(q.Key, q.TtlSeconds, q.ExpiresAtMs); err != nil {
+		return err
+	}
+	if q.Lease != "" {
+		if err := keyspace.ValidateLeaseID(q.Lease); err != nil {
+			return err
+		}
+	}
+	if err := validateFence(q.Fence); err != nil {
+		return err
+	}
+	return validateCondition(q.Key, q.Condition)
+}
+
+// validateExpiry checks a deadline as far as that needs no clock.
+func validateExpiry(key string, ttlSeconds, expiresAtMilli int64) error {
 	switch {
-	case q.TtlSeconds < 0:
-		return fault.New(fault.InvalidArgument, "ttl_seconds is negative", "key", q.Key, "actual", q.TtlSeconds)
-	case q.TtlSeconds > maxTTLSeconds:
+	case ttlSeconds < 0:
+		return fault.New(fault.InvalidArgument, "ttl_seconds is negative", "key", key, "actual", ttlSeconds)
+	case ttlSeconds > maxTTLSeconds:
 		return fault.New(fault.InvalidArgument, "ttl_seconds is too large",
-			"key", q.Key, "limit", maxTTLSeconds, "actual", q.TtlSeconds)
-	case q.ExpiresAtMs < 0:
-		return fault.New(fault.InvalidArgument, "expires_at_ms is negative", "key", q.Key, "actual", q.ExpiresAtMs)
-	case q.ExpiresAtMs > maxExpiryMilli:
+			"key", key, "limit", maxTTLSeconds, "actual", ttlSeconds)
+	case expiresAtMilli < 0:
+		return fault.New(fault.InvalidArgument, "expires_at_ms is negative", "key", key, "actual", expiresAtMilli)
+	case expiresAtMilli > maxExpiryMilli:
 		return fault.New(fault.InvalidArgument, "expires_at_ms is too large",
-			"key", q.Key, "limit", int64(maxExpiryMilli), "actual", q.ExpiresAtMs)
-	case q.TtlSeconds > 0 && q.ExpiresAtMs > 0:
-		return fault.New(fault.InvalidArgument, "ttl_seconds and expires_at_ms exclude each other", "key", q.Key)
+			"key", key, "limit", int64(maxExpiryMilli), "actual", expiresAtMilli)
+	case ttlSeconds > 0 && expiresAtMilli > 0:
+		return fault.New(fault.InvalidArgument, "ttl_seconds and expires_at_ms exclude each other", "key", key)
+	}
+	return nil
+}
+
+// validateTouch wants what is to become of the deadline said: a touch without one
+// would make a key permanent by an oversight.
+func validateTouch(q *api.TouchRequest) error {
+	if err := keyspace.ValidateKey(q.GetKey()); err != nil {
+		return err
+	}
+	if err := validateExpiry(q.Key, q.TtlSeconds, q.ExpiresAtMs); err != nil {
+		return err
+	}
+	switch expires := q.TtlSeconds > 0 || q.ExpiresAtMs > 0; {
+	case q.Persist && expires:
+		return fault.New(fault.InvalidArgument, "persist excludes ttl_seconds and expires_at_ms", "key", q.Key)
+	case !q.Persist && !expires:
+		return fault.New(fault.InvalidArgument, "a touch needs one of ttl_seconds, expires_at_ms and persist", "key", q.Key)
+	case q.Condition.GetMustNotExist():
+		return fault.New(fault.InvalidArgument, "a touch needs a key that exists, and must_not_exist excludes that", "key", q.Key)
 	}
 	return validateCondition(q.Key, q.Condition)
 }
@@ -110,6 +152,10 @@ func validateCondition(key string, c *api.Condition) error {
 	case len(c.ValueEquals) > keyspace.MaxValueBytes:
 		return fault.New(fault.ValueTooLarge, "value_equals is larger than any value",
 			"key", key, "limit_bytes", keyspace.MaxValueBytes, "actual_bytes", len(c.ValueEquals))
+	case c.CreatedMatch != nil && *c.CreatedMatch == 0:
+		return fault.New(fault.InvalidArgument, "created_match of 0 matches no key; must_not_exist asks for absence", "key", key)
+	case c.LeaseMatch != nil:
+		return keyspace.ValidateLeaseID(*c.LeaseMatch)
 	}
 	return nil
 }
@@ -118,10 +164,18 @@ func validateGet(q *api.GetRequest) error {
 	if err := keyspace.ValidateKey(q.GetKey()); err != nil {
 		return err
 	}
-	if q.AtRevision != 0 && q.Consistency == api.Consistency_CONSISTENCY_BOUNDED_STALENESS {
-		return fault.New(fault.InvalidArgument, "at_revision and bounded staleness exclude each other", "key", q.Key)
+	return validateRead(q.AtRevision, q.AtTimeMs, q.Consistency, q.MaxStalenessMs)
+}
+
+// validateRead refuses a read of the past that may also be stale.
+func validateRead(rev uint64, ms int64, level api.Consistency, maxMS int64) error {
+	if (rev != 0 || ms != 0) && level == api.Consistency_CONSISTENCY_BOUNDED_STALENESS {
+		return fault.New(fault.InvalidArgument, "a revision or time and bounded staleness exclude each other")
 	}
-	return validateStaleness(q.Consistency, q.MaxStalenessMs)
+	if err := validateMoment(rev, ms); err != nil {
+		return err
+	}
+	return validateStaleness(level, maxMS)
 }
 
 func validateStaleness(level api.Consistency, maxMS int64) error {
@@ -134,6 +188,8 @@ func validateStaleness(level api.Consistency, maxMS int64) error {
 				"limit_min", 1, "actual", maxMS)
 		}
 		return nil
+	case api.Consistency_CONSISTENCY_SNAPSHOT:
+		return fault.New(fault.InvalidArgument, "snapshot is a consistency of lists", "actual", int32(level))
 	}
 	return fault.New(fault.InvalidArgument, "unknown consistency", "actual", int32(level))
 }
@@ -142,17 +198,34 @@ func validateDelete(q *api.DeleteRequest) error {
 	if err := keyspace.ValidateKey(q.GetKey()); err != nil {
 		return err
 	}
+	if q.Reason != "" {
+		if _, known := leaseEnds[q.Reason]; !known {
+			return fault.New(fault.InvalidArgument, "unknown reason of a deletion", "key", q.Key, "actual", q.Reason)
+		}
+	}
+	if err := validateFence(q.Fence); err != nil {
+		return err
+	}
 	return validateCondition(q.Key, q.Condition)
 }
 
 func validateBatchPut(b *api.BatchPutRequest) error {
+	if err := validateFence(b.GetFence()); err != nil {
+		return err
+	}
 	total := 0
 	for i, q := range b.GetItems() {
 		if q == nil {
 			return errEmptyItem(i)
 		}
+		if err := unnamed("batch", q.RequestId); err != nil {
+			return atItem(err, i)
+		}
 		if err := validatePut(q); err != nil {
 			return atItem(err, i)
+		}
+		if q.Fence != nil {
+			return errFenceOfItem(i)
 		}
 		if err := sameNamespace(b.Namespace, q.Namespace, i); err != nil {
 			return err
@@ -175,16 +248,25 @@ func validateBatchGet(b *api.BatchGetRequest) error {
 			return atItem(err, i)
 		}
 	}
-	return validateStaleness(b.GetConsistency(), b.GetMaxStalenessMs())
+	return validateRead(b.GetAtRevision(), b.GetAtTimeMs(), b.GetConsistency(), b.GetMaxStalenessMs())
 }
 
 func validateBatchDelete(b *api.BatchDeleteRequest) error {
+	if err := validateFence(b.GetFence()); err != nil {
+		return err
+	}
 	for i, q := range b.GetItems() {
 		if q == nil {
 			return errEmptyItem(i)
 		}
+		if err := unnamed("batch", q.RequestId); err != nil {
+			return atItem(err, i)
+		}
 		if err := validateDelete(q); err != nil {
 			return atItem(err, i)
+		}
+		if q.Fence != nil {
+			return errFenceOfItem(i)
 		}
 		if err := sameNamespace(b.Namespace, q.Namespace, i); err != nil {
 			return err

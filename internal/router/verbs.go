@@ -31,6 +31,19 @@ func (r *Router) Delete(ctx context.Context, req *api.DeleteRequest) (*api.Delet
 	return res.GetDelete(), err
 }
 
+// Touch changes the deadline of a key that exists.
+func (r *Router) Touch(ctx context.Context, req *api.TouchRequest) (*api.PutResponse, error) {
+	res, err := r.do(ctx, &api.PipelineOp{Op: &api.PipelineOp_Touch{Touch: req}})
+	return res.GetTouch(), err
+}
+
+// Transaction judges checks and executes one of two lists of operations, whole
+// or not at all; the answer says per operation what happened.
+func (r *Router) Transaction(ctx context.Context, req *api.TransactionRequest) (*api.TransactionResponse, error) {
+	res, err := r.do(ctx, &api.PipelineOp{Op: &api.PipelineOp_Transaction{Transaction: req}})
+	return res.GetTransaction(), err
+}
+
 // BatchPut writes several records, atomically per group; the answer says per
 // item what happened.
 func (r *Router) BatchPut(ctx context.Context, req *api.BatchPutRequest) (*api.BatchPutResponse, error) {

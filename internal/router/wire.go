@@ -26,6 +26,9 @@ const (
 	fieldRecordTags
 	fieldRecordMetadata
 	fieldRecordSize
+
+	fieldRecordCreatedRevision protowire.Number = 40
+	fieldRecordLease           protowire.Number = 41
 )
 
 // wireRecord is where a record is in the bytes of its page.
@@ -69,7 +72,16 @@ func appendRecordBody[T string | []byte](dst []byte, key T, value []byte, r *for
 	dst = appendNumber(dst, fieldRecordRevision, uint64(r.Revision))
 	dst = appendTexts(dst, fieldRecordTags, r.Tags)
 	dst = appendTexts(dst, fieldRecordMetadata, r.Metadata)
-	return appendNumber(dst, fieldRecordSize, r.Size)
+	dst = appendNumber(dst, fieldRecordSize, r.Size)
+	if r.Created != 0 {
+		dst = protowire.AppendTag(dst, fieldRecordCreatedRevision, protowire.VarintType)
+		dst = protowire.AppendVarint(dst, uint64(r.Created))
+	}
+	if r.Lease != "" {
+		dst = protowire.AppendTag(dst, fieldRecordLease, protowire.BytesType)
+		dst = protowire.AppendString(dst, r.Lease)
+	}
+	return dst
 }
 
 // sizeRecord is the length of what appendRecordBody writes.
@@ -77,10 +89,27 @@ func sizeRecord(key int, value []byte, r *format.Record) int {
 	return sizeField(key) + sizeField(len(value)) + sizeField(len(r.ContentType)) + sizeField(len(r.Encoding)) +
 		sizeNumber(uint64(r.Checksum)) + sizeNumber(uint64(r.Created.UnixMilli())) +
 		sizeNumber(uint64(r.Revision.UnixMilli())) + sizeNumber(uint64(r.Expires)) +
-		sizeNumber(r.Version) + sizeNumber(uint64(r.Revision)) + sizeTexts(r.Tags) + sizeTexts(r.Metadata) + sizeNumber(r.Size)
+		sizeNumber(r.Version) + sizeNumber(uint64(r.Revision)) + sizeTexts(r.Tags) + sizeTexts(r.Metadata) + sizeNumber(r.Size) +
+		sizeCreated(uint64(r.Created)) + sizeLease(r.Lease)
 }
 
-// Every tag of a record takes one byte: all numbers are below 16.
+// Tags of the numbers above 15 take two bytes.
+
+func sizeCreated(rev uint64) int {
+	if rev == 0 {
+		return 0
+	}
+	return 2 + protowire.SizeVarint(rev)
+}
+
+func sizeLease(id string) int {
+	if id == "" {
+		return 0
+	}
+	return 2 + protowire.SizeBytes(len(id))
+}
+
+// Tags of numbers below 16 take one byte.
 
 func sizeField(n int) int {
 	if n == 0 {

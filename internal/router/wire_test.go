@@ -18,6 +18,7 @@ func wireRecords() map[string]*format.Record {
 		"empty":   {},
 		"plain":   {Header: format.Header{Version: 1, Revision: 99 << 16, Created: 98 << 16, Size: 5, Checksum: 7}, Value: []byte("value")},
 		"numbers": {Header: full, Value: make([]byte, 300), ContentType: "text/plain", Encoding: "gzip"},
+		"leased":  {Header: format.Header{Version: 1, Revision: 99 << 16, Created: 98 << 16, Lease: "{jobs}worker"}},
 		"maps": {Header: full, Tags: map[string]string{"a": "1", "": "", "empty": ""},
 			Metadata: map[string]string{"m": string(make([]byte, 200))}},
 	}

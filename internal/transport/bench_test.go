@@ -35,3 +35,31 @@ func benchmarkFrames(b *testing.B, size int) {
 		got += len((<-to.in.frames).msgs)
 	}
 }
+
+// BenchmarkForward sends a frame over loopback and waits for its results, on either
+// carrier. Several frames on their way at once would be another matter: gRPC writes
+// them together, a link one by one, which is why the router makes one frame of what
+// waits.
+func BenchmarkForward(b *testing.B) {
+	for name, streams := range map[string]bool{"links": false, "streams": true} {
+		b.Run(name, func(b *testing.B) { benchmarkForward(b, streams) })
+	}
+}
+
+func benchmarkForward(b *testing.B, streams bool) {
+	from, to := mustNode(b, "a", nodeOptions{}), mustNode(b, "b", nodeOptions{forward: echoed, forwardStreams: streams})
+	link(b, from, to)
+	await(b, from.up, "the peer")
+	s, cancel := mustForward(b, from, to)
+	defer cancel()
+	frame := putFrame(1, make([]byte, 256))
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := s.Send(frame); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := s.Recv(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

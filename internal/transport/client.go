@@ -25,14 +25,14 @@ type directConn struct {
 
 func (d *directConn) close() { _ = d.conn.Close() }
 
-// Client returns a client for the other RPCs of a peer (Forward, Call,
-// GroupClock, GroupScan, Join). It shares one connection per peer, which is
+// Client returns a client for the other RPCs of a peer (Call, GroupClock,
+// GroupScan, Join, and Forward where Transport.Forward finds no links). It shares one connection per peer, which is
 // not the one of frames. RPCs fail fast with Unavailable while the peer is
 // down. An unknown node is fault.Unavailable.
 func (t *Transport) Client(id keyspace.NodeID) (api.PeerClient, error) {
 	p := (*t.peers.Load())[id]
 	if p == nil {
-		return nil, fault.New(fault.Unavailable, "node is not known here", "node_id", id)
+		return nil, errUnknownPeer(id)
 	}
 	return p.client, nil
 }
@@ -43,7 +43,7 @@ func (t *Transport) ClientAt(addr string) (api.PeerClient, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
-		return nil, fault.New(fault.Unavailable, "transport is closed")
+		return nil, errClosed()
 	}
 	if d := t.direct[addr]; d != nil {
 		return d.client, nil

@@ -37,9 +37,10 @@ var keepAlive = net.KeepAliveConfig{
 
 // ServerOptions are what the gRPC server of the peer port needs for this
 // package's streams: message sizes, windows and keepalive. Without them
-// clients are cut off for pinging, and large frames are refused.
-func ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{
+// clients are cut off for pinging, and large frames are refused. Nodes that do
+// not belong to the cluster any more are refused by its interceptors.
+func (t *Transport) ServerOptions() []grpc.ServerOption {
+	return append(t.gate(),
 		grpc.MaxRecvMsgSize(MaxMessageBytes),
 		grpc.MaxSendMsgSize(MaxMessageBytes),
 		grpc.InitialWindowSize(streamWindow),
@@ -48,7 +49,7 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.WriteBufferSize(ioBuffer),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: probeEvery, Timeout: deadAfter}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minClientPing / 2, PermitWithoutStream: true}),
-	}
+	)
 }
 
 // dial makes a connection to addr that connects when first used, goes idle
@@ -61,7 +62,7 @@ func (t *Transport) dial(addr string, idle time.Duration) (*grpc.ClientConn, err
 	// Short pauses, since nothing may end them early: ResetConnectBackoff of
 	// gRPC reads a map while its balancer writes it.
 	reconnect := backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: min(t.o.MaxRedial, 200*time.Millisecond)}
-	return grpc.NewClient("passthrough:///"+addr,
+	return grpc.NewClient("passthrough:///"+addr, append(t.named(),
 		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(dialTCP),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: dialTimeout}),
@@ -76,7 +77,7 @@ func (t *Transport) dial(addr string, idle time.Duration) (*grpc.ClientConn, err
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithNoProxy(),
-	)
+	)...)
 }
 
 // dialTCP resolves addr anew each time, so a node may change its address

@@ -25,6 +25,11 @@
 // in order and never at the same time. Every frame is checked again: cluster,
 // sender, addressee, format version.
 //
+// # Forwarded operations
+//
+// They have links of their own too, in the form of package pipelink (Forward,
+// TakeForwards), or streams of gRPC to nodes that take none.
+//
 // # Gossip
 //
 // The streams of gossip (internal/gossip) come to the same port: named like a

@@ -54,7 +54,15 @@ func (i *inbox) SnapshotSink(h *api.SnapshotHeader) (SnapshotSink, error) {
 // service is the part of the Peer service this package serves.
 type service struct {
 	api.UnimplementedPeerServer
-	t *Transport
+	t       *Transport
+	forward ServeForward
+}
+
+func (s service) Forward(stream api.Peer_ForwardServer) error {
+	if s.forward == nil {
+		return s.UnimplementedPeerServer.Forward(stream)
+	}
+	return s.forward(stream)
 }
 
 func (s service) Hello(ctx context.Context, r *api.HelloRequest) (*api.HelloResponse, error) {
@@ -85,6 +93,9 @@ type nodeOptions struct {
 	serverCreds credentials.TransportCredentials
 	notStarted  bool
 	streams     bool // takes frames by gRPC only, as previous versions
+	forward     ServeForward
+	// forwardStreams: forwarded operations by gRPC only, as previous versions.
+	forwardStreams bool
 }
 
 // overCarriers runs a test whose nodes take links, then one whose nodes take
@@ -147,15 +158,18 @@ func (n *node) listen(t testing.TB, o nodeOptions) {
 		t.Fatal(err)
 	}
 	n.addr = l.Addr().String()
-	opts, creds := ServerOptions(), o.serverCreds
+	opts, creds := n.ServerOptions(), o.serverCreds
 	if !o.streams {
 		creds = n.ServerCredentials(creds)
 	}
 	if creds != nil {
 		opts = append(opts, grpc.Creds(creds))
 	}
+	if o.forward != nil && !o.forwardStreams {
+		n.TakeForwards(o.forward)
+	}
 	n.server = grpc.NewServer(opts...)
-	api.RegisterPeerServer(n.server, service{t: n.Transport})
+	api.RegisterPeerServer(n.server, service{t: n.Transport, forward: o.forward})
 	go func() {
 		defer close(n.served)
 		_ = n.server.Serve(l)

@@ -60,8 +60,12 @@ func (t *Transport) HandleHello(_ context.Context, req *api.HelloRequest) (*api.
 		ClusterId:     t.Cluster(),
 		NodeId:        string(t.o.Node),
 		Version:       t.o.Version,
+		Gone:          t.goneText(req.GetNodeId()),
 	}
-	if t.takesLinks.Load() {
+	switch {
+	case t.takesLinks.Load() && t.forwards.serve.Load() != nil:
+		resp.FramesVersion = forwardsVersion
+	case t.takesLinks.Load():
 		resp.FramesVersion = linkVersion
 	}
 	return resp, nil
@@ -81,6 +85,14 @@ func (t *Transport) checkCluster(theirs string) error {
 
 // checkAddress judges the header of a frame or snapshot.
 func (t *Transport) checkAddress(cluster, from, to string, version uint32) error {
+	if err := t.checkParties(cluster, from, to); err != nil {
+		return err
+	}
+	return checkFormat(version)
+}
+
+// checkParties judges who speaks to whom.
+func (t *Transport) checkParties(cluster, from, to string) error {
 	if err := t.checkCluster(cluster); err != nil {
 		return err
 	}
@@ -90,7 +102,7 @@ func (t *Transport) checkAddress(cluster, from, to string, version uint32) error
 	if from == "" || from == to {
 		return fault.New(fault.InvalidArgument, "message has no valid sender", "from", from)
 	}
-	return checkFormat(version)
+	return t.checkGone(from)
 }
 
 // greet says Hello on the connection of frames and checks the answer. It
@@ -120,7 +132,11 @@ func (p *peer) greet(ctx context.Context) (version, links uint32, err error) {
 	if err := p.t.judgeRecovery(r.GetRecoveryEpoch(), r.GetSurvivors()); err != nil {
 		return 0, 0, err
 	}
+	if err := p.t.judgeGone(r.GetGone()); err != nil {
+		return 0, 0, err
+	}
 	p.noteVersion(r.GetVersion())
+	p.learnForwards(r.GetFramesVersion())
 	version, err = negotiate(r.GetFormatVersion())
 	return version, r.GetFramesVersion(), err
 }

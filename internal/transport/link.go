@@ -19,7 +19,9 @@ const (
 	// linkVersion is announced in the answer to Hello; 0 is a node that takes
 	// frames by gRPC only.
 	linkVersion = 1
-	linkMagic   = tlsconf.FramesProtocol + "\n"
+	// forwardsVersion announces that forwarded operations have links too.
+	forwardsVersion = 2
+	linkMagic       = tlsconf.FramesProtocol + "\n"
 	// gossipMagic begins a stream of gossip without TLS. It is as long as
 	// linkMagic, so that one read tells them apart.
 	gossipMagic = tlsconf.GossipProtocol + "\n"

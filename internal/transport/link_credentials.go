@@ -2,7 +2,6 @@ package transport
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -16,9 +15,9 @@ import (
 )
 
 // ServerCredentials returns the credentials for the gRPC server of the peer
-// port. They take links of frames and streams of gossip out of its hands
-// and leave every other connection to inner; nil is plaintext. Only a node that uses them announces
-// links to its peers.
+// port. They take links, of frames and of forwarded operations, and streams of gossip
+// out of its hands and leave every other connection to inner; nil is plaintext. Only a
+// node that uses them announces links to its peers.
 func (t *Transport) ServerCredentials(inner credentials.TransportCredentials) credentials.TransportCredentials {
 	if inner == nil {
 		inner = insecure.NewCredentials()
@@ -58,15 +57,19 @@ func (c *linkCredentials) handshake(raw net.Conn) (net.Conn, credentials.AuthInf
 	if err != nil {
 		return nil, nil, err
 	}
-	conn, protocol, err := protocolOf(conn, info)
+	conn, protocol, err := tlsconf.ProtocolOf(conn, info, tlsconf.FramesProtocol, tlsconf.GossipProtocol, tlsconf.ForwardProtocol)
 	if err != nil || protocol == "" {
 		return conn, info, err
 	}
 	if tcp, ok := raw.(*net.TCPConn); ok {
 		_ = tcp.SetKeepAliveConfig(keepAlive) // fails only when closed, as the read then does
 	}
-	if protocol == tlsconf.GossipProtocol {
+	switch protocol {
+	case tlsconf.GossipProtocol:
 		return nil, nil, c.t.takeGossip(conn)
+	case tlsconf.ForwardProtocol:
+		_ = setUserTimeout(raw, deadAfter) // as above; both sides of such a link write
+		return nil, nil, c.t.takeForward(conn, info)
 	}
 	c.t.takeLink(conn)
 	return nil, nil, credentials.ErrConnDispatched
@@ -75,50 +78,6 @@ func (c *linkCredentials) handshake(raw net.Conn) (net.Conn, credentials.AuthInf
 // Clone implements credentials.TransportCredentials.
 func (c *linkCredentials) Clone() credentials.TransportCredentials {
 	return &linkCredentials{TransportCredentials: c.TransportCredentials.Clone(), t: c.t}
-}
-
-// protocolOf reads what the dialer named: FramesProtocol, GossipProtocol, or ""
-// for gRPC. The connection it returns has all bytes that belong to the protocol.
-func protocolOf(conn net.Conn, info credentials.AuthInfo) (_ net.Conn, protocol string, err error) {
-	if secure, ok := info.(credentials.TLSInfo); ok {
-		switch p := secure.State.NegotiatedProtocol; p {
-		case tlsconf.FramesProtocol, tlsconf.GossipProtocol:
-			return conn, p, nil
-		}
-		return conn, "", nil
-	}
-	named := make([]byte, len(linkMagic))
-	if _, err := io.ReadFull(conn, named[:1]); err != nil {
-		return nil, "", err
-	}
-	if named[0] != linkMagic[0] {
-		return &begun{Conn: conn, head: named[:1]}, "", nil
-	}
-	if _, err := io.ReadFull(conn, named[1:]); err != nil {
-		return nil, "", fmt.Errorf("reading the name of a protocol: %w", err)
-	}
-	switch string(named) {
-	case linkMagic:
-		return conn, tlsconf.FramesProtocol, nil
-	case gossipMagic:
-		return conn, tlsconf.GossipProtocol, nil
-	}
-	return nil, "", fault.New(fault.InvalidArgument, "connection names no protocol of this port", "actual", fmt.Sprintf("%q", named))
-}
-
-// begun is a connection of which head was read.
-type begun struct {
-	net.Conn
-	head []byte
-}
-
-func (b *begun) Read(p []byte) (int, error) {
-	if len(b.head) == 0 {
-		return b.Conn.Read(p)
-	}
-	n := copy(p, b.head)
-	b.head = b.head[n:]
-	return n, nil
 }
 
 // refusals counts connections of the peer port that were closed for what they

@@ -10,6 +10,7 @@ import (
 	"net"
 	"time"
 
+	"kvstore/internal/pipelink"
 	"kvstore/internal/tlsconf"
 )
 
@@ -80,7 +81,7 @@ func (t *Transport) nameProtocol(ctx context.Context, conn net.Conn, addr, proto
 		return nil, err
 	}
 	if got := secure.ConnectionState().NegotiatedProtocol; got != protocol {
-		return nil, fmt.Errorf("peer speaks the protocol %q instead of %q", got, protocol)
+		return nil, fmt.Errorf("peer speaks the protocol %q instead of %q: %w", got, protocol, pipelink.ErrNoLinks)
 	}
 	return secure, nil
 }

@@ -64,6 +64,9 @@ type Options struct {
 	// OnOutdated is told that the cluster was recovered without this node, which
 	// must not go on. It must not block; it may come more than once.
 	OnOutdated func(epoch uint64)
+	// OnGone is told that this node does not belong to the cluster any more. It
+	// must not block; it comes again with every attempt to connect.
+	OnGone func(text string)
 }
 
 func (o Options) withDefaults() (Options, error) {

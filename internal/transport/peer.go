@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -30,6 +31,9 @@ type peer struct {
 
 	ctx  context.Context
 	stop context.CancelFunc
+	// forwards is how the peer takes forwarded operations, forwardsUnknown while it
+	// is not connected.
+	forwards atomic.Int32
 	// kick ends the pause before the next attempt; capacity one.
 	kick chan struct{}
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/fault"
@@ -17,6 +18,9 @@ type streams struct {
 	mu sync.Mutex
 	// current by sender; mu must be held.
 	current map[keyspace.NodeID]*incoming
+	// heard is when the last frame of a sender came, *atomic.Int64 on
+	// env.Clock.Mono by keyspace.NodeID.
+	heard sync.Map
 
 	frames, messages, refused atomic.Int64
 }
@@ -41,6 +45,21 @@ func (s *streams) claim(from keyspace.NodeID, in *incoming) {
 		old.cancel()
 		<-old.done
 	}
+}
+
+func (s *streams) heardOf(from keyspace.NodeID) *atomic.Int64 {
+	at, _ := s.heard.LoadOrStore(from, new(atomic.Int64))
+	return at.(*atomic.Int64)
+}
+
+// Unheard returns for how long no frame came from a node; of one that never
+// sent any, since this transport started.
+func (t *Transport) Unheard(id keyspace.NodeID) time.Duration {
+	last := t.startedAt.Load()
+	if at, ok := t.streams.heard.Load(id); ok {
+		last = max(last, at.(*atomic.Int64).Load())
+	}
+	return t.o.Clock.Mono() - time.Duration(last)
 }
 
 func (s *streams) leave(from keyspace.NodeID, in *incoming) {
@@ -139,7 +158,9 @@ func (r *frameReader) follow(f *api.Frame, cancel context.CancelFunc) (err error
 	defer close(in.done)
 	r.t.streams.claim(from, in)
 	r.t.heardFrom(from)
+	heard := r.t.streams.heardOf(from)
 	for {
+		heard.Store(int64(r.t.o.Clock.Mono()))
 		r.hand(from, f)
 		if f, err = r.next(); err != nil {
 			return endOfFrames(err)

@@ -22,7 +22,10 @@ type Recovery struct {
 
 // SetRecovery says which recovery this node has taken part in; from now on
 // peers of others are refused.
-func (t *Transport) SetRecovery(r Recovery) { t.recovery.Store(&r) }
+func (t *Transport) SetRecovery(r Recovery) {
+	t.recovery.Store(&r)
+	t.forwards.end(func(l *forwardLink) bool { return l.epoch != r.Epoch })
+}
 
 // Recovery returns what SetRecovery said last.
 func (t *Transport) Recovery() Recovery {

@@ -77,7 +77,7 @@ type outgoing interface {
 
 // open makes a link when both sides can, else a stream. It ends with ctx.
 func (p *peer) open(ctx context.Context, h *frameHeader, links uint32) (outgoing, <-chan error, error) {
-	if links >= linkVersion && (p.t.o.Credentials == nil || p.t.o.TLS != nil) {
+	if links >= linkVersion && p.t.dialsLinks() {
 		return p.openLink(ctx, h)
 	}
 	return p.openStream(ctx)
@@ -162,6 +162,7 @@ func (p *peer) ended(up bool, err error) {
 	if errors.Is(err, io.EOF) {
 		err = errors.New("the stream was reset")
 	}
+	p.forwards.Store(forwardsUnknown) // another version may come back
 	p.mu.Lock()
 	worth := up || p.status.LastError != err.Error() && time.Since(p.logged) >= logEvery
 	if worth {

@@ -42,13 +42,18 @@ type Transport struct {
 	// recovery is nil before SetRecovery.
 	recovery atomic.Pointer[Recovery]
 
+	// gone is nil before SetGone.
+	gone atomic.Pointer[map[keyspace.NodeID]string]
+
 	// peers is replaced as a whole under mu, so that Send reads it without.
 	peers atomic.Pointer[map[keyspace.NodeID]*peer]
 
 	mu      sync.Mutex
 	started bool
-	closed  bool
-	direct  map[string]*directConn
+	// startedAt is on Clock.Mono.
+	startedAt atomic.Int64
+	closed    bool
+	direct    map[string]*directConn
 	// wg counts sender goroutines and the handlers of incoming streams.
 	wg   sync.WaitGroup
 	ctx  context.Context
@@ -61,6 +66,7 @@ type Transport struct {
 	// gossip takes incoming streams of gossip; nil where none runs.
 	gossip    atomic.Pointer[func(net.Conn)]
 	unnamed   chan struct{} // connections of the peer port
+	forwards  forwards
 	refusals  refusals
 	unknown   atomic.Int64
 	snapSend  chan struct{}
@@ -81,6 +87,7 @@ func New(o Options) (*Transport, error) {
 		direct:   make(map[string]*directConn),
 		links:    make(chan struct{}, maxLinks),
 		unnamed:  make(chan struct{}, maxUnnamed),
+		forwards: forwards{slots: make(chan struct{}, maxForwards)},
 		snapSend: make(chan struct{}, o.SendSnapshots),
 		snapRecv: make(chan struct{}, o.ReceiveSnapshots),
 		snapPace: newPacer(o.SnapshotBytesPerSecond),
@@ -116,13 +123,14 @@ func (t *Transport) Start(ctx context.Context, in Inbound) error {
 	defer t.mu.Unlock()
 	switch {
 	case t.closed:
-		return fault.New(fault.Unavailable, "transport is closed")
+		return errClosed()
 	case t.started:
 		return fault.New(fault.Internal, "transport is started twice")
 	case t.Cluster() == "":
 		return fault.New(fault.FailedPrecondition, "transport starts before its cluster is known")
 	}
 	t.started = true
+	t.startedAt.Store(int64(t.o.Clock.Mono()))
 	t.inbound.Store(&in)
 	context.AfterFunc(ctx, t.stop)
 	for _, p := range *t.peers.Load() {
@@ -139,6 +147,19 @@ func (t *Transport) startPeer(p *peer) {
 		p.run()
 	}()
 }
+
+// hold adds one to wg unless the transport is closed.
+func (t *Transport) hold() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.wg.Add(1)
+	return true
+}
+
+func errClosed() error { return fault.New(fault.Unavailable, "transport is closed") }
 
 // Close ends all streams, waits for their goroutines and closes every
 // connection. Handlers that still run return; new ones are refused. The gRPC
@@ -184,7 +205,7 @@ func (t *Transport) SetPeer(id keyspace.NodeID, addr string) error {
 	if t.closed {
 		t.mu.Unlock()
 		p.closeConns()
-		return fault.New(fault.Unavailable, "transport is closed")
+		return errClosed()
 	}
 	old := t.replacePeer(id, p)
 	if t.started {

@@ -5,6 +5,7 @@ package docs
 import (
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,7 +99,11 @@ func parses(t *testing.T, doc string, words []string) {
 // help is the help of a command, "" when it is refused.
 func help(t *testing.T, words ...string) string {
 	t.Helper()
-	args := append(words[1:len(words):len(words)], "--help")
+	args := words[1:]
+	if end := slices.Index(args, "--"); end >= 0 { // what follows is another program's
+		args = args[:end]
+	}
+	args = append(args[:len(args):len(args)], "--help")
 	out, err := exec.Command(harness.Binary(t, words[0]), args...).CombinedOutput()
 	if err != nil {
 		t.Logf("%s: %v\n%s", strings.Join(words, " "), err, out)

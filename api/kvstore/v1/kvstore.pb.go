@@ -30,6 +30,10 @@ const (
 	Consistency_CONSISTENCY_LINEARIZABLE Consistency = 0
 	// Any replica, at most max_staleness_ms old.
 	Consistency_CONSISTENCY_BOUNDED_STALENESS Consistency = 1
+	// Lists only: one revision that includes all that was acknowledged before the
+	// call. Of writes that run beside it, it may have a later one and not an earlier
+	// one in another group.
+	Consistency_CONSISTENCY_SNAPSHOT Consistency = 2
 )
 
 // Enum value maps for Consistency.
@@ -37,10 +41,12 @@ var (
 	Consistency_name = map[int32]string{
 		0: "CONSISTENCY_LINEARIZABLE",
 		1: "CONSISTENCY_BOUNDED_STALENESS",
+		2: "CONSISTENCY_SNAPSHOT",
 	}
 	Consistency_value = map[string]int32{
 		"CONSISTENCY_LINEARIZABLE":      0,
 		"CONSISTENCY_BOUNDED_STALENESS": 1,
+		"CONSISTENCY_SNAPSHOT":          2,
 	}
 )
 
@@ -69,6 +75,288 @@ func (x Consistency) Number() protoreflect.EnumNumber {
 // Deprecated: Use Consistency.Descriptor instead.
 func (Consistency) EnumDescriptor() ([]byte, []int) {
 	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{0}
+}
+
+// TxnBranch is what a transaction does.
+type TxnBranch int32
+
+const (
+	TxnBranch_TXN_BRANCH_UNSPECIFIED TxnBranch = 0
+	TxnBranch_TXN_BRANCH_THEN        TxnBranch = 1
+	TxnBranch_TXN_BRANCH_OTHERWISE   TxnBranch = 2
+	// A condition of an operation of the list that was chosen does not hold.
+	TxnBranch_TXN_BRANCH_NOTHING TxnBranch = 3
+)
+
+// Enum value maps for TxnBranch.
+var (
+	TxnBranch_name = map[int32]string{
+		0: "TXN_BRANCH_UNSPECIFIED",
+		1: "TXN_BRANCH_THEN",
+		2: "TXN_BRANCH_OTHERWISE",
+		3: "TXN_BRANCH_NOTHING",
+	}
+	TxnBranch_value = map[string]int32{
+		"TXN_BRANCH_UNSPECIFIED": 0,
+		"TXN_BRANCH_THEN":        1,
+		"TXN_BRANCH_OTHERWISE":   2,
+		"TXN_BRANCH_NOTHING":     3,
+	}
+)
+
+func (x TxnBranch) Enum() *TxnBranch {
+	p := new(TxnBranch)
+	*p = x
+	return p
+}
+
+func (x TxnBranch) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TxnBranch) Descriptor() protoreflect.EnumDescriptor {
+	return file_kvstore_v1_kvstore_proto_enumTypes[1].Descriptor()
+}
+
+func (TxnBranch) Type() protoreflect.EnumType {
+	return &file_kvstore_v1_kvstore_proto_enumTypes[1]
+}
+
+func (x TxnBranch) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TxnBranch.Descriptor instead.
+func (TxnBranch) EnumDescriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{1}
+}
+
+type RequestOutcome_State int32
+
+const (
+	RequestOutcome_STATE_UNSPECIFIED RequestOutcome_State = 0
+	// It was executed; what it wrote is at revision.
+	RequestOutcome_STATE_COMMITTED RequestOutcome_State = 1
+	// It was not executed and never will be.
+	RequestOutcome_STATE_ABORTED RequestOutcome_State = 2
+	// It is under way, and could not be brought to its end in time.
+	RequestOutcome_STATE_PENDING RequestOutcome_State = 3
+	// Nothing is known of it: it did not arrive yet, or was refused without being
+	// executed.
+	RequestOutcome_STATE_UNKNOWN RequestOutcome_State = 4
+	// It is too old: what was known of it was dropped, and it is not executed any
+	// more.
+	RequestOutcome_STATE_EXPIRED RequestOutcome_State = 5
+)
+
+// Enum value maps for RequestOutcome_State.
+var (
+	RequestOutcome_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_COMMITTED",
+		2: "STATE_ABORTED",
+		3: "STATE_PENDING",
+		4: "STATE_UNKNOWN",
+		5: "STATE_EXPIRED",
+	}
+	RequestOutcome_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_COMMITTED":   1,
+		"STATE_ABORTED":     2,
+		"STATE_PENDING":     3,
+		"STATE_UNKNOWN":     4,
+		"STATE_EXPIRED":     5,
+	}
+)
+
+func (x RequestOutcome_State) Enum() *RequestOutcome_State {
+	p := new(RequestOutcome_State)
+	*p = x
+	return p
+}
+
+func (x RequestOutcome_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RequestOutcome_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_kvstore_v1_kvstore_proto_enumTypes[2].Descriptor()
+}
+
+func (RequestOutcome_State) Type() protoreflect.EnumType {
+	return &file_kvstore_v1_kvstore_proto_enumTypes[2]
+}
+
+func (x RequestOutcome_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RequestOutcome_State.Descriptor instead.
+func (RequestOutcome_State) EnumDescriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{27, 0}
+}
+
+type TxnOrder_Kind int32
+
+const (
+	TxnOrder_KIND_UNSPECIFIED TxnOrder_Kind = 0
+	// Judge request, lock its keys and keep it, or refuse for good.
+	TxnOrder_KIND_PREPARE TxnOrder_Kind = 1
+	// Refuse for good as if locks had stood in the way.
+	TxnOrder_KIND_REFUSE TxnOrder_Kind = 2
+	// What is not prepared never will be.
+	TxnOrder_KIND_POISON TxnOrder_Kind = 3
+	// Tell what is known, change nothing.
+	TxnOrder_KIND_QUERY  TxnOrder_Kind = 4
+	TxnOrder_KIND_COMMIT TxnOrder_Kind = 5
+	TxnOrder_KIND_ABORT  TxnOrder_Kind = 6
+)
+
+// Enum value maps for TxnOrder_Kind.
+var (
+	TxnOrder_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_PREPARE",
+		2: "KIND_REFUSE",
+		3: "KIND_POISON",
+		4: "KIND_QUERY",
+		5: "KIND_COMMIT",
+		6: "KIND_ABORT",
+	}
+	TxnOrder_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_PREPARE":     1,
+		"KIND_REFUSE":      2,
+		"KIND_POISON":      3,
+		"KIND_QUERY":       4,
+		"KIND_COMMIT":      5,
+		"KIND_ABORT":       6,
+	}
+)
+
+func (x TxnOrder_Kind) Enum() *TxnOrder_Kind {
+	p := new(TxnOrder_Kind)
+	*p = x
+	return p
+}
+
+func (x TxnOrder_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TxnOrder_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_kvstore_v1_kvstore_proto_enumTypes[3].Descriptor()
+}
+
+func (TxnOrder_Kind) Type() protoreflect.EnumType {
+	return &file_kvstore_v1_kvstore_proto_enumTypes[3]
+}
+
+func (x TxnOrder_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TxnOrder_Kind.Descriptor instead.
+func (TxnOrder_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{33, 0}
+}
+
+type TxnAnswer_State int32
+
+const (
+	TxnAnswer_STATE_UNKNOWN   TxnAnswer_State = 0
+	TxnAnswer_STATE_PREPARED  TxnAnswer_State = 1
+	TxnAnswer_STATE_COMMITTED TxnAnswer_State = 2
+	TxnAnswer_STATE_ABORTED   TxnAnswer_State = 3
+)
+
+// Enum value maps for TxnAnswer_State.
+var (
+	TxnAnswer_State_name = map[int32]string{
+		0: "STATE_UNKNOWN",
+		1: "STATE_PREPARED",
+		2: "STATE_COMMITTED",
+		3: "STATE_ABORTED",
+	}
+	TxnAnswer_State_value = map[string]int32{
+		"STATE_UNKNOWN":   0,
+		"STATE_PREPARED":  1,
+		"STATE_COMMITTED": 2,
+		"STATE_ABORTED":   3,
+	}
+)
+
+func (x TxnAnswer_State) Enum() *TxnAnswer_State {
+	p := new(TxnAnswer_State)
+	*p = x
+	return p
+}
+
+func (x TxnAnswer_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TxnAnswer_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_kvstore_v1_kvstore_proto_enumTypes[4].Descriptor()
+}
+
+func (TxnAnswer_State) Type() protoreflect.EnumType {
+	return &file_kvstore_v1_kvstore_proto_enumTypes[4]
+}
+
+func (x TxnAnswer_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TxnAnswer_State.Descriptor instead.
+func (TxnAnswer_State) EnumDescriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{34, 0}
+}
+
+type WatchEvent_Type int32
+
+const (
+	WatchEvent_PUT    WatchEvent_Type = 0
+	WatchEvent_DELETE WatchEvent_Type = 1
+)
+
+// Enum value maps for WatchEvent_Type.
+var (
+	WatchEvent_Type_name = map[int32]string{
+		0: "PUT",
+		1: "DELETE",
+	}
+	WatchEvent_Type_value = map[string]int32{
+		"PUT":    0,
+		"DELETE": 1,
+	}
+)
+
+func (x WatchEvent_Type) Enum() *WatchEvent_Type {
+	p := new(WatchEvent_Type)
+	*p = x
+	return p
+}
+
+func (x WatchEvent_Type) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WatchEvent_Type) Descriptor() protoreflect.EnumDescriptor {
+	return file_kvstore_v1_kvstore_proto_enumTypes[5].Descriptor()
+}
+
+func (WatchEvent_Type) Type() protoreflect.EnumType {
+	return &file_kvstore_v1_kvstore_proto_enumTypes[5]
+}
+
+func (x WatchEvent_Type) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WatchEvent_Type.Descriptor instead.
+func (WatchEvent_Type) EnumDescriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{46, 0}
 }
 
 type RecoverRequest_Step int32
@@ -114,11 +402,11 @@ func (x RecoverRequest_Step) String() string {
 }
 
 func (RecoverRequest_Step) Descriptor() protoreflect.EnumDescriptor {
-	return file_kvstore_v1_kvstore_proto_enumTypes[1].Descriptor()
+	return file_kvstore_v1_kvstore_proto_enumTypes[6].Descriptor()
 }
 
 func (RecoverRequest_Step) Type() protoreflect.EnumType {
-	return &file_kvstore_v1_kvstore_proto_enumTypes[1]
+	return &file_kvstore_v1_kvstore_proto_enumTypes[6]
 }
 
 func (x RecoverRequest_Step) Number() protoreflect.EnumNumber {
@@ -127,7 +415,7 @@ func (x RecoverRequest_Step) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RecoverRequest_Step.Descriptor instead.
 func (RecoverRequest_Step) EnumDescriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{63, 0}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{98, 0}
 }
 
 // Record is one version of a key with all that is stored beside it (S3.7, S3.8).
@@ -151,7 +439,11 @@ type Record struct {
 	Tags     map[string]string `protobuf:"bytes,11,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Metadata map[string]string `protobuf:"bytes,12,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Size of the value in bytes, also where the value itself is left out.
-	Size          uint64 `protobuf:"varint,13,opt,name=size,proto3" json:"size,omitempty"`
+	Size uint64 `protobuf:"varint,13,opt,name=size,proto3" json:"size,omitempty"`
+	// The revision of the write that created the key.
+	CreatedRevision uint64 `protobuf:"varint,40,opt,name=created_revision,json=createdRevision,proto3" json:"created_revision,omitempty"`
+	// The lease that the key is attached to; it is deleted when that ends.
+	Lease         string `protobuf:"bytes,41,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -277,6 +569,20 @@ func (x *Record) GetSize() uint64 {
 	return 0
 }
 
+func (x *Record) GetCreatedRevision() uint64 {
+	if x != nil {
+		return x.CreatedRevision
+	}
+	return 0
+}
+
+func (x *Record) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
 // Condition guards a write. All that are set must hold.
 type Condition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -287,7 +593,12 @@ type Condition struct {
 	MustExist     bool    `protobuf:"varint,3,opt,name=must_exist,json=mustExist,proto3" json:"must_exist,omitempty"`
 	MustNotExist  bool    `protobuf:"varint,4,opt,name=must_not_exist,json=mustNotExist,proto3" json:"must_not_exist,omitempty"`
 	// The key must exist with exactly this value.
-	ValueEquals   []byte `protobuf:"bytes,5,opt,name=value_equals,json=valueEquals,proto3,oneof" json:"value_equals,omitempty"`
+	ValueEquals []byte `protobuf:"bytes,5,opt,name=value_equals,json=valueEquals,proto3,oneof" json:"value_equals,omitempty"`
+	// The key must exist and have been created at this revision: a key that was
+	// deleted and created again is another one.
+	CreatedMatch *uint64 `protobuf:"varint,40,opt,name=created_match,json=createdMatch,proto3,oneof" json:"created_match,omitempty"`
+	// The key must exist and be attached to this lease.
+	LeaseMatch    *string `protobuf:"bytes,41,opt,name=lease_match,json=leaseMatch,proto3,oneof" json:"lease_match,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -357,6 +668,83 @@ func (x *Condition) GetValueEquals() []byte {
 	return nil
 }
 
+func (x *Condition) GetCreatedMatch() uint64 {
+	if x != nil && x.CreatedMatch != nil {
+		return *x.CreatedMatch
+	}
+	return 0
+}
+
+func (x *Condition) GetLeaseMatch() string {
+	if x != nil && x.LeaseMatch != nil {
+		return *x.LeaseMatch
+	}
+	return ""
+}
+
+// Fence names the key of a lock and the revision at which its owner created it.
+// A write with a fence happens only while that key is there and is still that one.
+type Fence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty is the namespace of the request.
+	Namespace     string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Key           string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fence) Reset() {
+	*x = Fence{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fence) ProtoMessage() {}
+
+func (x *Fence) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fence.ProtoReflect.Descriptor instead.
+func (*Fence) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Fence) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Fence) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Fence) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 type PutRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Namespace   string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -366,19 +754,29 @@ type PutRequest struct {
 	Encoding    string                 `protobuf:"bytes,5,opt,name=encoding,proto3" json:"encoding,omitempty"`
 	// CRC32C of value; verified before anything is written when present.
 	Checksum *uint32 `protobuf:"varint,6,opt,name=checksum,proto3,oneof" json:"checksum,omitempty"`
-	// At most one of the two. 0 means none.
-	TtlSeconds    int64             `protobuf:"varint,7,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
-	ExpiresAtMs   int64             `protobuf:"varint,8,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
-	Tags          map[string]string `protobuf:"bytes,9,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Metadata      map[string]string `protobuf:"bytes,10,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Condition     *Condition        `protobuf:"bytes,11,opt,name=condition,proto3" json:"condition,omitempty"`
+	// At most one of the two. 0 means none. A time that is not later than the
+	// group's clock is refused.
+	TtlSeconds  int64             `protobuf:"varint,7,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	ExpiresAtMs int64             `protobuf:"varint,8,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
+	Tags        map[string]string `protobuf:"bytes,9,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Metadata    map[string]string `protobuf:"bytes,10,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Condition   *Condition        `protobuf:"bytes,11,opt,name=condition,proto3" json:"condition,omitempty"`
+	// Names the request, so that it is executed once however often it is sent, and
+	// its outcome can be asked for (docs/transactions.md): 26 characters, from
+	// NewRequestID or made like those. Not allowed in batches and transactions, which
+	// have their own.
+	RequestId string `protobuf:"bytes,20,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Attaches the key to this lease, which must exist. A put without one detaches it.
+	Lease string `protobuf:"bytes,40,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Not for items of a batch or transaction, which have one beside them.
+	Fence         *Fence `protobuf:"bytes,41,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PutRequest) Reset() {
 	*x = PutRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[2]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -390,7 +788,7 @@ func (x *PutRequest) String() string {
 func (*PutRequest) ProtoMessage() {}
 
 func (x *PutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[2]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -403,7 +801,7 @@ func (x *PutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRequest.ProtoReflect.Descriptor instead.
 func (*PutRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{2}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PutRequest) GetNamespace() string {
@@ -483,6 +881,27 @@ func (x *PutRequest) GetCondition() *Condition {
 	return nil
 }
 
+func (x *PutRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *PutRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *PutRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
 type PutResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -497,7 +916,7 @@ type PutResponse struct {
 
 func (x *PutResponse) Reset() {
 	*x = PutResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[3]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +928,7 @@ func (x *PutResponse) String() string {
 func (*PutResponse) ProtoMessage() {}
 
 func (x *PutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[3]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +941,7 @@ func (x *PutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutResponse.ProtoReflect.Descriptor instead.
 func (*PutResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{3}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PutResponse) GetVersion() uint64 {
@@ -576,14 +995,18 @@ type GetRequest struct {
 	// Leave the value out; size is still there.
 	KeysOnly bool `protobuf:"varint,5,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
 	// Read at this revision inside the history window; 0 means the newest.
-	AtRevision    uint64 `protobuf:"varint,6,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"`
+	AtRevision uint64 `protobuf:"varint,6,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"`
+	// Read what was current at the end of this Unix millisecond; below 0, that many
+	// milliseconds before now by the clock of the node that is asked. At most one
+	// of the two.
+	AtTimeMs      int64 `protobuf:"varint,50,opt,name=at_time_ms,json=atTimeMs,proto3" json:"at_time_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[4]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -595,7 +1018,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[4]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -608,7 +1031,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{4}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetRequest) GetNamespace() string {
@@ -653,6 +1076,13 @@ func (x *GetRequest) GetAtRevision() uint64 {
 	return 0
 }
 
+func (x *GetRequest) GetAtTimeMs() int64 {
+	if x != nil {
+		return x.AtTimeMs
+	}
+	return 0
+}
+
 type GetResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Record *Record                `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
@@ -668,7 +1098,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[5]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +1110,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[5]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +1123,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{5}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetResponse) GetRecord() *Record {
@@ -725,17 +1155,23 @@ func (x *GetResponse) GetAgeMs() int64 {
 }
 
 type DeleteRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	Key           string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	Condition     *Condition             `protobuf:"bytes,3,opt,name=condition,proto3" json:"condition,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Key       string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Condition *Condition             `protobuf:"bytes,3,opt,name=condition,proto3" json:"condition,omitempty"`
+	// As in PutRequest.
+	RequestId string `protobuf:"bytes,20,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Fence     *Fence `protobuf:"bytes,40,opt,name=fence,proto3" json:"fence,omitempty"`
+	// The cluster's own: why it deletes what was attached to the lease of the
+	// condition, lease_expired or lease_revoked. From clients it is refused.
+	Reason        string `protobuf:"bytes,41,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[6]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +1183,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[6]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +1196,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{6}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeleteRequest) GetNamespace() string {
@@ -784,6 +1220,27 @@ func (x *DeleteRequest) GetCondition() *Condition {
 	return nil
 }
 
+func (x *DeleteRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DeleteRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+func (x *DeleteRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type DeleteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether the key was there.
@@ -796,7 +1253,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[7]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +1265,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[7]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +1278,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{7}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DeleteResponse) GetExisted() bool {
@@ -838,20 +1295,113 @@ func (x *DeleteResponse) GetRevision() uint64 {
 	return 0
 }
 
+// TouchRequest has exactly one of ttl_seconds, expires_at_ms and persist.
+type TouchRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Key       string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// From now on.
+	TtlSeconds int64 `protobuf:"varint,3,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	// Later than the group's clock.
+	ExpiresAtMs int64 `protobuf:"varint,4,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
+	// The key does not expire any more.
+	Persist bool `protobuf:"varint,5,opt,name=persist,proto3" json:"persist,omitempty"`
+	// The key must exist in any case.
+	Condition     *Condition `protobuf:"bytes,6,opt,name=condition,proto3" json:"condition,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TouchRequest) Reset() {
+	*x = TouchRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TouchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TouchRequest) ProtoMessage() {}
+
+func (x *TouchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TouchRequest.ProtoReflect.Descriptor instead.
+func (*TouchRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *TouchRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *TouchRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *TouchRequest) GetTtlSeconds() int64 {
+	if x != nil {
+		return x.TtlSeconds
+	}
+	return 0
+}
+
+func (x *TouchRequest) GetExpiresAtMs() int64 {
+	if x != nil {
+		return x.ExpiresAtMs
+	}
+	return 0
+}
+
+func (x *TouchRequest) GetPersist() bool {
+	if x != nil {
+		return x.Persist
+	}
+	return false
+}
+
+func (x *TouchRequest) GetCondition() *Condition {
+	if x != nil {
+		return x.Condition
+	}
+	return nil
+}
+
 // BatchPut, BatchGet and BatchDelete are atomic per group. With atomic set,
-// a batch whose keys lie in several groups is refused.
+// the whole batch is, whatever the groups of its keys.
 type BatchPutRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	Items         []*PutRequest          `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
-	Atomic        bool                   `protobuf:"varint,3,opt,name=atomic,proto3" json:"atomic,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Items     []*PutRequest          `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
+	Atomic    bool                   `protobuf:"varint,3,opt,name=atomic,proto3" json:"atomic,omitempty"`
+	// As in PutRequest; of an atomic batch only.
+	RequestId string `protobuf:"bytes,20,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// A batch with a fence, or with leases, is written whole or not at all.
+	Fence         *Fence `protobuf:"bytes,40,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BatchPutRequest) Reset() {
 	*x = BatchPutRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[8]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +1413,7 @@ func (x *BatchPutRequest) String() string {
 func (*BatchPutRequest) ProtoMessage() {}
 
 func (x *BatchPutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[8]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +1426,7 @@ func (x *BatchPutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchPutRequest.ProtoReflect.Descriptor instead.
 func (*BatchPutRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{8}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BatchPutRequest) GetNamespace() string {
@@ -900,6 +1450,20 @@ func (x *BatchPutRequest) GetAtomic() bool {
 	return false
 }
 
+func (x *BatchPutRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *BatchPutRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
 type BatchPutResult struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Status        *Status                `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
@@ -910,7 +1474,7 @@ type BatchPutResult struct {
 
 func (x *BatchPutResult) Reset() {
 	*x = BatchPutResult{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[9]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -922,7 +1486,7 @@ func (x *BatchPutResult) String() string {
 func (*BatchPutResult) ProtoMessage() {}
 
 func (x *BatchPutResult) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[9]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -935,7 +1499,7 @@ func (x *BatchPutResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchPutResult.ProtoReflect.Descriptor instead.
 func (*BatchPutResult) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{9}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BatchPutResult) GetStatus() *Status {
@@ -961,7 +1525,7 @@ type BatchPutResponse struct {
 
 func (x *BatchPutResponse) Reset() {
 	*x = BatchPutResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[10]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1537,7 @@ func (x *BatchPutResponse) String() string {
 func (*BatchPutResponse) ProtoMessage() {}
 
 func (x *BatchPutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[10]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1550,7 @@ func (x *BatchPutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchPutResponse.ProtoReflect.Descriptor instead.
 func (*BatchPutResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{10}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *BatchPutResponse) GetResults() []*BatchPutResult {
@@ -1003,13 +1567,17 @@ type BatchGetRequest struct {
 	Consistency    Consistency            `protobuf:"varint,3,opt,name=consistency,proto3,enum=kvstore.v1.Consistency" json:"consistency,omitempty"`
 	MaxStalenessMs int64                  `protobuf:"varint,4,opt,name=max_staleness_ms,json=maxStalenessMs,proto3" json:"max_staleness_ms,omitempty"`
 	KeysOnly       bool                   `protobuf:"varint,5,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// As in GetRequest. With one of them all keys are read at one revision, also
+	// those of different groups.
+	AtRevision    uint64 `protobuf:"varint,50,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"`
+	AtTimeMs      int64  `protobuf:"varint,51,opt,name=at_time_ms,json=atTimeMs,proto3" json:"at_time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BatchGetRequest) Reset() {
 	*x = BatchGetRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[11]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1589,7 @@ func (x *BatchGetRequest) String() string {
 func (*BatchGetRequest) ProtoMessage() {}
 
 func (x *BatchGetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[11]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1602,7 @@ func (x *BatchGetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchGetRequest.ProtoReflect.Descriptor instead.
 func (*BatchGetRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{11}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *BatchGetRequest) GetNamespace() string {
@@ -1072,6 +1640,20 @@ func (x *BatchGetRequest) GetKeysOnly() bool {
 	return false
 }
 
+func (x *BatchGetRequest) GetAtRevision() uint64 {
+	if x != nil {
+		return x.AtRevision
+	}
+	return 0
+}
+
+func (x *BatchGetRequest) GetAtTimeMs() int64 {
+	if x != nil {
+		return x.AtTimeMs
+	}
+	return 0
+}
+
 type BatchGetResult struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Status        *Status                `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
@@ -1082,7 +1664,7 @@ type BatchGetResult struct {
 
 func (x *BatchGetResult) Reset() {
 	*x = BatchGetResult{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[12]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1676,7 @@ func (x *BatchGetResult) String() string {
 func (*BatchGetResult) ProtoMessage() {}
 
 func (x *BatchGetResult) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[12]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1689,7 @@ func (x *BatchGetResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchGetResult.ProtoReflect.Descriptor instead.
 func (*BatchGetResult) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{12}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BatchGetResult) GetStatus() *Status {
@@ -1125,15 +1707,17 @@ func (x *BatchGetResult) GetRecord() *Record {
 }
 
 type BatchGetResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Results       []*BatchGetResult      `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Results []*BatchGetResult      `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	// The revision that was asked for; 0 when none was.
+	ReadRevision  uint64 `protobuf:"varint,50,opt,name=read_revision,json=readRevision,proto3" json:"read_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BatchGetResponse) Reset() {
 	*x = BatchGetResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[13]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1729,7 @@ func (x *BatchGetResponse) String() string {
 func (*BatchGetResponse) ProtoMessage() {}
 
 func (x *BatchGetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[13]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1742,7 @@ func (x *BatchGetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchGetResponse.ProtoReflect.Descriptor instead.
 func (*BatchGetResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{13}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *BatchGetResponse) GetResults() []*BatchGetResult {
@@ -1168,18 +1752,29 @@ func (x *BatchGetResponse) GetResults() []*BatchGetResult {
 	return nil
 }
 
+func (x *BatchGetResponse) GetReadRevision() uint64 {
+	if x != nil {
+		return x.ReadRevision
+	}
+	return 0
+}
+
 type BatchDeleteRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	Items         []*DeleteRequest       `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
-	Atomic        bool                   `protobuf:"varint,3,opt,name=atomic,proto3" json:"atomic,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Items     []*DeleteRequest       `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
+	Atomic    bool                   `protobuf:"varint,3,opt,name=atomic,proto3" json:"atomic,omitempty"`
+	// As in PutRequest; of an atomic batch only.
+	RequestId string `protobuf:"bytes,20,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// As in BatchPutRequest.
+	Fence         *Fence `protobuf:"bytes,40,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BatchDeleteRequest) Reset() {
 	*x = BatchDeleteRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[14]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1786,7 @@ func (x *BatchDeleteRequest) String() string {
 func (*BatchDeleteRequest) ProtoMessage() {}
 
 func (x *BatchDeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[14]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1799,7 @@ func (x *BatchDeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchDeleteRequest.ProtoReflect.Descriptor instead.
 func (*BatchDeleteRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{14}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *BatchDeleteRequest) GetNamespace() string {
@@ -1228,6 +1823,20 @@ func (x *BatchDeleteRequest) GetAtomic() bool {
 	return false
 }
 
+func (x *BatchDeleteRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *BatchDeleteRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
 type BatchDeleteResult struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Status        *Status                `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
@@ -1238,7 +1847,7 @@ type BatchDeleteResult struct {
 
 func (x *BatchDeleteResult) Reset() {
 	*x = BatchDeleteResult{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[15]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1859,7 @@ func (x *BatchDeleteResult) String() string {
 func (*BatchDeleteResult) ProtoMessage() {}
 
 func (x *BatchDeleteResult) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[15]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1872,7 @@ func (x *BatchDeleteResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchDeleteResult.ProtoReflect.Descriptor instead.
 func (*BatchDeleteResult) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{15}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *BatchDeleteResult) GetStatus() *Status {
@@ -1289,7 +1898,7 @@ type BatchDeleteResponse struct {
 
 func (x *BatchDeleteResponse) Reset() {
 	*x = BatchDeleteResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[16]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1910,7 @@ func (x *BatchDeleteResponse) String() string {
 func (*BatchDeleteResponse) ProtoMessage() {}
 
 func (x *BatchDeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[16]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1923,7 @@ func (x *BatchDeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchDeleteResponse.ProtoReflect.Descriptor instead.
 func (*BatchDeleteResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{16}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BatchDeleteResponse) GetResults() []*BatchDeleteResult {
@@ -1323,6 +1932,765 @@ func (x *BatchDeleteResponse) GetResults() []*BatchDeleteResult {
 	}
 	return nil
 }
+
+// TransactionRequest is one atomic step: the checks are judged, and one of the
+// two lists is executed, all at one moment. Checks and reads see the state
+// before the transaction's own writes.
+type TransactionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That of every key whose own is empty.
+	Namespace string              `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Checks    []*TransactionCheck `protobuf:"bytes,2,rep,name=checks,proto3" json:"checks,omitempty"`
+	// Executed when all checks hold, so without checks always.
+	Then []*TransactionOp `protobuf:"bytes,3,rep,name=then,proto3" json:"then,omitempty"`
+	// Executed when a check does not hold.
+	Otherwise []*TransactionOp `protobuf:"bytes,4,rep,name=otherwise,proto3" json:"otherwise,omitempty"`
+	// As in PutRequest.
+	RequestId string `protobuf:"bytes,20,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Without it nothing happens, whatever the checks say.
+	Fence         *Fence `protobuf:"bytes,40,opt,name=fence,proto3" json:"fence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransactionRequest) Reset() {
+	*x = TransactionRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransactionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransactionRequest) ProtoMessage() {}
+
+func (x *TransactionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransactionRequest.ProtoReflect.Descriptor instead.
+func (*TransactionRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *TransactionRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *TransactionRequest) GetChecks() []*TransactionCheck {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+func (x *TransactionRequest) GetThen() []*TransactionOp {
+	if x != nil {
+		return x.Then
+	}
+	return nil
+}
+
+func (x *TransactionRequest) GetOtherwise() []*TransactionOp {
+	if x != nil {
+		return x.Otherwise
+	}
+	return nil
+}
+
+func (x *TransactionRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *TransactionRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+type TransactionCheck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Key           string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Condition     *Condition             `protobuf:"bytes,3,opt,name=condition,proto3" json:"condition,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransactionCheck) Reset() {
+	*x = TransactionCheck{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransactionCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransactionCheck) ProtoMessage() {}
+
+func (x *TransactionCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransactionCheck.ProtoReflect.Descriptor instead.
+func (*TransactionCheck) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *TransactionCheck) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *TransactionCheck) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *TransactionCheck) GetCondition() *Condition {
+	if x != nil {
+		return x.Condition
+	}
+	return nil
+}
+
+// TransactionOp reads or writes a key; a list writes a key at most once. A get
+// takes key, namespace and keys_only. Where the condition of a put or delete does
+// not hold, or a check of the list, nothing of the transaction happens.
+type TransactionOp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Op:
+	//
+	//	*TransactionOp_Put
+	//	*TransactionOp_Delete
+	//	*TransactionOp_Get
+	//	*TransactionOp_Touch
+	//	*TransactionOp_Check
+	Op            isTransactionOp_Op `protobuf_oneof:"op"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransactionOp) Reset() {
+	*x = TransactionOp{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransactionOp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransactionOp) ProtoMessage() {}
+
+func (x *TransactionOp) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransactionOp.ProtoReflect.Descriptor instead.
+func (*TransactionOp) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *TransactionOp) GetOp() isTransactionOp_Op {
+	if x != nil {
+		return x.Op
+	}
+	return nil
+}
+
+func (x *TransactionOp) GetPut() *PutRequest {
+	if x != nil {
+		if x, ok := x.Op.(*TransactionOp_Put); ok {
+			return x.Put
+		}
+	}
+	return nil
+}
+
+func (x *TransactionOp) GetDelete() *DeleteRequest {
+	if x != nil {
+		if x, ok := x.Op.(*TransactionOp_Delete); ok {
+			return x.Delete
+		}
+	}
+	return nil
+}
+
+func (x *TransactionOp) GetGet() *GetRequest {
+	if x != nil {
+		if x, ok := x.Op.(*TransactionOp_Get); ok {
+			return x.Get
+		}
+	}
+	return nil
+}
+
+func (x *TransactionOp) GetTouch() *TouchRequest {
+	if x != nil {
+		if x, ok := x.Op.(*TransactionOp_Touch); ok {
+			return x.Touch
+		}
+	}
+	return nil
+}
+
+func (x *TransactionOp) GetCheck() *TransactionCheck {
+	if x != nil {
+		if x, ok := x.Op.(*TransactionOp_Check); ok {
+			return x.Check
+		}
+	}
+	return nil
+}
+
+type isTransactionOp_Op interface {
+	isTransactionOp_Op()
+}
+
+type TransactionOp_Put struct {
+	Put *PutRequest `protobuf:"bytes,1,opt,name=put,proto3,oneof"`
+}
+
+type TransactionOp_Delete struct {
+	Delete *DeleteRequest `protobuf:"bytes,2,opt,name=delete,proto3,oneof"`
+}
+
+type TransactionOp_Get struct {
+	Get *GetRequest `protobuf:"bytes,3,opt,name=get,proto3,oneof"`
+}
+
+type TransactionOp_Touch struct {
+	Touch *TouchRequest `protobuf:"bytes,30,opt,name=touch,proto3,oneof"`
+}
+
+type TransactionOp_Check struct {
+	// Has no result.
+	Check *TransactionCheck `protobuf:"bytes,40,opt,name=check,proto3,oneof"`
+}
+
+func (*TransactionOp_Put) isTransactionOp_Op() {}
+
+func (*TransactionOp_Delete) isTransactionOp_Op() {}
+
+func (*TransactionOp_Get) isTransactionOp_Op() {}
+
+func (*TransactionOp_Touch) isTransactionOp_Op() {}
+
+func (*TransactionOp_Check) isTransactionOp_Op() {}
+
+type TransactionResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent means success. When a condition of the list did not hold, those of
+	// its operation say condition_failed and all others batch_aborted. A get of a
+	// key that is not there is not_found.
+	Status *Status `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
+	// Types that are valid to be assigned to Result:
+	//
+	//	*TransactionResult_Put
+	//	*TransactionResult_Delete
+	//	*TransactionResult_Get
+	Result        isTransactionResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransactionResult) Reset() {
+	*x = TransactionResult{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransactionResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransactionResult) ProtoMessage() {}
+
+func (x *TransactionResult) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransactionResult.ProtoReflect.Descriptor instead.
+func (*TransactionResult) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *TransactionResult) GetStatus() *Status {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+func (x *TransactionResult) GetResult() isTransactionResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *TransactionResult) GetPut() *PutResponse {
+	if x != nil {
+		if x, ok := x.Result.(*TransactionResult_Put); ok {
+			return x.Put
+		}
+	}
+	return nil
+}
+
+func (x *TransactionResult) GetDelete() *DeleteResponse {
+	if x != nil {
+		if x, ok := x.Result.(*TransactionResult_Delete); ok {
+			return x.Delete
+		}
+	}
+	return nil
+}
+
+func (x *TransactionResult) GetGet() *Record {
+	if x != nil {
+		if x, ok := x.Result.(*TransactionResult_Get); ok {
+			return x.Get
+		}
+	}
+	return nil
+}
+
+type isTransactionResult_Result interface {
+	isTransactionResult_Result()
+}
+
+type TransactionResult_Put struct {
+	// Of a put or touch.
+	Put *PutResponse `protobuf:"bytes,2,opt,name=put,proto3,oneof"`
+}
+
+type TransactionResult_Delete struct {
+	Delete *DeleteResponse `protobuf:"bytes,3,opt,name=delete,proto3,oneof"`
+}
+
+type TransactionResult_Get struct {
+	Get *Record `protobuf:"bytes,4,opt,name=get,proto3,oneof"`
+}
+
+func (*TransactionResult_Put) isTransactionResult_Result() {}
+
+func (*TransactionResult_Delete) isTransactionResult_Result() {}
+
+func (*TransactionResult_Get) isTransactionResult_Result() {}
+
+type TransactionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All checks held: then was taken, else otherwise.
+	Succeeded bool `protobuf:"varint,1,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
+	// Of all writes; 0 when nothing was written.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// One for each operation of the list that was taken, in its order.
+	Results       []*TransactionResult `protobuf:"bytes,3,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransactionResponse) Reset() {
+	*x = TransactionResponse{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransactionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransactionResponse) ProtoMessage() {}
+
+func (x *TransactionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransactionResponse.ProtoReflect.Descriptor instead.
+func (*TransactionResponse) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *TransactionResponse) GetSucceeded() bool {
+	if x != nil {
+		return x.Succeeded
+	}
+	return false
+}
+
+func (x *TransactionResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *TransactionResponse) GetResults() []*TransactionResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type NewRequestIDRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NewRequestIDRequest) Reset() {
+	*x = NewRequestIDRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NewRequestIDRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NewRequestIDRequest) ProtoMessage() {}
+
+func (x *NewRequestIDRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NewRequestIDRequest.ProtoReflect.Descriptor instead.
+func (*NewRequestIDRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{24}
+}
+
+type NewRequestIDResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NewRequestIDResponse) Reset() {
+	*x = NewRequestIDResponse{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NewRequestIDResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NewRequestIDResponse) ProtoMessage() {}
+
+func (x *NewRequestIDResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NewRequestIDResponse.ProtoReflect.Descriptor instead.
+func (*NewRequestIDResponse) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *NewRequestIDResponse) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type DescribeRequestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeRequestRequest) Reset() {
+	*x = DescribeRequestRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeRequestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeRequestRequest) ProtoMessage() {}
+
+func (x *DescribeRequestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeRequestRequest.ProtoReflect.Descriptor instead.
+func (*DescribeRequestRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *DescribeRequestRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type RequestOutcome struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	State     RequestOutcome_State   `protobuf:"varint,2,opt,name=state,proto3,enum=kvstore.v1.RequestOutcome_State" json:"state,omitempty"`
+	// Of all writes of what was committed; 0 when it wrote nothing.
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Of what was committed: all checks held.
+	Succeeded bool `protobuf:"varint,4,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
+	// What kept the request from changing anything: a condition that did not hold, or
+	// why it was aborted.
+	Error *Status `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// What the client was told, as far as it is kept.
+	//
+	// Types that are valid to be assigned to Answer:
+	//
+	//	*RequestOutcome_Put
+	//	*RequestOutcome_Delete
+	//	*RequestOutcome_BatchPut
+	//	*RequestOutcome_BatchDelete
+	//	*RequestOutcome_Transaction
+	Answer        isRequestOutcome_Answer `protobuf_oneof:"answer"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestOutcome) Reset() {
+	*x = RequestOutcome{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestOutcome) ProtoMessage() {}
+
+func (x *RequestOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestOutcome.ProtoReflect.Descriptor instead.
+func (*RequestOutcome) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RequestOutcome) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RequestOutcome) GetState() RequestOutcome_State {
+	if x != nil {
+		return x.State
+	}
+	return RequestOutcome_STATE_UNSPECIFIED
+}
+
+func (x *RequestOutcome) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RequestOutcome) GetSucceeded() bool {
+	if x != nil {
+		return x.Succeeded
+	}
+	return false
+}
+
+func (x *RequestOutcome) GetError() *Status {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *RequestOutcome) GetAnswer() isRequestOutcome_Answer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *RequestOutcome) GetPut() *PutResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*RequestOutcome_Put); ok {
+			return x.Put
+		}
+	}
+	return nil
+}
+
+func (x *RequestOutcome) GetDelete() *DeleteResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*RequestOutcome_Delete); ok {
+			return x.Delete
+		}
+	}
+	return nil
+}
+
+func (x *RequestOutcome) GetBatchPut() *BatchPutResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*RequestOutcome_BatchPut); ok {
+			return x.BatchPut
+		}
+	}
+	return nil
+}
+
+func (x *RequestOutcome) GetBatchDelete() *BatchDeleteResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*RequestOutcome_BatchDelete); ok {
+			return x.BatchDelete
+		}
+	}
+	return nil
+}
+
+func (x *RequestOutcome) GetTransaction() *TransactionResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*RequestOutcome_Transaction); ok {
+			return x.Transaction
+		}
+	}
+	return nil
+}
+
+type isRequestOutcome_Answer interface {
+	isRequestOutcome_Answer()
+}
+
+type RequestOutcome_Put struct {
+	Put *PutResponse `protobuf:"bytes,6,opt,name=put,proto3,oneof"`
+}
+
+type RequestOutcome_Delete struct {
+	Delete *DeleteResponse `protobuf:"bytes,7,opt,name=delete,proto3,oneof"`
+}
+
+type RequestOutcome_BatchPut struct {
+	BatchPut *BatchPutResponse `protobuf:"bytes,8,opt,name=batch_put,json=batchPut,proto3,oneof"`
+}
+
+type RequestOutcome_BatchDelete struct {
+	BatchDelete *BatchDeleteResponse `protobuf:"bytes,9,opt,name=batch_delete,json=batchDelete,proto3,oneof"`
+}
+
+type RequestOutcome_Transaction struct {
+	Transaction *TransactionResponse `protobuf:"bytes,10,opt,name=transaction,proto3,oneof"`
+}
+
+func (*RequestOutcome_Put) isRequestOutcome_Answer() {}
+
+func (*RequestOutcome_Delete) isRequestOutcome_Answer() {}
+
+func (*RequestOutcome_BatchPut) isRequestOutcome_Answer() {}
+
+func (*RequestOutcome_BatchDelete) isRequestOutcome_Answer() {}
+
+func (*RequestOutcome_Transaction) isRequestOutcome_Answer() {}
 
 // Status is the outcome of one item of a batch or one operation of a pipeline.
 type Status struct {
@@ -1342,7 +2710,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[17]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +2722,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[17]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +2735,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{17}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Status) GetCode() string {
@@ -1422,14 +2790,20 @@ type ListRequest struct {
 	// Every tag named here must be on the record with this value.
 	Tags map[string]string `protobuf:"bytes,9,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Count the matching keys instead of returning them (ASKS B2).
-	CountOnly     bool `protobuf:"varint,10,opt,name=count_only,json=countOnly,proto3" json:"count_only,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	CountOnly bool `protobuf:"varint,10,opt,name=count_only,json=countOnly,proto3" json:"count_only,omitempty"`
+	// As in GetRequest: the snapshot of a first page. A token has its own.
+	AtRevision uint64 `protobuf:"varint,50,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"`
+	AtTimeMs   int64  `protobuf:"varint,51,opt,name=at_time_ms,json=atTimeMs,proto3" json:"at_time_ms,omitempty"`
+	// Of the first page; the others are of its snapshot.
+	Consistency    Consistency `protobuf:"varint,60,opt,name=consistency,proto3,enum=kvstore.v1.Consistency" json:"consistency,omitempty"`
+	MaxStalenessMs int64       `protobuf:"varint,61,opt,name=max_staleness_ms,json=maxStalenessMs,proto3" json:"max_staleness_ms,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[18]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +2815,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[18]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +2828,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{18}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListRequest) GetNamespace() string {
@@ -1527,6 +2901,34 @@ func (x *ListRequest) GetCountOnly() bool {
 	return false
 }
 
+func (x *ListRequest) GetAtRevision() uint64 {
+	if x != nil {
+		return x.AtRevision
+	}
+	return 0
+}
+
+func (x *ListRequest) GetAtTimeMs() int64 {
+	if x != nil {
+		return x.AtTimeMs
+	}
+	return 0
+}
+
+func (x *ListRequest) GetConsistency() Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return Consistency_CONSISTENCY_LINEARIZABLE
+}
+
+func (x *ListRequest) GetMaxStalenessMs() int64 {
+	if x != nil {
+		return x.MaxStalenessMs
+	}
+	return 0
+}
+
 type ListResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Records []*Record              `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
@@ -1535,14 +2937,19 @@ type ListResponse struct {
 	// The snapshot's revision.
 	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Only with count_only.
-	Count         uint64 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	Count uint64 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	// The level at which the snapshot was chosen.
+	Consistency Consistency `protobuf:"varint,60,opt,name=consistency,proto3,enum=kvstore.v1.Consistency" json:"consistency,omitempty"`
+	// Upper bound of the snapshot's age when it was chosen; 0 but for bounded
+	// staleness.
+	AgeMs         int64 `protobuf:"varint,61,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[19]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +2961,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[19]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +2974,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{19}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListResponse) GetRecords() []*Record {
@@ -1598,6 +3005,20 @@ func (x *ListResponse) GetCount() uint64 {
 	return 0
 }
 
+func (x *ListResponse) GetConsistency() Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return Consistency_CONSISTENCY_LINEARIZABLE
+}
+
+func (x *ListResponse) GetAgeMs() int64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
 type PutChunk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the first message only; its value is empty, size says what will come.
@@ -1610,7 +3031,7 @@ type PutChunk struct {
 
 func (x *PutChunk) Reset() {
 	*x = PutChunk{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[20]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +3043,7 @@ func (x *PutChunk) String() string {
 func (*PutChunk) ProtoMessage() {}
 
 func (x *PutChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[20]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +3056,7 @@ func (x *PutChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutChunk.ProtoReflect.Descriptor instead.
 func (*PutChunk) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{20}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PutChunk) GetRequest() *PutRequest {
@@ -1670,7 +3091,7 @@ type GetChunk struct {
 
 func (x *GetChunk) Reset() {
 	*x = GetChunk{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[21]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +3103,7 @@ func (x *GetChunk) String() string {
 func (*GetChunk) ProtoMessage() {}
 
 func (x *GetChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[21]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +3116,7 @@ func (x *GetChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetChunk.ProtoReflect.Descriptor instead.
 func (*GetChunk) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{21}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetChunk) GetResponse() *GetResponse {
@@ -1712,6 +3133,371 @@ func (x *GetChunk) GetData() []byte {
 	return nil
 }
 
+// TxnOrder asks a participant of a transaction over several groups for one step
+// (DESIGN 9). Nodes send it to each other; from clients it is refused.
+type TxnOrder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  TxnOrder_Kind          `protobuf:"varint,1,opt,name=kind,proto3,enum=kvstore.v1.TxnOrder_Kind" json:"kind,omitempty"`
+	// 16 bytes.
+	Id      []byte `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Attempt uint32 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// Names the participant.
+	Slot uint32 `protobuf:"varint,4,opt,name=slot,proto3" json:"slot,omitempty"`
+	// All slots that take part, in order.
+	Participants []uint32 `protobuf:"varint,5,rep,packed,name=participants,proto3" json:"participants,omitempty"`
+	// Of a prepare: the checks and operations on keys of this participant. Its
+	// namespaces are written out.
+	Request *TransactionRequest `protobuf:"bytes,6,opt,name=request,proto3" json:"request,omitempty"`
+	// Of a prepare: wait for locks instead of refusing, until the deadline.
+	Wait bool `protobuf:"varint,7,opt,name=wait,proto3" json:"wait,omitempty"`
+	// The outcome is remembered: the client named the request.
+	Remember bool `protobuf:"varint,8,opt,name=remember,proto3" json:"remember,omitempty"`
+	// Of a commit: its revision and the list that is taken.
+	At     uint64    `protobuf:"varint,9,opt,name=at,proto3" json:"at,omitempty"`
+	Branch TxnBranch `protobuf:"varint,10,opt,name=branch,proto3,enum=kvstore.v1.TxnBranch" json:"branch,omitempty"`
+	// Under a request id: of a commit what the client is told, of a prepare what
+	// tells the request from others.
+	Answer        []byte `protobuf:"bytes,11,opt,name=answer,proto3" json:"answer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxnOrder) Reset() {
+	*x = TxnOrder{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxnOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxnOrder) ProtoMessage() {}
+
+func (x *TxnOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxnOrder.ProtoReflect.Descriptor instead.
+func (*TxnOrder) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *TxnOrder) GetKind() TxnOrder_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return TxnOrder_KIND_UNSPECIFIED
+}
+
+func (x *TxnOrder) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *TxnOrder) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *TxnOrder) GetSlot() uint32 {
+	if x != nil {
+		return x.Slot
+	}
+	return 0
+}
+
+func (x *TxnOrder) GetParticipants() []uint32 {
+	if x != nil {
+		return x.Participants
+	}
+	return nil
+}
+
+func (x *TxnOrder) GetRequest() *TransactionRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *TxnOrder) GetWait() bool {
+	if x != nil {
+		return x.Wait
+	}
+	return false
+}
+
+func (x *TxnOrder) GetRemember() bool {
+	if x != nil {
+		return x.Remember
+	}
+	return false
+}
+
+func (x *TxnOrder) GetAt() uint64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *TxnOrder) GetBranch() TxnBranch {
+	if x != nil {
+		return x.Branch
+	}
+	return TxnBranch_TXN_BRANCH_UNSPECIFIED
+}
+
+func (x *TxnOrder) GetAnswer() []byte {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+type TxnAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	State TxnAnswer_State        `protobuf:"varint,1,opt,name=state,proto3,enum=kvstore.v1.TxnAnswer_State" json:"state,omitempty"`
+	// Of an abort: why, as in internal/twophase.
+	Cause uint32 `protobuf:"varint,2,opt,name=cause,proto3" json:"cause,omitempty"`
+	// There is no record, and the transaction is too old to get one.
+	Expired bool `protobuf:"varint,3,opt,name=expired,proto3" json:"expired,omitempty"`
+	// Of what is prepared: its stamp, whether its checks hold, and whether the
+	// conditions of the operations of each list do.
+	Stamp             uint64 `protobuf:"varint,4,opt,name=stamp,proto3" json:"stamp,omitempty"`
+	Holds             bool   `protobuf:"varint,5,opt,name=holds,proto3" json:"holds,omitempty"`
+	ThenPossible      bool   `protobuf:"varint,6,opt,name=then_possible,json=thenPossible,proto3" json:"then_possible,omitempty"`
+	OtherwisePossible bool   `protobuf:"varint,7,opt,name=otherwise_possible,json=otherwisePossible,proto3" json:"otherwise_possible,omitempty"`
+	// Of what is committed.
+	At     uint64    `protobuf:"varint,8,opt,name=at,proto3" json:"at,omitempty"`
+	Branch TxnBranch `protobuf:"varint,9,opt,name=branch,proto3,enum=kvstore.v1.TxnBranch" json:"branch,omitempty"`
+	// Of a prepare: the results of both lists as far as they are known before the
+	// commit: what was read, and errors. Of writes, versions.
+	Then      []*TransactionResult `protobuf:"bytes,10,rep,name=then,proto3" json:"then,omitempty"`
+	Otherwise []*TransactionResult `protobuf:"bytes,11,rep,name=otherwise,proto3" json:"otherwise,omitempty"`
+	// All slots that take part, as the record says.
+	Participants []uint32 `protobuf:"varint,12,rep,packed,name=participants,proto3" json:"participants,omitempty"`
+	// What was remembered for the client.
+	Answer []byte `protobuf:"bytes,13,opt,name=answer,proto3" json:"answer,omitempty"`
+	// A prepare was judged now, so that then and otherwise are what it came to.
+	Judged bool `protobuf:"varint,14,opt,name=judged,proto3" json:"judged,omitempty"`
+	// Of a prepare: keys that its writes would take from their leases.
+	Detached      []*TxnDetached `protobuf:"bytes,40,rep,name=detached,proto3" json:"detached,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxnAnswer) Reset() {
+	*x = TxnAnswer{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxnAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxnAnswer) ProtoMessage() {}
+
+func (x *TxnAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxnAnswer.ProtoReflect.Descriptor instead.
+func (*TxnAnswer) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *TxnAnswer) GetState() TxnAnswer_State {
+	if x != nil {
+		return x.State
+	}
+	return TxnAnswer_STATE_UNKNOWN
+}
+
+func (x *TxnAnswer) GetCause() uint32 {
+	if x != nil {
+		return x.Cause
+	}
+	return 0
+}
+
+func (x *TxnAnswer) GetExpired() bool {
+	if x != nil {
+		return x.Expired
+	}
+	return false
+}
+
+func (x *TxnAnswer) GetStamp() uint64 {
+	if x != nil {
+		return x.Stamp
+	}
+	return 0
+}
+
+func (x *TxnAnswer) GetHolds() bool {
+	if x != nil {
+		return x.Holds
+	}
+	return false
+}
+
+func (x *TxnAnswer) GetThenPossible() bool {
+	if x != nil {
+		return x.ThenPossible
+	}
+	return false
+}
+
+func (x *TxnAnswer) GetOtherwisePossible() bool {
+	if x != nil {
+		return x.OtherwisePossible
+	}
+	return false
+}
+
+func (x *TxnAnswer) GetAt() uint64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *TxnAnswer) GetBranch() TxnBranch {
+	if x != nil {
+		return x.Branch
+	}
+	return TxnBranch_TXN_BRANCH_UNSPECIFIED
+}
+
+func (x *TxnAnswer) GetThen() []*TransactionResult {
+	if x != nil {
+		return x.Then
+	}
+	return nil
+}
+
+func (x *TxnAnswer) GetOtherwise() []*TransactionResult {
+	if x != nil {
+		return x.Otherwise
+	}
+	return nil
+}
+
+func (x *TxnAnswer) GetParticipants() []uint32 {
+	if x != nil {
+		return x.Participants
+	}
+	return nil
+}
+
+func (x *TxnAnswer) GetAnswer() []byte {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *TxnAnswer) GetJudged() bool {
+	if x != nil {
+		return x.Judged
+	}
+	return false
+}
+
+func (x *TxnAnswer) GetDetached() []*TxnDetached {
+	if x != nil {
+		return x.Detached
+	}
+	return nil
+}
+
+// TxnDetached is a write of a key that was attached to a lease and will not be.
+type TxnDetached struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The list of the participant that the write is in, and where.
+	Otherwise     bool   `protobuf:"varint,1,opt,name=otherwise,proto3" json:"otherwise,omitempty"`
+	Item          uint32 `protobuf:"varint,2,opt,name=item,proto3" json:"item,omitempty"`
+	Lease         string `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxnDetached) Reset() {
+	*x = TxnDetached{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxnDetached) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxnDetached) ProtoMessage() {}
+
+func (x *TxnDetached) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxnDetached.ProtoReflect.Descriptor instead.
+func (*TxnDetached) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *TxnDetached) GetOtherwise() bool {
+	if x != nil {
+		return x.Otherwise
+	}
+	return false
+}
+
+func (x *TxnDetached) GetItem() uint32 {
+	if x != nil {
+		return x.Item
+	}
+	return 0
+}
+
+func (x *TxnDetached) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
 type PipelineOp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chosen by the client, unique among its outstanding operations.
@@ -1724,6 +3510,9 @@ type PipelineOp struct {
 	//	*PipelineOp_BatchPut
 	//	*PipelineOp_BatchGet
 	//	*PipelineOp_BatchDelete
+	//	*PipelineOp_Transaction
+	//	*PipelineOp_Order
+	//	*PipelineOp_Touch
 	Op isPipelineOp_Op `protobuf_oneof:"op"`
 	// Milliseconds the client still waits; 0 means the server's default.
 	TimeoutMs     int64 `protobuf:"varint,8,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
@@ -1733,7 +3522,7 @@ type PipelineOp struct {
 
 func (x *PipelineOp) Reset() {
 	*x = PipelineOp{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[22]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +3534,7 @@ func (x *PipelineOp) String() string {
 func (*PipelineOp) ProtoMessage() {}
 
 func (x *PipelineOp) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[22]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +3547,7 @@ func (x *PipelineOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PipelineOp.ProtoReflect.Descriptor instead.
 func (*PipelineOp) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{22}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PipelineOp) GetId() uint64 {
@@ -1829,6 +3618,33 @@ func (x *PipelineOp) GetBatchDelete() *BatchDeleteRequest {
 	return nil
 }
 
+func (x *PipelineOp) GetTransaction() *TransactionRequest {
+	if x != nil {
+		if x, ok := x.Op.(*PipelineOp_Transaction); ok {
+			return x.Transaction
+		}
+	}
+	return nil
+}
+
+func (x *PipelineOp) GetOrder() *TxnOrder {
+	if x != nil {
+		if x, ok := x.Op.(*PipelineOp_Order); ok {
+			return x.Order
+		}
+	}
+	return nil
+}
+
+func (x *PipelineOp) GetTouch() *TouchRequest {
+	if x != nil {
+		if x, ok := x.Op.(*PipelineOp_Touch); ok {
+			return x.Touch
+		}
+	}
+	return nil
+}
+
 func (x *PipelineOp) GetTimeoutMs() int64 {
 	if x != nil {
 		return x.TimeoutMs
@@ -1864,6 +3680,19 @@ type PipelineOp_BatchDelete struct {
 	BatchDelete *BatchDeleteRequest `protobuf:"bytes,7,opt,name=batch_delete,json=batchDelete,proto3,oneof"`
 }
 
+type PipelineOp_Transaction struct {
+	Transaction *TransactionRequest `protobuf:"bytes,9,opt,name=transaction,proto3,oneof"`
+}
+
+type PipelineOp_Order struct {
+	// Between nodes only (DESIGN 9).
+	Order *TxnOrder `protobuf:"bytes,100,opt,name=order,proto3,oneof"`
+}
+
+type PipelineOp_Touch struct {
+	Touch *TouchRequest `protobuf:"bytes,30,opt,name=touch,proto3,oneof"`
+}
+
 func (*PipelineOp_Put) isPipelineOp_Op() {}
 
 func (*PipelineOp_Get) isPipelineOp_Op() {}
@@ -1876,6 +3705,12 @@ func (*PipelineOp_BatchGet) isPipelineOp_Op() {}
 
 func (*PipelineOp_BatchDelete) isPipelineOp_Op() {}
 
+func (*PipelineOp_Transaction) isPipelineOp_Op() {}
+
+func (*PipelineOp_Order) isPipelineOp_Op() {}
+
+func (*PipelineOp_Touch) isPipelineOp_Op() {}
+
 type PipelineRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ops           []*PipelineOp          `protobuf:"bytes,1,rep,name=ops,proto3" json:"ops,omitempty"`
@@ -1885,7 +3720,7 @@ type PipelineRequest struct {
 
 func (x *PipelineRequest) Reset() {
 	*x = PipelineRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[23]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1897,7 +3732,7 @@ func (x *PipelineRequest) String() string {
 func (*PipelineRequest) ProtoMessage() {}
 
 func (x *PipelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[23]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1910,7 +3745,7 @@ func (x *PipelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PipelineRequest.ProtoReflect.Descriptor instead.
 func (*PipelineRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{23}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PipelineRequest) GetOps() []*PipelineOp {
@@ -1933,6 +3768,9 @@ type PipelineResult struct {
 	//	*PipelineResult_BatchPut
 	//	*PipelineResult_BatchGet
 	//	*PipelineResult_BatchDelete
+	//	*PipelineResult_Transaction
+	//	*PipelineResult_Order
+	//	*PipelineResult_Touch
 	Result        isPipelineResult_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1940,7 +3778,7 @@ type PipelineResult struct {
 
 func (x *PipelineResult) Reset() {
 	*x = PipelineResult{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[24]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +3790,7 @@ func (x *PipelineResult) String() string {
 func (*PipelineResult) ProtoMessage() {}
 
 func (x *PipelineResult) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[24]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +3803,7 @@ func (x *PipelineResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PipelineResult.ProtoReflect.Descriptor instead.
 func (*PipelineResult) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{24}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PipelineResult) GetId() uint64 {
@@ -2043,6 +3881,33 @@ func (x *PipelineResult) GetBatchDelete() *BatchDeleteResponse {
 	return nil
 }
 
+func (x *PipelineResult) GetTransaction() *TransactionResponse {
+	if x != nil {
+		if x, ok := x.Result.(*PipelineResult_Transaction); ok {
+			return x.Transaction
+		}
+	}
+	return nil
+}
+
+func (x *PipelineResult) GetOrder() *TxnAnswer {
+	if x != nil {
+		if x, ok := x.Result.(*PipelineResult_Order); ok {
+			return x.Order
+		}
+	}
+	return nil
+}
+
+func (x *PipelineResult) GetTouch() *PutResponse {
+	if x != nil {
+		if x, ok := x.Result.(*PipelineResult_Touch); ok {
+			return x.Touch
+		}
+	}
+	return nil
+}
+
 type isPipelineResult_Result interface {
 	isPipelineResult_Result()
 }
@@ -2071,6 +3936,19 @@ type PipelineResult_BatchDelete struct {
 	BatchDelete *BatchDeleteResponse `protobuf:"bytes,8,opt,name=batch_delete,json=batchDelete,proto3,oneof"`
 }
 
+type PipelineResult_Transaction struct {
+	// 9 stays free: an answer has the number after its operation's.
+	Transaction *TransactionResponse `protobuf:"bytes,10,opt,name=transaction,proto3,oneof"`
+}
+
+type PipelineResult_Order struct {
+	Order *TxnAnswer `protobuf:"bytes,101,opt,name=order,proto3,oneof"`
+}
+
+type PipelineResult_Touch struct {
+	Touch *PutResponse `protobuf:"bytes,31,opt,name=touch,proto3,oneof"`
+}
+
 func (*PipelineResult_Put) isPipelineResult_Result() {}
 
 func (*PipelineResult_Get) isPipelineResult_Result() {}
@@ -2083,6 +3961,12 @@ func (*PipelineResult_BatchGet) isPipelineResult_Result() {}
 
 func (*PipelineResult_BatchDelete) isPipelineResult_Result() {}
 
+func (*PipelineResult_Transaction) isPipelineResult_Result() {}
+
+func (*PipelineResult_Order) isPipelineResult_Result() {}
+
+func (*PipelineResult_Touch) isPipelineResult_Result() {}
+
 type PipelineResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Results       []*PipelineResult      `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
@@ -2092,7 +3976,7 @@ type PipelineResponse struct {
 
 func (x *PipelineResponse) Reset() {
 	*x = PipelineResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[25]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2104,7 +3988,7 @@ func (x *PipelineResponse) String() string {
 func (*PipelineResponse) ProtoMessage() {}
 
 func (x *PipelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[25]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2117,12 +4001,688 @@ func (x *PipelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PipelineResponse.ProtoReflect.Descriptor instead.
 func (*PipelineResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{25}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PipelineResponse) GetResults() []*PipelineResult {
 	if x != nil {
 		return x.Results
+	}
+	return nil
+}
+
+type WatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Request:
+	//
+	//	*WatchRequest_Create
+	//	*WatchRequest_Cancel
+	Request       isWatchRequest_Request `protobuf_oneof:"request"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *WatchRequest) GetRequest() isWatchRequest_Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetCreate() *WatchCreate {
+	if x != nil {
+		if x, ok := x.Request.(*WatchRequest_Create); ok {
+			return x.Create
+		}
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetCancel() *WatchCancel {
+	if x != nil {
+		if x, ok := x.Request.(*WatchRequest_Cancel); ok {
+			return x.Cancel
+		}
+	}
+	return nil
+}
+
+type isWatchRequest_Request interface {
+	isWatchRequest_Request()
+}
+
+type WatchRequest_Create struct {
+	Create *WatchCreate `protobuf:"bytes,1,opt,name=create,proto3,oneof"`
+}
+
+type WatchRequest_Cancel struct {
+	Cancel *WatchCancel `protobuf:"bytes,2,opt,name=cancel,proto3,oneof"`
+}
+
+func (*WatchRequest_Create) isWatchRequest_Request() {}
+
+func (*WatchRequest_Cancel) isWatchRequest_Request() {}
+
+type WatchCreate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unique among the stream's watches that have not ended.
+	WatchId   uint64 `protobuf:"varint,1,opt,name=watch_id,json=watchId,proto3" json:"watch_id,omitempty"`
+	Namespace string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// At most one of key, prefix, and start with end; none watches the namespace.
+	Key    string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	Prefix string `protobuf:"bytes,4,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Inclusive.
+	Start string `protobuf:"bytes,5,opt,name=start,proto3" json:"start,omitempty"`
+	// Exclusive; empty means to the end.
+	End string `protobuf:"bytes,6,opt,name=end,proto3" json:"end,omitempty"`
+	// Only events whose record, or the one it replaced, has all of these.
+	Tags map[string]string `protobuf:"bytes,7,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// At most one of the two: everything that was written after a revision (a
+	// list's, say), or after what a token stands for. With neither, what is
+	// written from now on.
+	AfterRevision uint64 `protobuf:"varint,8,opt,name=after_revision,json=afterRevision,proto3" json:"after_revision,omitempty"`
+	Token         []byte `protobuf:"bytes,9,opt,name=token,proto3" json:"token,omitempty"`
+	// Send the record that each event replaced.
+	Previous bool `protobuf:"varint,10,opt,name=previous,proto3" json:"previous,omitempty"`
+	// Leave values out; sizes are still there.
+	KeysOnly      bool `protobuf:"varint,11,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchCreate) Reset() {
+	*x = WatchCreate{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchCreate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchCreate) ProtoMessage() {}
+
+func (x *WatchCreate) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchCreate.ProtoReflect.Descriptor instead.
+func (*WatchCreate) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *WatchCreate) GetWatchId() uint64 {
+	if x != nil {
+		return x.WatchId
+	}
+	return 0
+}
+
+func (x *WatchCreate) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *WatchCreate) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *WatchCreate) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *WatchCreate) GetStart() string {
+	if x != nil {
+		return x.Start
+	}
+	return ""
+}
+
+func (x *WatchCreate) GetEnd() string {
+	if x != nil {
+		return x.End
+	}
+	return ""
+}
+
+func (x *WatchCreate) GetTags() map[string]string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *WatchCreate) GetAfterRevision() uint64 {
+	if x != nil {
+		return x.AfterRevision
+	}
+	return 0
+}
+
+func (x *WatchCreate) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *WatchCreate) GetPrevious() bool {
+	if x != nil {
+		return x.Previous
+	}
+	return false
+}
+
+func (x *WatchCreate) GetKeysOnly() bool {
+	if x != nil {
+		return x.KeysOnly
+	}
+	return false
+}
+
+type WatchCancel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	WatchId       uint64                 `protobuf:"varint,1,opt,name=watch_id,json=watchId,proto3" json:"watch_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchCancel) Reset() {
+	*x = WatchCancel{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchCancel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchCancel) ProtoMessage() {}
+
+func (x *WatchCancel) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchCancel.ProtoReflect.Descriptor instead.
+func (*WatchCancel) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *WatchCancel) GetWatchId() uint64 {
+	if x != nil {
+		return x.WatchId
+	}
+	return 0
+}
+
+// WatchResponse is read in the order of its fields.
+type WatchResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Created       []*WatchCreated        `protobuf:"bytes,1,rep,name=created,proto3" json:"created,omitempty"`
+	Batches       []*WatchBatch          `protobuf:"bytes,2,rep,name=batches,proto3" json:"batches,omitempty"`
+	Progress      []*WatchProgress       `protobuf:"bytes,3,rep,name=progress,proto3" json:"progress,omitempty"`
+	Ended         []*WatchEnded          `protobuf:"bytes,4,rep,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *WatchResponse) GetCreated() []*WatchCreated {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetBatches() []*WatchBatch {
+	if x != nil {
+		return x.Batches
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetProgress() []*WatchProgress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetEnded() []*WatchEnded {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+type WatchCreated struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	WatchId uint64                 `protobuf:"varint,1,opt,name=watch_id,json=watchId,proto3" json:"watch_id,omitempty"`
+	// All that is written after this revision comes.
+	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Token         []byte `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchCreated) Reset() {
+	*x = WatchCreated{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchCreated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchCreated) ProtoMessage() {}
+
+func (x *WatchCreated) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchCreated.ProtoReflect.Descriptor instead.
+func (*WatchCreated) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *WatchCreated) GetWatchId() uint64 {
+	if x != nil {
+		return x.WatchId
+	}
+	return 0
+}
+
+func (x *WatchCreated) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *WatchCreated) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+// WatchBatch has events of one watch in the order of their revisions. Events of
+// one atomic request have the same revision and come in one batch, unless
+// fragment is set.
+type WatchBatch struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	WatchId uint64                 `protobuf:"varint,1,opt,name=watch_id,json=watchId,proto3" json:"watch_id,omitempty"`
+	Events  []*WatchEvent          `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
+	// Everything up to this revision has been sent, and token stands for it; both
+	// are absent with fragment.
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Token    []byte `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`
+	// The last revision of this batch goes on in the watch's next one.
+	Fragment      bool `protobuf:"varint,5,opt,name=fragment,proto3" json:"fragment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchBatch) Reset() {
+	*x = WatchBatch{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchBatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchBatch) ProtoMessage() {}
+
+func (x *WatchBatch) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchBatch.ProtoReflect.Descriptor instead.
+func (*WatchBatch) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *WatchBatch) GetWatchId() uint64 {
+	if x != nil {
+		return x.WatchId
+	}
+	return 0
+}
+
+func (x *WatchBatch) GetEvents() []*WatchEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *WatchBatch) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *WatchBatch) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *WatchBatch) GetFragment() bool {
+	if x != nil {
+		return x.Fragment
+	}
+	return false
+}
+
+type WatchEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Type  WatchEvent_Type        `protobuf:"varint,1,opt,name=type,proto3,enum=kvstore.v1.WatchEvent_Type" json:"type,omitempty"`
+	// Of a DELETE it has key, revision and updated_at_ms only, and the lease whose end
+	// it was.
+	Record *Record `protobuf:"bytes,2,opt,name=record,proto3" json:"record,omitempty"`
+	// Absent when there was none, or it was not asked for.
+	Previous *Record `protobuf:"bytes,3,opt,name=previous,proto3" json:"previous,omitempty"`
+	// Of a DELETE: deleted, expired, lease_expired or lease_revoked.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEvent) Reset() {
+	*x = WatchEvent{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEvent) ProtoMessage() {}
+
+func (x *WatchEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
+func (*WatchEvent) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *WatchEvent) GetType() WatchEvent_Type {
+	if x != nil {
+		return x.Type
+	}
+	return WatchEvent_PUT
+}
+
+func (x *WatchEvent) GetRecord() *Record {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetPrevious() *Record {
+	if x != nil {
+		return x.Previous
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// WatchProgress says that watches have been sent all up to a revision. It comes
+// every few seconds, with events and without.
+type WatchProgress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	WatchIds      []uint64               `protobuf:"varint,1,rep,packed,name=watch_ids,json=watchIds,proto3" json:"watch_ids,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Token         []byte                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchProgress) Reset() {
+	*x = WatchProgress{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchProgress) ProtoMessage() {}
+
+func (x *WatchProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchProgress.ProtoReflect.Descriptor instead.
+func (*WatchProgress) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *WatchProgress) GetWatchIds() []uint64 {
+	if x != nil {
+		return x.WatchIds
+	}
+	return nil
+}
+
+func (x *WatchProgress) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *WatchProgress) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+// WatchEnded is the last word of a watch. Where it went on until then, token
+// stands for what was sent.
+type WatchEnded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	WatchId       uint64                 `protobuf:"varint,1,opt,name=watch_id,json=watchId,proto3" json:"watch_id,omitempty"`
+	Status        *Status                `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Token         []byte                 `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEnded) Reset() {
+	*x = WatchEnded{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEnded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEnded) ProtoMessage() {}
+
+func (x *WatchEnded) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEnded.ProtoReflect.Descriptor instead.
+func (*WatchEnded) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *WatchEnded) GetWatchId() uint64 {
+	if x != nil {
+		return x.WatchId
+	}
+	return 0
+}
+
+func (x *WatchEnded) GetStatus() *Status {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+func (x *WatchEnded) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *WatchEnded) GetToken() []byte {
+	if x != nil {
+		return x.Token
 	}
 	return nil
 }
@@ -2135,7 +4695,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[26]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2147,7 +4707,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[26]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2160,7 +4720,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{26}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{49}
 }
 
 type StatusResponse struct {
@@ -2179,13 +4739,24 @@ type StatusResponse struct {
 	Storage         *StorageStatus    `protobuf:"bytes,11,opt,name=storage,proto3" json:"storage,omitempty"`
 	Ready           bool              `protobuf:"varint,12,opt,name=ready,proto3" json:"ready,omitempty"`
 	NotReadyReason  string            `protobuf:"bytes,13,opt,name=not_ready_reason,json=notReadyReason,proto3" json:"not_ready_reason,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The last recovery this node took part in or joined after; 0 for none.
+	RecoveryEpoch uint64 `protobuf:"varint,20,opt,name=recovery_epoch,json=recoveryEpoch,proto3" json:"recovery_epoch,omitempty"`
+	// How far this node's clock is ahead of the median of its peers' and its own;
+	// with clock_off, too far to lead anything.
+	ClockAheadMs int64 `protobuf:"zigzag64,21,opt,name=clock_ahead_ms,json=clockAheadMs,proto3" json:"clock_ahead_ms,omitempty"`
+	ClockOff     bool  `protobuf:"varint,22,opt,name=clock_off,json=clockOff,proto3" json:"clock_off,omitempty"`
+	// Damage of this node's raft log hides which replicas lived there: it takes no
+	// new ones until its data directory is deleted.
+	HidesReplicas bool `protobuf:"varint,23,opt,name=hides_replicas,json=hidesReplicas,proto3" json:"hides_replicas,omitempty"`
+	// Moves of slots that this node drives.
+	SlotMoves     []*SlotMoveProgress `protobuf:"bytes,14,rep,name=slot_moves,json=slotMoves,proto3" json:"slot_moves,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[27]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2197,7 +4768,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[27]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2210,7 +4781,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{27}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *StatusResponse) GetClusterId() string {
@@ -2304,6 +4875,154 @@ func (x *StatusResponse) GetNotReadyReason() string {
 	return ""
 }
 
+func (x *StatusResponse) GetRecoveryEpoch() uint64 {
+	if x != nil {
+		return x.RecoveryEpoch
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetClockAheadMs() int64 {
+	if x != nil {
+		return x.ClockAheadMs
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetClockOff() bool {
+	if x != nil {
+		return x.ClockOff
+	}
+	return false
+}
+
+func (x *StatusResponse) GetHidesReplicas() bool {
+	if x != nil {
+		return x.HidesReplicas
+	}
+	return false
+}
+
+func (x *StatusResponse) GetSlotMoves() []*SlotMoveProgress {
+	if x != nil {
+		return x.SlotMoves
+	}
+	return nil
+}
+
+// SlotMoveProgress is how far a move of slots is.
+type SlotMoveProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	From  uint32                 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	To    uint32                 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
+	// Ranges, such as 0-1364,2000.
+	Slots string `protobuf:"bytes,4,opt,name=slots,proto3" json:"slots,omitempty"`
+	// What happens now, such as copying.
+	Phase string `protobuf:"bytes,5,opt,name=phase,proto3" json:"phase,omitempty"`
+	// Copied so far, of about how much, and how much per second; 0 while it is not
+	// known.
+	Bytes         uint64 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Total         uint64 `protobuf:"varint,7,opt,name=total,proto3" json:"total,omitempty"`
+	Rate          uint64 `protobuf:"varint,8,opt,name=rate,proto3" json:"rate,omitempty"`
+	EtaMs         uint64 `protobuf:"varint,9,opt,name=eta_ms,json=etaMs,proto3" json:"eta_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SlotMoveProgress) Reset() {
+	*x = SlotMoveProgress{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotMoveProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotMoveProgress) ProtoMessage() {}
+
+func (x *SlotMoveProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SlotMoveProgress.ProtoReflect.Descriptor instead.
+func (*SlotMoveProgress) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *SlotMoveProgress) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *SlotMoveProgress) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *SlotMoveProgress) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *SlotMoveProgress) GetSlots() string {
+	if x != nil {
+		return x.Slots
+	}
+	return ""
+}
+
+func (x *SlotMoveProgress) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *SlotMoveProgress) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *SlotMoveProgress) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *SlotMoveProgress) GetRate() uint64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *SlotMoveProgress) GetEtaMs() uint64 {
+	if x != nil {
+		return x.EtaMs
+	}
+	return 0
+}
+
 type StorageStatus struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	LsmBytes          uint64                 `protobuf:"varint,1,opt,name=lsm_bytes,json=lsmBytes,proto3" json:"lsm_bytes,omitempty"`
@@ -2317,7 +5036,7 @@ type StorageStatus struct {
 
 func (x *StorageStatus) Reset() {
 	*x = StorageStatus{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[28]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +5048,7 @@ func (x *StorageStatus) String() string {
 func (*StorageStatus) ProtoMessage() {}
 
 func (x *StorageStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[28]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +5061,7 @@ func (x *StorageStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StorageStatus.ProtoReflect.Descriptor instead.
 func (*StorageStatus) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{28}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *StorageStatus) GetLsmBytes() uint64 {
@@ -2389,7 +5108,7 @@ type GroupStatus struct {
 	Term          uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
 	Commit        uint64                 `protobuf:"varint,6,opt,name=commit,proto3" json:"commit,omitempty"`
 	Applied       uint64                 `protobuf:"varint,7,opt,name=applied,proto3" json:"applied,omitempty"`
-	// leader, follower, candidate, learner, removed or quarantined.
+	// leader, follower, candidate, learner, witness, removed or quarantined.
 	Role    string `protobuf:"bytes,8,opt,name=role,proto3" json:"role,omitempty"`
 	Clock   uint64 `protobuf:"varint,9,opt,name=clock,proto3" json:"clock,omitempty"`
 	Ceiling uint64 `protobuf:"varint,10,opt,name=ceiling,proto3" json:"ceiling,omitempty"`
@@ -2399,13 +5118,16 @@ type GroupStatus struct {
 	StateHash      uint64         `protobuf:"fixed64,12,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`
 	StateHashIndex uint64         `protobuf:"varint,13,opt,name=state_hash_index,json=stateHashIndex,proto3" json:"state_hash_index,omitempty"`
 	Replicas       []*ReplicaInfo `protobuf:"bytes,14,rep,name=replicas,proto3" json:"replicas,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How many voters have everything that was acknowledged, as far as a leader
+	// knows; 0 where it does not know yet, and on others.
+	Copies        uint32 `protobuf:"varint,20,opt,name=copies,proto3" json:"copies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GroupStatus) Reset() {
 	*x = GroupStatus{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[29]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +5139,7 @@ func (x *GroupStatus) String() string {
 func (*GroupStatus) ProtoMessage() {}
 
 func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[29]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +5152,7 @@ func (x *GroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
 func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{29}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GroupStatus) GetGroup() uint32 {
@@ -2531,11 +5253,18 @@ func (x *GroupStatus) GetReplicas() []*ReplicaInfo {
 	return nil
 }
 
+func (x *GroupStatus) GetCopies() uint32 {
+	if x != nil {
+		return x.Copies
+	}
+	return 0
+}
+
 type ReplicaInfo struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Replica uint64                 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"`
 	NodeId  string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	// voter or learner.
+	// voter, learner, or witness: a voter without data.
 	Role string `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
 	// Known by the leader only.
 	Match  uint64 `protobuf:"varint,4,opt,name=match,proto3" json:"match,omitempty"`
@@ -2553,7 +5282,7 @@ type ReplicaInfo struct {
 
 func (x *ReplicaInfo) Reset() {
 	*x = ReplicaInfo{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[30]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2565,7 +5294,7 @@ func (x *ReplicaInfo) String() string {
 func (*ReplicaInfo) ProtoMessage() {}
 
 func (x *ReplicaInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[30]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2578,7 +5307,7 @@ func (x *ReplicaInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaInfo.ProtoReflect.Descriptor instead.
 func (*ReplicaInfo) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{30}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ReplicaInfo) GetReplica() uint64 {
@@ -2656,14 +5385,16 @@ type NodeInfo struct {
 	Healthy bool                   `protobuf:"varint,8,opt,name=healthy,proto3" json:"healthy,omitempty"`
 	// What the answering node hears of it by gossip: alive, suspect, dead, left,
 	// or unknown before it heard anything. A hint.
-	GossipState   string `protobuf:"bytes,9,opt,name=gossip_state,json=gossipState,proto3" json:"gossip_state,omitempty"`
+	GossipState string `protobuf:"bytes,9,opt,name=gossip_state,json=gossipState,proto3" json:"gossip_state,omitempty"`
+	// data or witness.
+	Role          string `protobuf:"bytes,10,opt,name=role,proto3" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[31]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2675,7 +5406,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[31]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2688,7 +5419,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{31}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *NodeInfo) GetId() string {
@@ -2754,6 +5485,13 @@ func (x *NodeInfo) GetGossipState() string {
 	return ""
 }
 
+func (x *NodeInfo) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
 type MembersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2762,7 +5500,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[32]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +5512,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[32]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +5525,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{32}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{56}
 }
 
 type MembersResponse struct {
@@ -2799,13 +5537,19 @@ type MembersResponse struct {
 	Pending           []*PendingChange       `protobuf:"bytes,5,rep,name=pending,proto3" json:"pending,omitempty"`
 	Groups            []*GroupPlacement      `protobuf:"bytes,6,rep,name=groups,proto3" json:"groups,omitempty"`
 	Balance           *BalanceSettings       `protobuf:"bytes,7,opt,name=balance,proto3" json:"balance,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The last recovery that the metadata records; 0 for none.
+	RecoveryEpoch uint64 `protobuf:"varint,12,opt,name=recovery_epoch,json=recoveryEpoch,proto3" json:"recovery_epoch,omitempty"`
+	// The slot map: how often it was changed, who owns what, and what moves.
+	SlotEpoch     uint64       `protobuf:"varint,8,opt,name=slot_epoch,json=slotEpoch,proto3" json:"slot_epoch,omitempty"`
+	SlotOwners    []*SlotOwner `protobuf:"bytes,9,rep,name=slot_owners,json=slotOwners,proto3" json:"slot_owners,omitempty"`
+	SlotMoves     []*SlotMove  `protobuf:"bytes,10,rep,name=slot_moves,json=slotMoves,proto3" json:"slot_moves,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MembersResponse) Reset() {
 	*x = MembersResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[33]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2817,7 +5561,7 @@ func (x *MembersResponse) String() string {
 func (*MembersResponse) ProtoMessage() {}
 
 func (x *MembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[33]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2830,7 +5574,7 @@ func (x *MembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
 func (*MembersResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{33}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *MembersResponse) GetClusterId() string {
@@ -2882,6 +5626,197 @@ func (x *MembersResponse) GetBalance() *BalanceSettings {
 	return nil
 }
 
+func (x *MembersResponse) GetRecoveryEpoch() uint64 {
+	if x != nil {
+		return x.RecoveryEpoch
+	}
+	return 0
+}
+
+func (x *MembersResponse) GetSlotEpoch() uint64 {
+	if x != nil {
+		return x.SlotEpoch
+	}
+	return 0
+}
+
+func (x *MembersResponse) GetSlotOwners() []*SlotOwner {
+	if x != nil {
+		return x.SlotOwners
+	}
+	return nil
+}
+
+func (x *MembersResponse) GetSlotMoves() []*SlotMove {
+	if x != nil {
+		return x.SlotMoves
+	}
+	return nil
+}
+
+type SlotOwner struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Group uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	// Ranges, such as 0-1364,2000, and how many slots they are.
+	Slots         string `protobuf:"bytes,2,opt,name=slots,proto3" json:"slots,omitempty"`
+	Count         uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SlotOwner) Reset() {
+	*x = SlotOwner{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotOwner) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotOwner) ProtoMessage() {}
+
+func (x *SlotOwner) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SlotOwner.ProtoReflect.Descriptor instead.
+func (*SlotOwner) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *SlotOwner) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *SlotOwner) GetSlots() string {
+	if x != nil {
+		return x.Slots
+	}
+	return ""
+}
+
+func (x *SlotOwner) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// SlotMove is a move of slots that is to happen; StatusResponse of the node that
+// drives it says how far it is.
+type SlotMove struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	From          uint32                 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	To            uint32                 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
+	Slots         string                 `protobuf:"bytes,4,opt,name=slots,proto3" json:"slots,omitempty"`
+	Count         uint32                 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
+	SinceMs       int64                  `protobuf:"varint,6,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"` // Unix milliseconds
+	Reason        string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	Cancelled     bool                   `protobuf:"varint,8,opt,name=cancelled,proto3" json:"cancelled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SlotMove) Reset() {
+	*x = SlotMove{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotMove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotMove) ProtoMessage() {}
+
+func (x *SlotMove) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SlotMove.ProtoReflect.Descriptor instead.
+func (*SlotMove) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *SlotMove) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *SlotMove) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *SlotMove) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *SlotMove) GetSlots() string {
+	if x != nil {
+		return x.Slots
+	}
+	return ""
+}
+
+func (x *SlotMove) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *SlotMove) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *SlotMove) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *SlotMove) GetCancelled() bool {
+	if x != nil {
+		return x.Cancelled
+	}
+	return false
+}
+
 type ClusterNode struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Info  *NodeInfo              `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
@@ -2897,14 +5832,16 @@ type ClusterNode struct {
 	PreferredLeads uint32 `protobuf:"varint,7,opt,name=preferred_leads,json=preferredLeads,proto3" json:"preferred_leads,omitempty"`
 	// How long nobody heard from it, as the node that answers knows; 0 while
 	// it is alive.
-	SilentMs      uint64 `protobuf:"varint,8,opt,name=silent_ms,json=silentMs,proto3" json:"silent_ms,omitempty"`
+	SilentMs uint64 `protobuf:"varint,8,opt,name=silent_ms,json=silentMs,proto3" json:"silent_ms,omitempty"`
+	// Name of the node that takes the place of a draining one; empty for any.
+	DrainTo       string `protobuf:"bytes,12,opt,name=drain_to,json=drainTo,proto3" json:"drain_to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterNode) Reset() {
 	*x = ClusterNode{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[34]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2916,7 +5853,7 @@ func (x *ClusterNode) String() string {
 func (*ClusterNode) ProtoMessage() {}
 
 func (x *ClusterNode) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[34]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2929,7 +5866,7 @@ func (x *ClusterNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterNode.ProtoReflect.Descriptor instead.
 func (*ClusterNode) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{34}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ClusterNode) GetInfo() *NodeInfo {
@@ -2988,6 +5925,13 @@ func (x *ClusterNode) GetSilentMs() uint64 {
 	return 0
 }
 
+func (x *ClusterNode) GetDrainTo() string {
+	if x != nil {
+		return x.DrainTo
+	}
+	return ""
+}
+
 // PendingChange is a change of the cluster's nodes that is under way (S3.12).
 type PendingChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3002,7 +5946,7 @@ type PendingChange struct {
 
 func (x *PendingChange) Reset() {
 	*x = PendingChange{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[35]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3014,7 +5958,7 @@ func (x *PendingChange) String() string {
 func (*PendingChange) ProtoMessage() {}
 
 func (x *PendingChange) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[35]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3027,7 +5971,7 @@ func (x *PendingChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingChange.ProtoReflect.Descriptor instead.
 func (*PendingChange) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{35}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PendingChange) GetOperation() string {
@@ -3065,17 +6009,21 @@ type GroupPlacement struct {
 	Group    uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
 	Replicas []*ReplicaInfo         `protobuf:"bytes,2,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	// Node ids, the preferred leader first.
-	Target        []string `protobuf:"bytes,3,rep,name=target,proto3" json:"target,omitempty"`
-	Held          bool     `protobuf:"varint,4,opt,name=held,proto3" json:"held,omitempty"`
-	Reason        string   `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	SinceMs       int64    `protobuf:"varint,6,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"` // Unix milliseconds
+	Target  []string `protobuf:"bytes,3,rep,name=target,proto3" json:"target,omitempty"`
+	Held    bool     `protobuf:"varint,4,opt,name=held,proto3" json:"held,omitempty"`
+	Reason  string   `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	SinceMs int64    `protobuf:"varint,6,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"` // Unix milliseconds
+	// How many slots it owns.
+	Slots uint32 `protobuf:"varint,7,opt,name=slots,proto3" json:"slots,omitempty"`
+	// Copies that did not come to an end; their nodes get no replica for now.
+	GivenUp       []*GivenUpCopy `protobuf:"bytes,12,rep,name=given_up,json=givenUp,proto3" json:"given_up,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GroupPlacement) Reset() {
 	*x = GroupPlacement{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[36]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3087,7 +6035,7 @@ func (x *GroupPlacement) String() string {
 func (*GroupPlacement) ProtoMessage() {}
 
 func (x *GroupPlacement) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[36]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3100,7 +6048,7 @@ func (x *GroupPlacement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupPlacement.ProtoReflect.Descriptor instead.
 func (*GroupPlacement) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{36}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *GroupPlacement) GetGroup() uint32 {
@@ -3145,20 +6093,112 @@ func (x *GroupPlacement) GetSinceMs() int64 {
 	return 0
 }
 
+func (x *GroupPlacement) GetSlots() uint32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+func (x *GroupPlacement) GetGivenUp() []*GivenUpCopy {
+	if x != nil {
+		return x.GivenUp
+	}
+	return nil
+}
+
+// GivenUpCopy is a node to which a group was not copied.
+type GivenUpCopy struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	NodeId  string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Reason  string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	SinceMs int64                  `protobuf:"varint,3,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"` // Unix milliseconds
+	// When the copy may begin anew, Unix milliseconds; 0: once the node is heard
+	// from again.
+	UntilMs       int64 `protobuf:"varint,4,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GivenUpCopy) Reset() {
+	*x = GivenUpCopy{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GivenUpCopy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GivenUpCopy) ProtoMessage() {}
+
+func (x *GivenUpCopy) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GivenUpCopy.ProtoReflect.Descriptor instead.
+func (*GivenUpCopy) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *GivenUpCopy) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *GivenUpCopy) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *GivenUpCopy) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *GivenUpCopy) GetUntilMs() int64 {
+	if x != nil {
+		return x.UntilMs
+	}
+	return 0
+}
+
 type BalanceSettings struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Paused bool                   `protobuf:"varint,1,opt,name=paused,proto3" json:"paused,omitempty"`
 	// Groups whose members change at the same time.
 	MaxMoves uint32 `protobuf:"varint,2,opt,name=max_moves,json=maxMoves,proto3" json:"max_moves,omitempty"`
 	// What a node sends of copies, bytes per second.
-	CopyRate      uint64 `protobuf:"varint,3,opt,name=copy_rate,json=copyRate,proto3" json:"copy_rate,omitempty"`
+	CopyRate uint64 `protobuf:"varint,3,opt,name=copy_rate,json=copyRate,proto3" json:"copy_rate,omitempty"`
+	// Data groups an operator wants at least, 0 for no wish, and how many there
+	// should be with what split says: auto, one for each node, or off.
+	Groups       uint32 `protobuf:"varint,4,opt,name=groups,proto3" json:"groups,omitempty"`
+	GroupsWanted uint32 `protobuf:"varint,5,opt,name=groups_wanted,json=groupsWanted,proto3" json:"groups_wanted,omitempty"`
+	Split        string `protobuf:"bytes,6,opt,name=split,proto3" json:"split,omitempty"`
+	// No move of slots is planned, because one was cancelled.
+	HoldSlots     bool `protobuf:"varint,7,opt,name=hold_slots,json=holdSlots,proto3" json:"hold_slots,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BalanceSettings) Reset() {
 	*x = BalanceSettings{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[37]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3170,7 +6210,7 @@ func (x *BalanceSettings) String() string {
 func (*BalanceSettings) ProtoMessage() {}
 
 func (x *BalanceSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[37]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3183,7 +6223,7 @@ func (x *BalanceSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BalanceSettings.ProtoReflect.Descriptor instead.
 func (*BalanceSettings) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{37}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *BalanceSettings) GetPaused() bool {
@@ -3207,6 +6247,34 @@ func (x *BalanceSettings) GetCopyRate() uint64 {
 	return 0
 }
 
+func (x *BalanceSettings) GetGroups() uint32 {
+	if x != nil {
+		return x.Groups
+	}
+	return 0
+}
+
+func (x *BalanceSettings) GetGroupsWanted() uint32 {
+	if x != nil {
+		return x.GroupsWanted
+	}
+	return 0
+}
+
+func (x *BalanceSettings) GetSplit() string {
+	if x != nil {
+		return x.Split
+	}
+	return ""
+}
+
+func (x *BalanceSettings) GetHoldSlots() bool {
+	if x != nil {
+		return x.HoldSlots
+	}
+	return false
+}
+
 type ExpectNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -3220,7 +6288,7 @@ type ExpectNodeRequest struct {
 
 func (x *ExpectNodeRequest) Reset() {
 	*x = ExpectNodeRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[38]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3232,7 +6300,7 @@ func (x *ExpectNodeRequest) String() string {
 func (*ExpectNodeRequest) ProtoMessage() {}
 
 func (x *ExpectNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[38]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3245,7 +6313,7 @@ func (x *ExpectNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpectNodeRequest.ProtoReflect.Descriptor instead.
 func (*ExpectNodeRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{38}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ExpectNodeRequest) GetName() string {
@@ -3280,7 +6348,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[39]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3292,7 +6360,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[39]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3305,7 +6373,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{39}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *DrainNodeRequest) GetNode() string {
@@ -3332,7 +6400,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[40]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3344,7 +6412,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[40]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3357,7 +6425,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{40}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -3384,7 +6452,7 @@ type ReplaceNodeRequest struct {
 
 func (x *ReplaceNodeRequest) Reset() {
 	*x = ReplaceNodeRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[41]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3396,7 +6464,7 @@ func (x *ReplaceNodeRequest) String() string {
 func (*ReplaceNodeRequest) ProtoMessage() {}
 
 func (x *ReplaceNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[41]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3409,7 +6477,7 @@ func (x *ReplaceNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceNodeRequest.ProtoReflect.Descriptor instead.
 func (*ReplaceNodeRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{41}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ReplaceNodeRequest) GetNode() string {
@@ -3432,13 +6500,19 @@ type ConfigureRequest struct {
 	Paused            *bool                  `protobuf:"varint,2,opt,name=paused,proto3,oneof" json:"paused,omitempty"`
 	MaxMoves          *uint32                `protobuf:"varint,3,opt,name=max_moves,json=maxMoves,proto3,oneof" json:"max_moves,omitempty"`
 	CopyRate          *uint64                `protobuf:"varint,4,opt,name=copy_rate,json=copyRate,proto3,oneof" json:"copy_rate,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Data groups the cluster should have at least; their number only grows.
+	Groups *uint32 `protobuf:"varint,5,opt,name=groups,proto3,oneof" json:"groups,omitempty"`
+	// auto or off; "" leaves it.
+	Split string `protobuf:"bytes,6,opt,name=split,proto3" json:"split,omitempty"`
+	// false plans moves of slots again after a cancellation.
+	HoldSlots     *bool `protobuf:"varint,7,opt,name=hold_slots,json=holdSlots,proto3,oneof" json:"hold_slots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConfigureRequest) Reset() {
 	*x = ConfigureRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[42]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3450,7 +6524,7 @@ func (x *ConfigureRequest) String() string {
 func (*ConfigureRequest) ProtoMessage() {}
 
 func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[42]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3463,7 +6537,7 @@ func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureRequest.ProtoReflect.Descriptor instead.
 func (*ConfigureRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{42}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ConfigureRequest) GetReplicationFactor() uint32 {
@@ -3494,6 +6568,80 @@ func (x *ConfigureRequest) GetCopyRate() uint64 {
 	return 0
 }
 
+func (x *ConfigureRequest) GetGroups() uint32 {
+	if x != nil && x.Groups != nil {
+		return *x.Groups
+	}
+	return 0
+}
+
+func (x *ConfigureRequest) GetSplit() string {
+	if x != nil {
+		return x.Split
+	}
+	return ""
+}
+
+func (x *ConfigureRequest) GetHoldSlots() bool {
+	if x != nil && x.HoldSlots != nil {
+		return *x.HoldSlots
+	}
+	return false
+}
+
+type CancelSlotMoveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The move's id, or all.
+	Id            uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	All           bool   `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelSlotMoveRequest) Reset() {
+	*x = CancelSlotMoveRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelSlotMoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelSlotMoveRequest) ProtoMessage() {}
+
+func (x *CancelSlotMoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelSlotMoveRequest.ProtoReflect.Descriptor instead.
+func (*CancelSlotMoveRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *CancelSlotMoveRequest) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *CancelSlotMoveRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
 type HoldGroupRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -3504,7 +6652,7 @@ type HoldGroupRequest struct {
 
 func (x *HoldGroupRequest) Reset() {
 	*x = HoldGroupRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[43]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3516,7 +6664,7 @@ func (x *HoldGroupRequest) String() string {
 func (*HoldGroupRequest) ProtoMessage() {}
 
 func (x *HoldGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[43]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3529,7 +6677,7 @@ func (x *HoldGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldGroupRequest.ProtoReflect.Descriptor instead.
 func (*HoldGroupRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{43}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *HoldGroupRequest) GetGroup() uint32 {
@@ -3556,7 +6704,7 @@ type TopologyRequest struct {
 
 func (x *TopologyRequest) Reset() {
 	*x = TopologyRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[44]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3568,7 +6716,7 @@ func (x *TopologyRequest) String() string {
 func (*TopologyRequest) ProtoMessage() {}
 
 func (x *TopologyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[44]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3581,7 +6729,7 @@ func (x *TopologyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopologyRequest.ProtoReflect.Descriptor instead.
 func (*TopologyRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{44}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *TopologyRequest) GetKnownEpoch() uint64 {
@@ -3603,14 +6751,16 @@ type TopologyResponse struct {
 	MaxKeyBytes     uint32       `protobuf:"varint,7,opt,name=max_key_bytes,json=maxKeyBytes,proto3" json:"max_key_bytes,omitempty"`
 	MaxMessageBytes uint64       `protobuf:"varint,8,opt,name=max_message_bytes,json=maxMessageBytes,proto3" json:"max_message_bytes,omitempty"`
 	// Namespace ids, needed to compute a key's slot.
-	Namespaces    map[string]uint32 `protobuf:"bytes,9,rep,name=namespaces,proto3" json:"namespaces,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Namespaces map[string]uint32 `protobuf:"bytes,9,rep,name=namespaces,proto3" json:"namespaces,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// The time by which request ids are judged.
+	ServerTimeMs  int64 `protobuf:"varint,20,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TopologyResponse) Reset() {
 	*x = TopologyResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[45]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3622,7 +6772,7 @@ func (x *TopologyResponse) String() string {
 func (*TopologyResponse) ProtoMessage() {}
 
 func (x *TopologyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[45]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3635,7 +6785,7 @@ func (x *TopologyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopologyResponse.ProtoReflect.Descriptor instead.
 func (*TopologyResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{45}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *TopologyResponse) GetEpoch() uint64 {
@@ -3701,6 +6851,13 @@ func (x *TopologyResponse) GetNamespaces() map[string]uint32 {
 	return nil
 }
 
+func (x *TopologyResponse) GetServerTimeMs() int64 {
+	if x != nil {
+		return x.ServerTimeMs
+	}
+	return 0
+}
+
 type GroupInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -3712,7 +6869,7 @@ type GroupInfo struct {
 
 func (x *GroupInfo) Reset() {
 	*x = GroupInfo{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[46]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3724,7 +6881,7 @@ func (x *GroupInfo) String() string {
 func (*GroupInfo) ProtoMessage() {}
 
 func (x *GroupInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[46]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3737,7 +6894,7 @@ func (x *GroupInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupInfo.ProtoReflect.Descriptor instead.
 func (*GroupInfo) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{46}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *GroupInfo) GetGroup() uint32 {
@@ -3775,7 +6932,7 @@ type Namespace struct {
 
 func (x *Namespace) Reset() {
 	*x = Namespace{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[47]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3787,7 +6944,7 @@ func (x *Namespace) String() string {
 func (*Namespace) ProtoMessage() {}
 
 func (x *Namespace) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[47]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3800,7 +6957,7 @@ func (x *Namespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
 func (*Namespace) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{47}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Namespace) GetName() string {
@@ -3847,7 +7004,7 @@ type CreateNamespaceRequest struct {
 
 func (x *CreateNamespaceRequest) Reset() {
 	*x = CreateNamespaceRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[48]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3859,7 +7016,7 @@ func (x *CreateNamespaceRequest) String() string {
 func (*CreateNamespaceRequest) ProtoMessage() {}
 
 func (x *CreateNamespaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[48]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3872,7 +7029,7 @@ func (x *CreateNamespaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNamespaceRequest.ProtoReflect.Descriptor instead.
 func (*CreateNamespaceRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{48}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *CreateNamespaceRequest) GetName() string {
@@ -3890,7 +7047,7 @@ type ListNamespacesRequest struct {
 
 func (x *ListNamespacesRequest) Reset() {
 	*x = ListNamespacesRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[49]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3902,7 +7059,7 @@ func (x *ListNamespacesRequest) String() string {
 func (*ListNamespacesRequest) ProtoMessage() {}
 
 func (x *ListNamespacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[49]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3915,7 +7072,7 @@ func (x *ListNamespacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNamespacesRequest.ProtoReflect.Descriptor instead.
 func (*ListNamespacesRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{49}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{77}
 }
 
 type ListNamespacesResponse struct {
@@ -3927,7 +7084,7 @@ type ListNamespacesResponse struct {
 
 func (x *ListNamespacesResponse) Reset() {
 	*x = ListNamespacesResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[50]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3939,7 +7096,7 @@ func (x *ListNamespacesResponse) String() string {
 func (*ListNamespacesResponse) ProtoMessage() {}
 
 func (x *ListNamespacesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[50]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3952,7 +7109,7 @@ func (x *ListNamespacesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNamespacesResponse.ProtoReflect.Descriptor instead.
 func (*ListNamespacesResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{50}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListNamespacesResponse) GetNamespaces() []*Namespace {
@@ -3971,7 +7128,7 @@ type DescribeNamespaceRequest struct {
 
 func (x *DescribeNamespaceRequest) Reset() {
 	*x = DescribeNamespaceRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[51]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3983,7 +7140,7 @@ func (x *DescribeNamespaceRequest) String() string {
 func (*DescribeNamespaceRequest) ProtoMessage() {}
 
 func (x *DescribeNamespaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[51]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3996,7 +7153,7 @@ func (x *DescribeNamespaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeNamespaceRequest.ProtoReflect.Descriptor instead.
 func (*DescribeNamespaceRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{51}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *DescribeNamespaceRequest) GetName() string {
@@ -4015,7 +7172,7 @@ type DeleteNamespaceRequest struct {
 
 func (x *DeleteNamespaceRequest) Reset() {
 	*x = DeleteNamespaceRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[52]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4027,7 +7184,7 @@ func (x *DeleteNamespaceRequest) String() string {
 func (*DeleteNamespaceRequest) ProtoMessage() {}
 
 func (x *DeleteNamespaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[52]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4040,7 +7197,7 @@ func (x *DeleteNamespaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNamespaceRequest.ProtoReflect.Descriptor instead.
 func (*DeleteNamespaceRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{52}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *DeleteNamespaceRequest) GetName() string {
@@ -4059,7 +7216,7 @@ type DescribeJobRequest struct {
 
 func (x *DescribeJobRequest) Reset() {
 	*x = DescribeJobRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[53]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4071,7 +7228,7 @@ func (x *DescribeJobRequest) String() string {
 func (*DescribeJobRequest) ProtoMessage() {}
 
 func (x *DescribeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[53]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4084,7 +7241,7 @@ func (x *DescribeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeJobRequest.ProtoReflect.Descriptor instead.
 func (*DescribeJobRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{53}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *DescribeJobRequest) GetId() string {
@@ -4094,25 +7251,247 @@ func (x *DescribeJobRequest) GetId() string {
 	return ""
 }
 
+type ListJobsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListJobsRequest) Reset() {
+	*x = ListJobsRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListJobsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListJobsRequest) ProtoMessage() {}
+
+func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
+func (*ListJobsRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{82}
+}
+
+type ListJobsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Jobs          []*Job                 `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListJobsResponse) Reset() {
+	*x = ListJobsResponse{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListJobsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListJobsResponse) ProtoMessage() {}
+
+func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
+func (*ListJobsResponse) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *ListJobsResponse) GetJobs() []*Job {
+	if x != nil {
+		return x.Jobs
+	}
+	return nil
+}
+
+type CancelJobRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelJobRequest) Reset() {
+	*x = CancelJobRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelJobRequest) ProtoMessage() {}
+
+func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
+func (*CancelJobRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *CancelJobRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// DeleteRangeRequest chooses keys as ListRequest does.
+type DeleteRangeRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Prefix    string                 `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Inclusive.
+	Start string `protobuf:"bytes,3,opt,name=start,proto3" json:"start,omitempty"`
+	// Exclusive; empty means to the end.
+	End  string            `protobuf:"bytes,4,opt,name=end,proto3" json:"end,omitempty"`
+	Tags map[string]string `protobuf:"bytes,5,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Needed to delete all keys of a namespace: without prefix, start, end and tags.
+	All           bool `protobuf:"varint,6,opt,name=all,proto3" json:"all,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRangeRequest) Reset() {
+	*x = DeleteRangeRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRangeRequest) ProtoMessage() {}
+
+func (x *DeleteRangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRangeRequest.ProtoReflect.Descriptor instead.
+func (*DeleteRangeRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *DeleteRangeRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *DeleteRangeRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *DeleteRangeRequest) GetStart() string {
+	if x != nil {
+		return x.Start
+	}
+	return ""
+}
+
+func (x *DeleteRangeRequest) GetEnd() string {
+	if x != nil {
+		return x.End
+	}
+	return ""
+}
+
+func (x *DeleteRangeRequest) GetTags() map[string]string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *DeleteRangeRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
 type Job struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// delete-namespace.
+	// delete-namespace or delete-range.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// running, done or failed.
-	State         string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	Done          uint64 `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`
-	Total         uint64 `protobuf:"varint,5,opt,name=total,proto3" json:"total,omitempty"`
-	Message       string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
-	StartedAtMs   int64  `protobuf:"varint,7,opt,name=started_at_ms,json=startedAtMs,proto3" json:"started_at_ms,omitempty"`
-	FinishedAtMs  int64  `protobuf:"varint,8,opt,name=finished_at_ms,json=finishedAtMs,proto3" json:"finished_at_ms,omitempty"`
+	// running, cancelling, done, failed or cancelled. Jobs run one after the other;
+	// the message says what one waits for.
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// May be a page short of what was done when another node had to go on.
+	Done         uint64 `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`
+	Total        uint64 `protobuf:"varint,5,opt,name=total,proto3" json:"total,omitempty"`
+	Message      string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	StartedAtMs  int64  `protobuf:"varint,7,opt,name=started_at_ms,json=startedAtMs,proto3" json:"started_at_ms,omitempty"`
+	FinishedAtMs int64  `protobuf:"varint,8,opt,name=finished_at_ms,json=finishedAtMs,proto3" json:"finished_at_ms,omitempty"`
+	// What it is about.
+	Namespace string            `protobuf:"bytes,50,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Prefix    string            `protobuf:"bytes,51,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Start     string            `protobuf:"bytes,52,opt,name=start,proto3" json:"start,omitempty"`
+	End       string            `protobuf:"bytes,53,opt,name=end,proto3" json:"end,omitempty"`
+	Tags      map[string]string `protobuf:"bytes,54,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Of delete-range: keys that were written after it are left.
+	Revision      uint64 `protobuf:"varint,55,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[54]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4124,7 +7503,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[54]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4137,7 +7516,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{54}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *Job) GetId() string {
@@ -4196,6 +7575,251 @@ func (x *Job) GetFinishedAtMs() int64 {
 	return 0
 }
 
+func (x *Job) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Job) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *Job) GetStart() string {
+	if x != nil {
+		return x.Start
+	}
+	return ""
+}
+
+func (x *Job) GetEnd() string {
+	if x != nil {
+		return x.End
+	}
+	return ""
+}
+
+func (x *Job) GetTags() map[string]string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *Job) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type HistoryRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Key       string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Versions at or below it; 0 begins with the newest.
+	UntilRevision uint64 `protobuf:"varint,3,opt,name=until_revision,json=untilRevision,proto3" json:"until_revision,omitempty"`
+	// Versions per page; 0 means the server's default (100), at most 1,000.
+	Limit         uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	KeysOnly      bool   `protobuf:"varint,5,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryRequest) Reset() {
+	*x = HistoryRequest{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryRequest) ProtoMessage() {}
+
+func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
+func (*HistoryRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *HistoryRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *HistoryRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *HistoryRequest) GetUntilRevision() uint64 {
+	if x != nil {
+		return x.UntilRevision
+	}
+	return 0
+}
+
+func (x *HistoryRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *HistoryRequest) GetKeysOnly() bool {
+	if x != nil {
+		return x.KeysOnly
+	}
+	return false
+}
+
+type HistoryResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Versions []*KeyVersion          `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
+	// until_revision of the next page; 0 on the last one.
+	NextRevision uint64 `protobuf:"varint,2,opt,name=next_revision,json=nextRevision,proto3" json:"next_revision,omitempty"`
+	// History is whole from here on; what was current then is the last version.
+	Floor         uint64 `protobuf:"varint,3,opt,name=floor,proto3" json:"floor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryResponse) Reset() {
+	*x = HistoryResponse{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryResponse) ProtoMessage() {}
+
+func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
+func (*HistoryResponse) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *HistoryResponse) GetVersions() []*KeyVersion {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *HistoryResponse) GetNextRevision() uint64 {
+	if x != nil {
+		return x.NextRevision
+	}
+	return 0
+}
+
+func (x *HistoryResponse) GetFloor() uint64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
+// KeyVersion is a key from record.revision on.
+type KeyVersion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of a deletion it has key, revision and updated_at_ms only.
+	Record  *Record `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	Deleted bool    `protobuf:"varint,2,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	// Of a deletion: deleted or expired.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyVersion) Reset() {
+	*x = KeyVersion{}
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyVersion) ProtoMessage() {}
+
+func (x *KeyVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyVersion.ProtoReflect.Descriptor instead.
+func (*KeyVersion) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *KeyVersion) GetRecord() *Record {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *KeyVersion) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
+func (x *KeyVersion) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type DigestRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4204,7 +7828,7 @@ type DigestRequest struct {
 
 func (x *DigestRequest) Reset() {
 	*x = DigestRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[55]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4216,7 +7840,7 @@ func (x *DigestRequest) String() string {
 func (*DigestRequest) ProtoMessage() {}
 
 func (x *DigestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[55]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4229,7 +7853,7 @@ func (x *DigestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestRequest.ProtoReflect.Descriptor instead.
 func (*DigestRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{55}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{90}
 }
 
 type DigestResponse struct {
@@ -4242,7 +7866,7 @@ type DigestResponse struct {
 
 func (x *DigestResponse) Reset() {
 	*x = DigestResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[56]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4254,7 +7878,7 @@ func (x *DigestResponse) String() string {
 func (*DigestResponse) ProtoMessage() {}
 
 func (x *DigestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[56]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4267,7 +7891,7 @@ func (x *DigestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestResponse.ProtoReflect.Descriptor instead.
 func (*DigestResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{56}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *DigestResponse) GetGroups() []*GroupDigest {
@@ -4296,7 +7920,7 @@ type GroupDigest struct {
 
 func (x *GroupDigest) Reset() {
 	*x = GroupDigest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[57]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4308,7 +7932,7 @@ func (x *GroupDigest) String() string {
 func (*GroupDigest) ProtoMessage() {}
 
 func (x *GroupDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[57]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4321,7 +7945,7 @@ func (x *GroupDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupDigest.ProtoReflect.Descriptor instead.
 func (*GroupDigest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{57}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *GroupDigest) GetGroup() uint32 {
@@ -4366,7 +7990,7 @@ type ReplicaDigest struct {
 
 func (x *ReplicaDigest) Reset() {
 	*x = ReplicaDigest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[58]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4378,7 +8002,7 @@ func (x *ReplicaDigest) String() string {
 func (*ReplicaDigest) ProtoMessage() {}
 
 func (x *ReplicaDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[58]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4391,7 +8015,7 @@ func (x *ReplicaDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaDigest.ProtoReflect.Descriptor instead.
 func (*ReplicaDigest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{58}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ReplicaDigest) GetNodeId() string {
@@ -4437,7 +8061,7 @@ type RecoverPlanRequest struct {
 
 func (x *RecoverPlanRequest) Reset() {
 	*x = RecoverPlanRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[59]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4449,7 +8073,7 @@ func (x *RecoverPlanRequest) String() string {
 func (*RecoverPlanRequest) ProtoMessage() {}
 
 func (x *RecoverPlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[59]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4462,7 +8086,7 @@ func (x *RecoverPlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverPlanRequest.ProtoReflect.Descriptor instead.
 func (*RecoverPlanRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{59}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{94}
 }
 
 type RecoverPlanResponse struct {
@@ -4474,7 +8098,7 @@ type RecoverPlanResponse struct {
 
 func (x *RecoverPlanResponse) Reset() {
 	*x = RecoverPlanResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[60]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4486,7 +8110,7 @@ func (x *RecoverPlanResponse) String() string {
 func (*RecoverPlanResponse) ProtoMessage() {}
 
 func (x *RecoverPlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[60]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4499,7 +8123,7 @@ func (x *RecoverPlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverPlanResponse.ProtoReflect.Descriptor instead.
 func (*RecoverPlanResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{60}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *RecoverPlanResponse) GetNodes() []*RecoverNode {
@@ -4536,7 +8160,7 @@ type RecoverNode struct {
 
 func (x *RecoverNode) Reset() {
 	*x = RecoverNode{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[61]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4548,7 +8172,7 @@ func (x *RecoverNode) String() string {
 func (*RecoverNode) ProtoMessage() {}
 
 func (x *RecoverNode) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[61]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4561,7 +8185,7 @@ func (x *RecoverNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverNode.ProtoReflect.Descriptor instead.
 func (*RecoverNode) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{61}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *RecoverNode) GetNodeId() string {
@@ -4684,7 +8308,7 @@ type RecoverReplica struct {
 
 func (x *RecoverReplica) Reset() {
 	*x = RecoverReplica{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[62]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4696,7 +8320,7 @@ func (x *RecoverReplica) String() string {
 func (*RecoverReplica) ProtoMessage() {}
 
 func (x *RecoverReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[62]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4709,7 +8333,7 @@ func (x *RecoverReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverReplica.ProtoReflect.Descriptor instead.
 func (*RecoverReplica) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{62}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *RecoverReplica) GetGroup() uint32 {
@@ -4863,7 +8487,7 @@ type RecoverRequest struct {
 
 func (x *RecoverRequest) Reset() {
 	*x = RecoverRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[63]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4875,7 +8499,7 @@ func (x *RecoverRequest) String() string {
 func (*RecoverRequest) ProtoMessage() {}
 
 func (x *RecoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[63]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4888,7 +8512,7 @@ func (x *RecoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverRequest.ProtoReflect.Descriptor instead.
 func (*RecoverRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{63}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *RecoverRequest) GetNodeId() string {
@@ -4978,7 +8602,7 @@ type RecoverResponse struct {
 
 func (x *RecoverResponse) Reset() {
 	*x = RecoverResponse{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[64]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4990,7 +8614,7 @@ func (x *RecoverResponse) String() string {
 func (*RecoverResponse) ProtoMessage() {}
 
 func (x *RecoverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[64]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5003,7 +8627,7 @@ func (x *RecoverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverResponse.ProtoReflect.Descriptor instead.
 func (*RecoverResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{64}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *RecoverResponse) GetReplica() uint64 {
@@ -5026,7 +8650,7 @@ type ProfileRequest struct {
 
 func (x *ProfileRequest) Reset() {
 	*x = ProfileRequest{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[65]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5038,7 +8662,7 @@ func (x *ProfileRequest) String() string {
 func (*ProfileRequest) ProtoMessage() {}
 
 func (x *ProfileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[65]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5051,7 +8675,7 @@ func (x *ProfileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileRequest.ProtoReflect.Descriptor instead.
 func (*ProfileRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{65}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *ProfileRequest) GetType() string {
@@ -5083,7 +8707,7 @@ type ProfileChunk struct {
 
 func (x *ProfileChunk) Reset() {
 	*x = ProfileChunk{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[66]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5095,7 +8719,7 @@ func (x *ProfileChunk) String() string {
 func (*ProfileChunk) ProtoMessage() {}
 
 func (x *ProfileChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[66]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5108,7 +8732,7 @@ func (x *ProfileChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileChunk.ProtoReflect.Descriptor instead.
 func (*ProfileChunk) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{66}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *ProfileChunk) GetData() []byte {
@@ -5155,7 +8779,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[67]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5167,7 +8791,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_kvstore_proto_msgTypes[67]
+	mi := &file_kvstore_v1_kvstore_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5180,7 +8804,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{67}
+	return file_kvstore_v1_kvstore_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *ErrorDetail) GetCode() string {
@@ -5223,7 +8847,7 @@ var File_kvstore_v1_kvstore_proto protoreflect.FileDescriptor
 const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\n" +
 	"\x18kvstore/v1/kvstore.proto\x12\n" +
-	"kvstore.v1\"\xa7\x04\n" +
+	"kvstore.v1\"\xe8\x04\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12!\n" +
@@ -5238,23 +8862,34 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	" \x01(\x04R\brevision\x120\n" +
 	"\x04tags\x18\v \x03(\v2\x1c.kvstore.v1.Record.TagsEntryR\x04tags\x12<\n" +
 	"\bmetadata\x18\f \x03(\v2 .kvstore.v1.Record.MetadataEntryR\bmetadata\x12\x12\n" +
-	"\x04size\x18\r \x01(\x04R\x04size\x1a7\n" +
+	"\x04size\x18\r \x01(\x04R\x04size\x12)\n" +
+	"\x10created_revision\x18( \x01(\x04R\x0fcreatedRevision\x12\x14\n" +
+	"\x05lease\x18) \x01(\tR\x05lease\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x84\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf6\x02\n" +
 	"\tCondition\x12(\n" +
 	"\rversion_match\x18\x01 \x01(\x04H\x00R\fversionMatch\x88\x01\x01\x12*\n" +
 	"\x0erevision_match\x18\x02 \x01(\x04H\x01R\rrevisionMatch\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"must_exist\x18\x03 \x01(\bR\tmustExist\x12$\n" +
 	"\x0emust_not_exist\x18\x04 \x01(\bR\fmustNotExist\x12&\n" +
-	"\fvalue_equals\x18\x05 \x01(\fH\x02R\vvalueEquals\x88\x01\x01B\x10\n" +
+	"\fvalue_equals\x18\x05 \x01(\fH\x02R\vvalueEquals\x88\x01\x01\x12(\n" +
+	"\rcreated_match\x18( \x01(\x04H\x03R\fcreatedMatch\x88\x01\x01\x12$\n" +
+	"\vlease_match\x18) \x01(\tH\x04R\n" +
+	"leaseMatch\x88\x01\x01B\x10\n" +
 	"\x0e_version_matchB\x11\n" +
 	"\x0f_revision_matchB\x0f\n" +
-	"\r_value_equals\"\xa7\x04\n" +
+	"\r_value_equalsB\x10\n" +
+	"\x0e_created_matchB\x0e\n" +
+	"\f_lease_match\"S\n" +
+	"\x05Fence\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"\x85\x05\n" +
 	"\n" +
 	"PutRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
@@ -5269,7 +8904,11 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x04tags\x18\t \x03(\v2 .kvstore.v1.PutRequest.TagsEntryR\x04tags\x12@\n" +
 	"\bmetadata\x18\n" +
 	" \x03(\v2$.kvstore.v1.PutRequest.MetadataEntryR\bmetadata\x123\n" +
-	"\tcondition\x18\v \x01(\v2\x15.kvstore.v1.ConditionR\tcondition\x1a7\n" +
+	"\tcondition\x18\v \x01(\v2\x15.kvstore.v1.ConditionR\tcondition\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x14 \x01(\tR\trequestId\x12\x14\n" +
+	"\x05lease\x18( \x01(\tR\x05lease\x12'\n" +
+	"\x05fence\x18) \x01(\v2\x11.kvstore.v1.FenceR\x05fence\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
@@ -5283,7 +8922,7 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\rcreated_at_ms\x18\x03 \x01(\x03R\vcreatedAtMs\x12\"\n" +
 	"\rupdated_at_ms\x18\x04 \x01(\x03R\vupdatedAtMs\x12\"\n" +
 	"\rexpires_at_ms\x18\x05 \x01(\x03R\vexpiresAtMs\x12\x1a\n" +
-	"\bchecksum\x18\x06 \x01(\rR\bchecksum\"\xdf\x01\n" +
+	"\bchecksum\x18\x06 \x01(\rR\bchecksum\"\xfd\x01\n" +
 	"\n" +
 	"GetRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
@@ -5292,48 +8931,130 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x10max_staleness_ms\x18\x04 \x01(\x03R\x0emaxStalenessMs\x12\x1b\n" +
 	"\tkeys_only\x18\x05 \x01(\bR\bkeysOnly\x12\x1f\n" +
 	"\vat_revision\x18\x06 \x01(\x04R\n" +
-	"atRevision\"\xb0\x01\n" +
+	"atRevision\x12\x1c\n" +
+	"\n" +
+	"at_time_ms\x182 \x01(\x03R\batTimeMs\"\xb0\x01\n" +
 	"\vGetResponse\x12*\n" +
 	"\x06record\x18\x01 \x01(\v2\x12.kvstore.v1.RecordR\x06record\x129\n" +
 	"\vconsistency\x18\x02 \x01(\x0e2\x17.kvstore.v1.ConsistencyR\vconsistency\x12#\n" +
 	"\rread_revision\x18\x03 \x01(\x04R\freadRevision\x12\x15\n" +
-	"\x06age_ms\x18\x04 \x01(\x03R\x05ageMs\"t\n" +
+	"\x06age_ms\x18\x04 \x01(\x03R\x05ageMs\"\xd4\x01\n" +
 	"\rDeleteRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x123\n" +
-	"\tcondition\x18\x03 \x01(\v2\x15.kvstore.v1.ConditionR\tcondition\"F\n" +
+	"\tcondition\x18\x03 \x01(\v2\x15.kvstore.v1.ConditionR\tcondition\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x14 \x01(\tR\trequestId\x12'\n" +
+	"\x05fence\x18( \x01(\v2\x11.kvstore.v1.FenceR\x05fence\x12\x16\n" +
+	"\x06reason\x18) \x01(\tR\x06reason\"F\n" +
 	"\x0eDeleteResponse\x12\x18\n" +
 	"\aexisted\x18\x01 \x01(\bR\aexisted\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"u\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xd2\x01\n" +
+	"\fTouchRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1f\n" +
+	"\vttl_seconds\x18\x03 \x01(\x03R\n" +
+	"ttlSeconds\x12\"\n" +
+	"\rexpires_at_ms\x18\x04 \x01(\x03R\vexpiresAtMs\x12\x18\n" +
+	"\apersist\x18\x05 \x01(\bR\apersist\x123\n" +
+	"\tcondition\x18\x06 \x01(\v2\x15.kvstore.v1.ConditionR\tcondition\"\xbd\x01\n" +
 	"\x0fBatchPutRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12,\n" +
 	"\x05items\x18\x02 \x03(\v2\x16.kvstore.v1.PutRequestR\x05items\x12\x16\n" +
-	"\x06atomic\x18\x03 \x01(\bR\x06atomic\"g\n" +
+	"\x06atomic\x18\x03 \x01(\bR\x06atomic\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x14 \x01(\tR\trequestId\x12'\n" +
+	"\x05fence\x18( \x01(\v2\x11.kvstore.v1.FenceR\x05fence\"g\n" +
 	"\x0eBatchPutResult\x12*\n" +
 	"\x06status\x18\x01 \x01(\v2\x12.kvstore.v1.StatusR\x06status\x12)\n" +
 	"\x03put\x18\x02 \x01(\v2\x17.kvstore.v1.PutResponseR\x03put\"H\n" +
 	"\x10BatchPutResponse\x124\n" +
-	"\aresults\x18\x01 \x03(\v2\x1a.kvstore.v1.BatchPutResultR\aresults\"\xc5\x01\n" +
+	"\aresults\x18\x01 \x03(\v2\x1a.kvstore.v1.BatchPutResultR\aresults\"\x84\x02\n" +
 	"\x0fBatchGetRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\tR\x04keys\x129\n" +
 	"\vconsistency\x18\x03 \x01(\x0e2\x17.kvstore.v1.ConsistencyR\vconsistency\x12(\n" +
 	"\x10max_staleness_ms\x18\x04 \x01(\x03R\x0emaxStalenessMs\x12\x1b\n" +
-	"\tkeys_only\x18\x05 \x01(\bR\bkeysOnly\"h\n" +
+	"\tkeys_only\x18\x05 \x01(\bR\bkeysOnly\x12\x1f\n" +
+	"\vat_revision\x182 \x01(\x04R\n" +
+	"atRevision\x12\x1c\n" +
+	"\n" +
+	"at_time_ms\x183 \x01(\x03R\batTimeMs\"h\n" +
 	"\x0eBatchGetResult\x12*\n" +
 	"\x06status\x18\x01 \x01(\v2\x12.kvstore.v1.StatusR\x06status\x12*\n" +
-	"\x06record\x18\x02 \x01(\v2\x12.kvstore.v1.RecordR\x06record\"H\n" +
+	"\x06record\x18\x02 \x01(\v2\x12.kvstore.v1.RecordR\x06record\"m\n" +
 	"\x10BatchGetResponse\x124\n" +
-	"\aresults\x18\x01 \x03(\v2\x1a.kvstore.v1.BatchGetResultR\aresults\"{\n" +
+	"\aresults\x18\x01 \x03(\v2\x1a.kvstore.v1.BatchGetResultR\aresults\x12#\n" +
+	"\rread_revision\x182 \x01(\x04R\freadRevision\"\xc3\x01\n" +
 	"\x12BatchDeleteRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12/\n" +
 	"\x05items\x18\x02 \x03(\v2\x19.kvstore.v1.DeleteRequestR\x05items\x12\x16\n" +
-	"\x06atomic\x18\x03 \x01(\bR\x06atomic\"s\n" +
+	"\x06atomic\x18\x03 \x01(\bR\x06atomic\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x14 \x01(\tR\trequestId\x12'\n" +
+	"\x05fence\x18( \x01(\v2\x11.kvstore.v1.FenceR\x05fence\"s\n" +
 	"\x11BatchDeleteResult\x12*\n" +
 	"\x06status\x18\x01 \x01(\v2\x12.kvstore.v1.StatusR\x06status\x122\n" +
 	"\x06delete\x18\x02 \x01(\v2\x1a.kvstore.v1.DeleteResponseR\x06delete\"N\n" +
 	"\x13BatchDeleteResponse\x127\n" +
-	"\aresults\x18\x01 \x03(\v2\x1d.kvstore.v1.BatchDeleteResultR\aresults\"\xf4\x01\n" +
+	"\aresults\x18\x01 \x03(\v2\x1d.kvstore.v1.BatchDeleteResultR\aresults\"\x98\x02\n" +
+	"\x12TransactionRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x124\n" +
+	"\x06checks\x18\x02 \x03(\v2\x1c.kvstore.v1.TransactionCheckR\x06checks\x12-\n" +
+	"\x04then\x18\x03 \x03(\v2\x19.kvstore.v1.TransactionOpR\x04then\x127\n" +
+	"\totherwise\x18\x04 \x03(\v2\x19.kvstore.v1.TransactionOpR\totherwise\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x14 \x01(\tR\trequestId\x12'\n" +
+	"\x05fence\x18( \x01(\v2\x11.kvstore.v1.FenceR\x05fence\"w\n" +
+	"\x10TransactionCheck\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x123\n" +
+	"\tcondition\x18\x03 \x01(\v2\x15.kvstore.v1.ConditionR\tcondition\"\x8a\x02\n" +
+	"\rTransactionOp\x12*\n" +
+	"\x03put\x18\x01 \x01(\v2\x16.kvstore.v1.PutRequestH\x00R\x03put\x123\n" +
+	"\x06delete\x18\x02 \x01(\v2\x19.kvstore.v1.DeleteRequestH\x00R\x06delete\x12*\n" +
+	"\x03get\x18\x03 \x01(\v2\x16.kvstore.v1.GetRequestH\x00R\x03get\x120\n" +
+	"\x05touch\x18\x1e \x01(\v2\x18.kvstore.v1.TouchRequestH\x00R\x05touch\x124\n" +
+	"\x05check\x18( \x01(\v2\x1c.kvstore.v1.TransactionCheckH\x00R\x05checkB\x04\n" +
+	"\x02op\"\xd4\x01\n" +
+	"\x11TransactionResult\x12*\n" +
+	"\x06status\x18\x01 \x01(\v2\x12.kvstore.v1.StatusR\x06status\x12+\n" +
+	"\x03put\x18\x02 \x01(\v2\x17.kvstore.v1.PutResponseH\x00R\x03put\x124\n" +
+	"\x06delete\x18\x03 \x01(\v2\x1a.kvstore.v1.DeleteResponseH\x00R\x06delete\x12&\n" +
+	"\x03get\x18\x04 \x01(\v2\x12.kvstore.v1.RecordH\x00R\x03getB\b\n" +
+	"\x06result\"\x88\x01\n" +
+	"\x13TransactionResponse\x12\x1c\n" +
+	"\tsucceeded\x18\x01 \x01(\bR\tsucceeded\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x127\n" +
+	"\aresults\x18\x03 \x03(\v2\x1d.kvstore.v1.TransactionResultR\aresults\"\x15\n" +
+	"\x13NewRequestIDRequest\"5\n" +
+	"\x14NewRequestIDResponse\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\"7\n" +
+	"\x16DescribeRequestRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\"\x81\x05\n" +
+	"\x0eRequestOutcome\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x126\n" +
+	"\x05state\x18\x02 \x01(\x0e2 .kvstore.v1.RequestOutcome.StateR\x05state\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1c\n" +
+	"\tsucceeded\x18\x04 \x01(\bR\tsucceeded\x12(\n" +
+	"\x05error\x18\x05 \x01(\v2\x12.kvstore.v1.StatusR\x05error\x12+\n" +
+	"\x03put\x18\x06 \x01(\v2\x17.kvstore.v1.PutResponseH\x00R\x03put\x124\n" +
+	"\x06delete\x18\a \x01(\v2\x1a.kvstore.v1.DeleteResponseH\x00R\x06delete\x12;\n" +
+	"\tbatch_put\x18\b \x01(\v2\x1c.kvstore.v1.BatchPutResponseH\x00R\bbatchPut\x12D\n" +
+	"\fbatch_delete\x18\t \x01(\v2\x1f.kvstore.v1.BatchDeleteResponseH\x00R\vbatchDelete\x12C\n" +
+	"\vtransaction\x18\n" +
+	" \x01(\v2\x1f.kvstore.v1.TransactionResponseH\x00R\vtransaction\"\x7f\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fSTATE_COMMITTED\x10\x01\x12\x11\n" +
+	"\rSTATE_ABORTED\x10\x02\x12\x11\n" +
+	"\rSTATE_PENDING\x10\x03\x12\x11\n" +
+	"\rSTATE_UNKNOWN\x10\x04\x12\x11\n" +
+	"\rSTATE_EXPIRED\x10\x05B\b\n" +
+	"\x06answer\"\xf4\x01\n" +
 	"\x06Status\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x129\n" +
@@ -5343,7 +9064,7 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"leaderNode\x1a:\n" +
 	"\fDetailsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf6\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x04\n" +
 	"\vListRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x14\n" +
@@ -5356,22 +9077,79 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x04tags\x18\t \x03(\v2!.kvstore.v1.ListRequest.TagsEntryR\x04tags\x12\x1d\n" +
 	"\n" +
 	"count_only\x18\n" +
-	" \x01(\bR\tcountOnly\x1a7\n" +
+	" \x01(\bR\tcountOnly\x12\x1f\n" +
+	"\vat_revision\x182 \x01(\x04R\n" +
+	"atRevision\x12\x1c\n" +
+	"\n" +
+	"at_time_ms\x183 \x01(\x03R\batTimeMs\x129\n" +
+	"\vconsistency\x18< \x01(\x0e2\x17.kvstore.v1.ConsistencyR\vconsistency\x12(\n" +
+	"\x10max_staleness_ms\x18= \x01(\x03R\x0emaxStalenessMs\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9d\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xef\x01\n" +
 	"\fListResponse\x12,\n" +
 	"\arecords\x18\x01 \x03(\v2\x12.kvstore.v1.RecordR\arecords\x12-\n" +
 	"\x12continuation_token\x18\x02 \x01(\tR\x11continuationToken\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x14\n" +
-	"\x05count\x18\x04 \x01(\x04R\x05count\"d\n" +
+	"\x05count\x18\x04 \x01(\x04R\x05count\x129\n" +
+	"\vconsistency\x18< \x01(\x0e2\x17.kvstore.v1.ConsistencyR\vconsistency\x12\x15\n" +
+	"\x06age_ms\x18= \x01(\x03R\x05ageMs\"d\n" +
 	"\bPutChunk\x120\n" +
 	"\arequest\x18\x01 \x01(\v2\x16.kvstore.v1.PutRequestR\arequest\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\"S\n" +
 	"\bGetChunk\x123\n" +
 	"\bresponse\x18\x01 \x01(\v2\x17.kvstore.v1.GetResponseR\bresponse\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"\x8b\x03\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\xe0\x03\n" +
+	"\bTxnOrder\x12-\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x19.kvstore.v1.TxnOrder.KindR\x04kind\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\fR\x02id\x12\x18\n" +
+	"\aattempt\x18\x03 \x01(\rR\aattempt\x12\x12\n" +
+	"\x04slot\x18\x04 \x01(\rR\x04slot\x12\"\n" +
+	"\fparticipants\x18\x05 \x03(\rR\fparticipants\x128\n" +
+	"\arequest\x18\x06 \x01(\v2\x1e.kvstore.v1.TransactionRequestR\arequest\x12\x12\n" +
+	"\x04wait\x18\a \x01(\bR\x04wait\x12\x1a\n" +
+	"\bremember\x18\b \x01(\bR\bremember\x12\x0e\n" +
+	"\x02at\x18\t \x01(\x04R\x02at\x12-\n" +
+	"\x06branch\x18\n" +
+	" \x01(\x0e2\x15.kvstore.v1.TxnBranchR\x06branch\x12\x16\n" +
+	"\x06answer\x18\v \x01(\fR\x06answer\"\x81\x01\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fKIND_PREPARE\x10\x01\x12\x0f\n" +
+	"\vKIND_REFUSE\x10\x02\x12\x0f\n" +
+	"\vKIND_POISON\x10\x03\x12\x0e\n" +
+	"\n" +
+	"KIND_QUERY\x10\x04\x12\x0f\n" +
+	"\vKIND_COMMIT\x10\x05\x12\x0e\n" +
+	"\n" +
+	"KIND_ABORT\x10\x06\"\xfe\x04\n" +
+	"\tTxnAnswer\x121\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x1b.kvstore.v1.TxnAnswer.StateR\x05state\x12\x14\n" +
+	"\x05cause\x18\x02 \x01(\rR\x05cause\x12\x18\n" +
+	"\aexpired\x18\x03 \x01(\bR\aexpired\x12\x14\n" +
+	"\x05stamp\x18\x04 \x01(\x04R\x05stamp\x12\x14\n" +
+	"\x05holds\x18\x05 \x01(\bR\x05holds\x12#\n" +
+	"\rthen_possible\x18\x06 \x01(\bR\fthenPossible\x12-\n" +
+	"\x12otherwise_possible\x18\a \x01(\bR\x11otherwisePossible\x12\x0e\n" +
+	"\x02at\x18\b \x01(\x04R\x02at\x12-\n" +
+	"\x06branch\x18\t \x01(\x0e2\x15.kvstore.v1.TxnBranchR\x06branch\x121\n" +
+	"\x04then\x18\n" +
+	" \x03(\v2\x1d.kvstore.v1.TransactionResultR\x04then\x12;\n" +
+	"\totherwise\x18\v \x03(\v2\x1d.kvstore.v1.TransactionResultR\totherwise\x12\"\n" +
+	"\fparticipants\x18\f \x03(\rR\fparticipants\x12\x16\n" +
+	"\x06answer\x18\r \x01(\fR\x06answer\x12\x16\n" +
+	"\x06judged\x18\x0e \x01(\bR\x06judged\x123\n" +
+	"\bdetached\x18( \x03(\v2\x17.kvstore.v1.TxnDetachedR\bdetached\"V\n" +
+	"\x05State\x12\x11\n" +
+	"\rSTATE_UNKNOWN\x10\x00\x12\x12\n" +
+	"\x0eSTATE_PREPARED\x10\x01\x12\x13\n" +
+	"\x0fSTATE_COMMITTED\x10\x02\x12\x11\n" +
+	"\rSTATE_ABORTED\x10\x03\"U\n" +
+	"\vTxnDetached\x12\x1c\n" +
+	"\totherwise\x18\x01 \x01(\bR\totherwise\x12\x12\n" +
+	"\x04item\x18\x02 \x01(\rR\x04item\x12\x14\n" +
+	"\x05lease\x18\x03 \x01(\tR\x05lease\"\xaf\x04\n" +
 	"\n" +
 	"PipelineOp\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
@@ -5380,12 +9158,15 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x06delete\x18\x04 \x01(\v2\x19.kvstore.v1.DeleteRequestH\x00R\x06delete\x12:\n" +
 	"\tbatch_put\x18\x05 \x01(\v2\x1b.kvstore.v1.BatchPutRequestH\x00R\bbatchPut\x12:\n" +
 	"\tbatch_get\x18\x06 \x01(\v2\x1b.kvstore.v1.BatchGetRequestH\x00R\bbatchGet\x12C\n" +
-	"\fbatch_delete\x18\a \x01(\v2\x1e.kvstore.v1.BatchDeleteRequestH\x00R\vbatchDelete\x12\x1d\n" +
+	"\fbatch_delete\x18\a \x01(\v2\x1e.kvstore.v1.BatchDeleteRequestH\x00R\vbatchDelete\x12B\n" +
+	"\vtransaction\x18\t \x01(\v2\x1e.kvstore.v1.TransactionRequestH\x00R\vtransaction\x12,\n" +
+	"\x05order\x18d \x01(\v2\x14.kvstore.v1.TxnOrderH\x00R\x05order\x120\n" +
+	"\x05touch\x18\x1e \x01(\v2\x18.kvstore.v1.TouchRequestH\x00R\x05touch\x12\x1d\n" +
 	"\n" +
 	"timeout_ms\x18\b \x01(\x03R\ttimeoutMsB\x04\n" +
 	"\x02op\";\n" +
 	"\x0fPipelineRequest\x12(\n" +
-	"\x03ops\x18\x01 \x03(\v2\x16.kvstore.v1.PipelineOpR\x03ops\"\xa6\x03\n" +
+	"\x03ops\x18\x01 \x03(\v2\x16.kvstore.v1.PipelineOpR\x03ops\"\xcb\x04\n" +
 	"\x0ePipelineResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
 	"\x06status\x18\x02 \x01(\v2\x12.kvstore.v1.StatusR\x06status\x12+\n" +
@@ -5394,11 +9175,73 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x06delete\x18\x05 \x01(\v2\x1a.kvstore.v1.DeleteResponseH\x00R\x06delete\x12;\n" +
 	"\tbatch_put\x18\x06 \x01(\v2\x1c.kvstore.v1.BatchPutResponseH\x00R\bbatchPut\x12;\n" +
 	"\tbatch_get\x18\a \x01(\v2\x1c.kvstore.v1.BatchGetResponseH\x00R\bbatchGet\x12D\n" +
-	"\fbatch_delete\x18\b \x01(\v2\x1f.kvstore.v1.BatchDeleteResponseH\x00R\vbatchDeleteB\b\n" +
+	"\fbatch_delete\x18\b \x01(\v2\x1f.kvstore.v1.BatchDeleteResponseH\x00R\vbatchDelete\x12C\n" +
+	"\vtransaction\x18\n" +
+	" \x01(\v2\x1f.kvstore.v1.TransactionResponseH\x00R\vtransaction\x12-\n" +
+	"\x05order\x18e \x01(\v2\x15.kvstore.v1.TxnAnswerH\x00R\x05order\x12/\n" +
+	"\x05touch\x18\x1f \x01(\v2\x17.kvstore.v1.PutResponseH\x00R\x05touchB\b\n" +
 	"\x06result\"H\n" +
 	"\x10PipelineResponse\x124\n" +
-	"\aresults\x18\x01 \x03(\v2\x1a.kvstore.v1.PipelineResultR\aresults\"\x0f\n" +
-	"\rStatusRequest\"\xd8\x04\n" +
+	"\aresults\x18\x01 \x03(\v2\x1a.kvstore.v1.PipelineResultR\aresults\"\x7f\n" +
+	"\fWatchRequest\x121\n" +
+	"\x06create\x18\x01 \x01(\v2\x17.kvstore.v1.WatchCreateH\x00R\x06create\x121\n" +
+	"\x06cancel\x18\x02 \x01(\v2\x17.kvstore.v1.WatchCancelH\x00R\x06cancelB\t\n" +
+	"\arequest\"\xfe\x02\n" +
+	"\vWatchCreate\x12\x19\n" +
+	"\bwatch_id\x18\x01 \x01(\x04R\awatchId\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12\x16\n" +
+	"\x06prefix\x18\x04 \x01(\tR\x06prefix\x12\x14\n" +
+	"\x05start\x18\x05 \x01(\tR\x05start\x12\x10\n" +
+	"\x03end\x18\x06 \x01(\tR\x03end\x125\n" +
+	"\x04tags\x18\a \x03(\v2!.kvstore.v1.WatchCreate.TagsEntryR\x04tags\x12%\n" +
+	"\x0eafter_revision\x18\b \x01(\x04R\rafterRevision\x12\x14\n" +
+	"\x05token\x18\t \x01(\fR\x05token\x12\x1a\n" +
+	"\bprevious\x18\n" +
+	" \x01(\bR\bprevious\x12\x1b\n" +
+	"\tkeys_only\x18\v \x01(\bR\bkeysOnly\x1a7\n" +
+	"\tTagsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"(\n" +
+	"\vWatchCancel\x12\x19\n" +
+	"\bwatch_id\x18\x01 \x01(\x04R\awatchId\"\xda\x01\n" +
+	"\rWatchResponse\x122\n" +
+	"\acreated\x18\x01 \x03(\v2\x18.kvstore.v1.WatchCreatedR\acreated\x120\n" +
+	"\abatches\x18\x02 \x03(\v2\x16.kvstore.v1.WatchBatchR\abatches\x125\n" +
+	"\bprogress\x18\x03 \x03(\v2\x19.kvstore.v1.WatchProgressR\bprogress\x12,\n" +
+	"\x05ended\x18\x04 \x03(\v2\x16.kvstore.v1.WatchEndedR\x05ended\"[\n" +
+	"\fWatchCreated\x12\x19\n" +
+	"\bwatch_id\x18\x01 \x01(\x04R\awatchId\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\fR\x05token\"\xa5\x01\n" +
+	"\n" +
+	"WatchBatch\x12\x19\n" +
+	"\bwatch_id\x18\x01 \x01(\x04R\awatchId\x12.\n" +
+	"\x06events\x18\x02 \x03(\v2\x16.kvstore.v1.WatchEventR\x06events\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05token\x18\x04 \x01(\fR\x05token\x12\x1a\n" +
+	"\bfragment\x18\x05 \x01(\bR\bfragment\"\xce\x01\n" +
+	"\n" +
+	"WatchEvent\x12/\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x1b.kvstore.v1.WatchEvent.TypeR\x04type\x12*\n" +
+	"\x06record\x18\x02 \x01(\v2\x12.kvstore.v1.RecordR\x06record\x12.\n" +
+	"\bprevious\x18\x03 \x01(\v2\x12.kvstore.v1.RecordR\bprevious\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x1b\n" +
+	"\x04Type\x12\a\n" +
+	"\x03PUT\x10\x00\x12\n" +
+	"\n" +
+	"\x06DELETE\x10\x01\"^\n" +
+	"\rWatchProgress\x12\x1b\n" +
+	"\twatch_ids\x18\x01 \x03(\x04R\bwatchIds\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\fR\x05token\"\x85\x01\n" +
+	"\n" +
+	"WatchEnded\x12\x19\n" +
+	"\bwatch_id\x18\x01 \x01(\x04R\awatchId\x12*\n" +
+	"\x06status\x18\x02 \x01(\v2\x12.kvstore.v1.StatusR\x06status\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05token\x18\x04 \x01(\fR\x05token\"\x0f\n" +
+	"\rStatusRequest\"\xa6\x06\n" +
 	"\x0eStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12!\n" +
@@ -5414,17 +9257,33 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	" \x03(\v2/.kvstore.v1.StatusResponse.EffectiveConfigEntryR\x0feffectiveConfig\x123\n" +
 	"\astorage\x18\v \x01(\v2\x19.kvstore.v1.StorageStatusR\astorage\x12\x14\n" +
 	"\x05ready\x18\f \x01(\bR\x05ready\x12(\n" +
-	"\x10not_ready_reason\x18\r \x01(\tR\x0enotReadyReason\x1aB\n" +
+	"\x10not_ready_reason\x18\r \x01(\tR\x0enotReadyReason\x12%\n" +
+	"\x0erecovery_epoch\x18\x14 \x01(\x04R\rrecoveryEpoch\x12$\n" +
+	"\x0eclock_ahead_ms\x18\x15 \x01(\x12R\fclockAheadMs\x12\x1b\n" +
+	"\tclock_off\x18\x16 \x01(\bR\bclockOff\x12%\n" +
+	"\x0ehides_replicas\x18\x17 \x01(\bR\rhidesReplicas\x12;\n" +
+	"\n" +
+	"slot_moves\x18\x0e \x03(\v2\x1c.kvstore.v1.SlotMoveProgressR\tslotMoves\x1aB\n" +
 	"\x14EffectiveConfigEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcb\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc9\x01\n" +
+	"\x10SlotMoveProgress\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\rR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\rR\x02to\x12\x14\n" +
+	"\x05slots\x18\x04 \x01(\tR\x05slots\x12\x14\n" +
+	"\x05phase\x18\x05 \x01(\tR\x05phase\x12\x14\n" +
+	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\x12\x14\n" +
+	"\x05total\x18\a \x01(\x04R\x05total\x12\x12\n" +
+	"\x04rate\x18\b \x01(\x04R\x04rate\x12\x15\n" +
+	"\x06eta_ms\x18\t \x01(\x04R\x05etaMs\"\xcb\x01\n" +
 	"\rStorageStatus\x12\x1b\n" +
 	"\tlsm_bytes\x18\x01 \x01(\x04R\blsmBytes\x12&\n" +
 	"\x0fvalue_log_bytes\x18\x02 \x01(\x04R\rvalueLogBytes\x12$\n" +
 	"\x0eraft_log_bytes\x18\x03 \x01(\x04R\fraftLogBytes\x12\x1f\n" +
 	"\vdelta_bytes\x18\x04 \x01(\x04R\n" +
 	"deltaBytes\x12.\n" +
-	"\x13memory_budget_bytes\x18\x05 \x01(\x04R\x11memoryBudgetBytes\"\xa5\x03\n" +
+	"\x13memory_budget_bytes\x18\x05 \x01(\x04R\x11memoryBudgetBytes\"\xbd\x03\n" +
 	"\vGroupStatus\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12%\n" +
@@ -5442,7 +9301,8 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\n" +
 	"state_hash\x18\f \x01(\x06R\tstateHash\x12(\n" +
 	"\x10state_hash_index\x18\r \x01(\x04R\x0estateHashIndex\x123\n" +
-	"\breplicas\x18\x0e \x03(\v2\x17.kvstore.v1.ReplicaInfoR\breplicas\"\xfd\x01\n" +
+	"\breplicas\x18\x0e \x03(\v2\x17.kvstore.v1.ReplicaInfoR\breplicas\x12\x16\n" +
+	"\x06copies\x18\x14 \x01(\rR\x06copies\"\xfd\x01\n" +
 	"\vReplicaInfo\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x12\n" +
@@ -5453,7 +9313,7 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\fcopied_bytes\x18\a \x01(\x04R\vcopiedBytes\x12\x1d\n" +
 	"\n" +
 	"copy_bytes\x18\b \x01(\x04R\tcopyBytes\x12\x1b\n" +
-	"\tcopy_rate\x18\t \x01(\x04R\bcopyRate\"\xd3\x01\n" +
+	"\tcopy_rate\x18\t \x01(\x04R\bcopyRate\"\xe7\x01\n" +
 	"\bNodeInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -5463,8 +9323,10 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x06gossip\x18\x06 \x01(\tR\x06gossip\x12\x12\n" +
 	"\x04zone\x18\a \x01(\tR\x04zone\x12\x18\n" +
 	"\ahealthy\x18\b \x01(\bR\ahealthy\x12!\n" +
-	"\fgossip_state\x18\t \x01(\tR\vgossipState\"\x10\n" +
-	"\x0eMembersRequest\"\xd1\x02\n" +
+	"\fgossip_state\x18\t \x01(\tR\vgossipState\x12\x12\n" +
+	"\x04role\x18\n" +
+	" \x01(\tR\x04role\"\x10\n" +
+	"\x0eMembersRequest\"\x84\x04\n" +
 	"\x0fMembersResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12!\n" +
@@ -5473,7 +9335,28 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x05nodes\x18\x04 \x03(\v2\x17.kvstore.v1.ClusterNodeR\x05nodes\x123\n" +
 	"\apending\x18\x05 \x03(\v2\x19.kvstore.v1.PendingChangeR\apending\x122\n" +
 	"\x06groups\x18\x06 \x03(\v2\x1a.kvstore.v1.GroupPlacementR\x06groups\x125\n" +
-	"\abalance\x18\a \x01(\v2\x1b.kvstore.v1.BalanceSettingsR\abalance\"\x99\x02\n" +
+	"\abalance\x18\a \x01(\v2\x1b.kvstore.v1.BalanceSettingsR\abalance\x12%\n" +
+	"\x0erecovery_epoch\x18\f \x01(\x04R\rrecoveryEpoch\x12\x1d\n" +
+	"\n" +
+	"slot_epoch\x18\b \x01(\x04R\tslotEpoch\x126\n" +
+	"\vslot_owners\x18\t \x03(\v2\x15.kvstore.v1.SlotOwnerR\n" +
+	"slotOwners\x123\n" +
+	"\n" +
+	"slot_moves\x18\n" +
+	" \x03(\v2\x14.kvstore.v1.SlotMoveR\tslotMoves\"M\n" +
+	"\tSlotOwner\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\x12\x14\n" +
+	"\x05slots\x18\x02 \x01(\tR\x05slots\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\"\xbb\x01\n" +
+	"\bSlotMove\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\rR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\rR\x02to\x12\x14\n" +
+	"\x05slots\x18\x04 \x01(\tR\x05slots\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\rR\x05count\x12\x19\n" +
+	"\bsince_ms\x18\x06 \x01(\x03R\asinceMs\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12\x1c\n" +
+	"\tcancelled\x18\b \x01(\bR\tcancelled\"\xb4\x02\n" +
 	"\vClusterNode\x12(\n" +
 	"\x04info\x18\x01 \x01(\v2\x14.kvstore.v1.NodeInfoR\x04info\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -5482,23 +9365,36 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\breplicas\x18\x05 \x01(\rR\breplicas\x12'\n" +
 	"\x0ftarget_replicas\x18\x06 \x01(\rR\x0etargetReplicas\x12'\n" +
 	"\x0fpreferred_leads\x18\a \x01(\rR\x0epreferredLeads\x12\x1b\n" +
-	"\tsilent_ms\x18\b \x01(\x04R\bsilentMs\"t\n" +
+	"\tsilent_ms\x18\b \x01(\x04R\bsilentMs\x12\x19\n" +
+	"\bdrain_to\x18\f \x01(\tR\adrainTo\"t\n" +
 	"\rPendingChange\x12\x1c\n" +
 	"\toperation\x18\x01 \x01(\tR\toperation\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x12\n" +
-	"\x04role\x18\x04 \x01(\tR\x04role\"\xba\x01\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\"\x84\x02\n" +
 	"\x0eGroupPlacement\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x123\n" +
 	"\breplicas\x18\x02 \x03(\v2\x17.kvstore.v1.ReplicaInfoR\breplicas\x12\x16\n" +
 	"\x06target\x18\x03 \x03(\tR\x06target\x12\x12\n" +
 	"\x04held\x18\x04 \x01(\bR\x04held\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x19\n" +
-	"\bsince_ms\x18\x06 \x01(\x03R\asinceMs\"c\n" +
+	"\bsince_ms\x18\x06 \x01(\x03R\asinceMs\x12\x14\n" +
+	"\x05slots\x18\a \x01(\rR\x05slots\x122\n" +
+	"\bgiven_up\x18\f \x03(\v2\x17.kvstore.v1.GivenUpCopyR\agivenUp\"t\n" +
+	"\vGivenUpCopy\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x19\n" +
+	"\bsince_ms\x18\x03 \x01(\x03R\asinceMs\x12\x19\n" +
+	"\buntil_ms\x18\x04 \x01(\x03R\auntilMs\"\xd5\x01\n" +
 	"\x0fBalanceSettings\x12\x16\n" +
 	"\x06paused\x18\x01 \x01(\bR\x06paused\x12\x1b\n" +
 	"\tmax_moves\x18\x02 \x01(\rR\bmaxMoves\x12\x1b\n" +
-	"\tcopy_rate\x18\x03 \x01(\x04R\bcopyRate\"Y\n" +
+	"\tcopy_rate\x18\x03 \x01(\x04R\bcopyRate\x12\x16\n" +
+	"\x06groups\x18\x04 \x01(\rR\x06groups\x12#\n" +
+	"\rgroups_wanted\x18\x05 \x01(\rR\fgroupsWanted\x12\x14\n" +
+	"\x05split\x18\x06 \x01(\tR\x05split\x12\x1d\n" +
+	"\n" +
+	"hold_slots\x18\a \x01(\bR\tholdSlots\"Y\n" +
 	"\x11ExpectNodeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
@@ -5511,24 +9407,33 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"<\n" +
 	"\x12ReplaceNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
-	"\x04with\x18\x02 \x01(\tR\x04with\"\xe5\x01\n" +
+	"\x04with\x18\x02 \x01(\tR\x04with\"\xd6\x02\n" +
 	"\x10ConfigureRequest\x122\n" +
 	"\x12replication_factor\x18\x01 \x01(\rH\x00R\x11replicationFactor\x88\x01\x01\x12\x1b\n" +
 	"\x06paused\x18\x02 \x01(\bH\x01R\x06paused\x88\x01\x01\x12 \n" +
 	"\tmax_moves\x18\x03 \x01(\rH\x02R\bmaxMoves\x88\x01\x01\x12 \n" +
-	"\tcopy_rate\x18\x04 \x01(\x04H\x03R\bcopyRate\x88\x01\x01B\x15\n" +
+	"\tcopy_rate\x18\x04 \x01(\x04H\x03R\bcopyRate\x88\x01\x01\x12\x1b\n" +
+	"\x06groups\x18\x05 \x01(\rH\x04R\x06groups\x88\x01\x01\x12\x14\n" +
+	"\x05split\x18\x06 \x01(\tR\x05split\x12\"\n" +
+	"\n" +
+	"hold_slots\x18\a \x01(\bH\x05R\tholdSlots\x88\x01\x01B\x15\n" +
 	"\x13_replication_factorB\t\n" +
 	"\a_pausedB\f\n" +
 	"\n" +
 	"_max_movesB\f\n" +
 	"\n" +
-	"_copy_rate\"B\n" +
+	"_copy_rateB\t\n" +
+	"\a_groupsB\r\n" +
+	"\v_hold_slots\"9\n" +
+	"\x15CancelSlotMoveRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
+	"\x03all\x18\x02 \x01(\bR\x03all\"B\n" +
 	"\x10HoldGroupRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\bR\arelease\"2\n" +
 	"\x0fTopologyRequest\x12\x1f\n" +
 	"\vknown_epoch\x18\x01 \x01(\x04R\n" +
-	"knownEpoch\"\xc8\x03\n" +
+	"knownEpoch\"\xee\x03\n" +
 	"\x10TopologyResponse\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1d\n" +
 	"\n" +
@@ -5542,7 +9447,8 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x11max_message_bytes\x18\b \x01(\x04R\x0fmaxMessageBytes\x12L\n" +
 	"\n" +
 	"namespaces\x18\t \x03(\v2,.kvstore.v1.TopologyResponse.NamespacesEntryR\n" +
-	"namespaces\x1a=\n" +
+	"namespaces\x12$\n" +
+	"\x0eserver_time_ms\x18\x14 \x01(\x03R\fserverTimeMs\x1a=\n" +
 	"\x0fNamespacesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"w\n" +
@@ -5569,7 +9475,22 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x16DeleteNamespaceRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"$\n" +
 	"\x12DescribeJobRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xcd\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x11\n" +
+	"\x0fListJobsRequest\"7\n" +
+	"\x10ListJobsResponse\x12#\n" +
+	"\x04jobs\x18\x01 \x03(\v2\x0f.kvstore.v1.JobR\x04jobs\"\"\n" +
+	"\x10CancelJobRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xfb\x01\n" +
+	"\x12DeleteRangeRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x16\n" +
+	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x14\n" +
+	"\x05start\x18\x03 \x01(\tR\x05start\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\tR\x03end\x12<\n" +
+	"\x04tags\x18\x05 \x03(\v2(.kvstore.v1.DeleteRangeRequest.TagsEntryR\x04tags\x12\x10\n" +
+	"\x03all\x18\x06 \x01(\bR\x03all\x1a7\n" +
+	"\tTagsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xaf\x03\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -5578,7 +9499,31 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x05total\x18\x05 \x01(\x04R\x05total\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12\"\n" +
 	"\rstarted_at_ms\x18\a \x01(\x03R\vstartedAtMs\x12$\n" +
-	"\x0efinished_at_ms\x18\b \x01(\x03R\ffinishedAtMs\"\x0f\n" +
+	"\x0efinished_at_ms\x18\b \x01(\x03R\ffinishedAtMs\x12\x1c\n" +
+	"\tnamespace\x182 \x01(\tR\tnamespace\x12\x16\n" +
+	"\x06prefix\x183 \x01(\tR\x06prefix\x12\x14\n" +
+	"\x05start\x184 \x01(\tR\x05start\x12\x10\n" +
+	"\x03end\x185 \x01(\tR\x03end\x12-\n" +
+	"\x04tags\x186 \x03(\v2\x19.kvstore.v1.Job.TagsEntryR\x04tags\x12\x1a\n" +
+	"\brevision\x187 \x01(\x04R\brevision\x1a7\n" +
+	"\tTagsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x01\n" +
+	"\x0eHistoryRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12%\n" +
+	"\x0euntil_revision\x18\x03 \x01(\x04R\runtilRevision\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\x12\x1b\n" +
+	"\tkeys_only\x18\x05 \x01(\bR\bkeysOnly\"\x80\x01\n" +
+	"\x0fHistoryResponse\x122\n" +
+	"\bversions\x18\x01 \x03(\v2\x16.kvstore.v1.KeyVersionR\bversions\x12#\n" +
+	"\rnext_revision\x18\x02 \x01(\x04R\fnextRevision\x12\x14\n" +
+	"\x05floor\x18\x03 \x01(\x04R\x05floor\"j\n" +
+	"\n" +
+	"KeyVersion\x12*\n" +
+	"\x06record\x18\x01 \x01(\v2\x12.kvstore.v1.RecordR\x06record\x12\x18\n" +
+	"\adeleted\x18\x02 \x01(\bR\adeleted\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x0f\n" +
 	"\rDigestRequest\"W\n" +
 	"\x0eDigestResponse\x12/\n" +
 	"\x06groups\x18\x01 \x03(\v2\x17.kvstore.v1.GroupDigestR\x06groups\x12\x14\n" +
@@ -5676,23 +9621,34 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x1a:\n" +
 	"\fDetailsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*N\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*h\n" +
 	"\vConsistency\x12\x1c\n" +
 	"\x18CONSISTENCY_LINEARIZABLE\x10\x00\x12!\n" +
-	"\x1dCONSISTENCY_BOUNDED_STALENESS\x10\x012\xfd\v\n" +
+	"\x1dCONSISTENCY_BOUNDED_STALENESS\x10\x01\x12\x18\n" +
+	"\x14CONSISTENCY_SNAPSHOT\x10\x02*n\n" +
+	"\tTxnBranch\x12\x1a\n" +
+	"\x16TXN_BRANCH_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fTXN_BRANCH_THEN\x10\x01\x12\x18\n" +
+	"\x14TXN_BRANCH_OTHERWISE\x10\x02\x12\x16\n" +
+	"\x12TXN_BRANCH_NOTHING\x10\x032\xf8\x10\n" +
 	"\aKVStore\x126\n" +
 	"\x03Put\x12\x16.kvstore.v1.PutRequest\x1a\x17.kvstore.v1.PutResponse\x126\n" +
 	"\x03Get\x12\x16.kvstore.v1.GetRequest\x1a\x17.kvstore.v1.GetResponse\x12?\n" +
-	"\x06Delete\x12\x19.kvstore.v1.DeleteRequest\x1a\x1a.kvstore.v1.DeleteResponse\x12E\n" +
+	"\x06Delete\x12\x19.kvstore.v1.DeleteRequest\x1a\x1a.kvstore.v1.DeleteResponse\x12:\n" +
+	"\x05Touch\x12\x18.kvstore.v1.TouchRequest\x1a\x17.kvstore.v1.PutResponse\x12E\n" +
 	"\bBatchPut\x12\x1b.kvstore.v1.BatchPutRequest\x1a\x1c.kvstore.v1.BatchPutResponse\x12E\n" +
 	"\bBatchGet\x12\x1b.kvstore.v1.BatchGetRequest\x1a\x1c.kvstore.v1.BatchGetResponse\x12N\n" +
-	"\vBatchDelete\x12\x1e.kvstore.v1.BatchDeleteRequest\x1a\x1f.kvstore.v1.BatchDeleteResponse\x129\n" +
+	"\vBatchDelete\x12\x1e.kvstore.v1.BatchDeleteRequest\x1a\x1f.kvstore.v1.BatchDeleteResponse\x12N\n" +
+	"\vTransaction\x12\x1e.kvstore.v1.TransactionRequest\x1a\x1f.kvstore.v1.TransactionResponse\x12Q\n" +
+	"\fNewRequestID\x12\x1f.kvstore.v1.NewRequestIDRequest\x1a .kvstore.v1.NewRequestIDResponse\x12Q\n" +
+	"\x0fDescribeRequest\x12\".kvstore.v1.DescribeRequestRequest\x1a\x1a.kvstore.v1.RequestOutcome\x129\n" +
 	"\x04List\x12\x17.kvstore.v1.ListRequest\x1a\x18.kvstore.v1.ListResponse\x12A\n" +
 	"\n" +
 	"ListStream\x12\x17.kvstore.v1.ListRequest\x1a\x18.kvstore.v1.ListResponse0\x01\x12<\n" +
 	"\tPutStream\x12\x14.kvstore.v1.PutChunk\x1a\x17.kvstore.v1.PutResponse(\x01\x12;\n" +
 	"\tGetStream\x12\x16.kvstore.v1.GetRequest\x1a\x14.kvstore.v1.GetChunk0\x01\x12I\n" +
-	"\bPipeline\x12\x1b.kvstore.v1.PipelineRequest\x1a\x1c.kvstore.v1.PipelineResponse(\x010\x01\x12?\n" +
+	"\bPipeline\x12\x1b.kvstore.v1.PipelineRequest\x1a\x1c.kvstore.v1.PipelineResponse(\x010\x01\x12@\n" +
+	"\x05Watch\x12\x18.kvstore.v1.WatchRequest\x1a\x19.kvstore.v1.WatchResponse(\x010\x01\x12?\n" +
 	"\x06Status\x12\x19.kvstore.v1.StatusRequest\x1a\x1a.kvstore.v1.StatusResponse\x12E\n" +
 	"\bTopology\x12\x1b.kvstore.v1.TopologyRequest\x1a\x1c.kvstore.v1.TopologyResponse\x12?\n" +
 	"\x06Digest\x12\x19.kvstore.v1.DigestRequest\x1a\x1a.kvstore.v1.DigestResponse\x12L\n" +
@@ -5700,10 +9656,14 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"\x0eListNamespaces\x12!.kvstore.v1.ListNamespacesRequest\x1a\".kvstore.v1.ListNamespacesResponse\x12P\n" +
 	"\x11DescribeNamespace\x12$.kvstore.v1.DescribeNamespaceRequest\x1a\x15.kvstore.v1.Namespace\x12F\n" +
 	"\x0fDeleteNamespace\x12\".kvstore.v1.DeleteNamespaceRequest\x1a\x0f.kvstore.v1.Job\x12>\n" +
-	"\vDescribeJob\x12\x1e.kvstore.v1.DescribeJobRequest\x1a\x0f.kvstore.v1.Job\x12N\n" +
+	"\vDescribeJob\x12\x1e.kvstore.v1.DescribeJobRequest\x1a\x0f.kvstore.v1.Job\x12E\n" +
+	"\bListJobs\x12\x1b.kvstore.v1.ListJobsRequest\x1a\x1c.kvstore.v1.ListJobsResponse\x12:\n" +
+	"\tCancelJob\x12\x1c.kvstore.v1.CancelJobRequest\x1a\x0f.kvstore.v1.Job\x12>\n" +
+	"\vDeleteRange\x12\x1e.kvstore.v1.DeleteRangeRequest\x1a\x0f.kvstore.v1.Job\x12B\n" +
+	"\aHistory\x12\x1a.kvstore.v1.HistoryRequest\x1a\x1b.kvstore.v1.HistoryResponse\x12N\n" +
 	"\vRecoverPlan\x12\x1e.kvstore.v1.RecoverPlanRequest\x1a\x1f.kvstore.v1.RecoverPlanResponse\x12B\n" +
 	"\aRecover\x12\x1a.kvstore.v1.RecoverRequest\x1a\x1b.kvstore.v1.RecoverResponse\x12A\n" +
-	"\aProfile\x12\x1a.kvstore.v1.ProfileRequest\x1a\x18.kvstore.v1.ProfileChunk0\x012\x85\x04\n" +
+	"\aProfile\x12\x1a.kvstore.v1.ProfileRequest\x1a\x18.kvstore.v1.ProfileChunk0\x012\xd7\x04\n" +
 	"\aCluster\x12B\n" +
 	"\aMembers\x12\x1a.kvstore.v1.MembersRequest\x1a\x1b.kvstore.v1.MembersResponse\x12H\n" +
 	"\n" +
@@ -5713,7 +9673,8 @@ const file_kvstore_v1_kvstore_proto_rawDesc = "" +
 	"RemoveNode\x12\x1d.kvstore.v1.RemoveNodeRequest\x1a\x1b.kvstore.v1.MembersResponse\x12J\n" +
 	"\vReplaceNode\x12\x1e.kvstore.v1.ReplaceNodeRequest\x1a\x1b.kvstore.v1.MembersResponse\x12F\n" +
 	"\tConfigure\x12\x1c.kvstore.v1.ConfigureRequest\x1a\x1b.kvstore.v1.MembersResponse\x12F\n" +
-	"\tHoldGroup\x12\x1c.kvstore.v1.HoldGroupRequest\x1a\x1b.kvstore.v1.MembersResponseB\"Z kvstore/api/kvstore/v1;kvstorev1b\x06proto3"
+	"\tHoldGroup\x12\x1c.kvstore.v1.HoldGroupRequest\x1a\x1b.kvstore.v1.MembersResponse\x12P\n" +
+	"\x0eCancelSlotMove\x12!.kvstore.v1.CancelSlotMoveRequest\x1a\x1b.kvstore.v1.MembersResponseB\"Z kvstore/api/kvstore/v1;kvstorev1b\x06proto3"
 
 var (
 	file_kvstore_v1_kvstore_proto_rawDescOnce sync.Once
@@ -5727,218 +9688,345 @@ func file_kvstore_v1_kvstore_proto_rawDescGZIP() []byte {
 	return file_kvstore_v1_kvstore_proto_rawDescData
 }
 
-var file_kvstore_v1_kvstore_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_kvstore_v1_kvstore_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
+var file_kvstore_v1_kvstore_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_kvstore_v1_kvstore_proto_msgTypes = make([]protoimpl.MessageInfo, 115)
 var file_kvstore_v1_kvstore_proto_goTypes = []any{
 	(Consistency)(0),                 // 0: kvstore.v1.Consistency
-	(RecoverRequest_Step)(0),         // 1: kvstore.v1.RecoverRequest.Step
-	(*Record)(nil),                   // 2: kvstore.v1.Record
-	(*Condition)(nil),                // 3: kvstore.v1.Condition
-	(*PutRequest)(nil),               // 4: kvstore.v1.PutRequest
-	(*PutResponse)(nil),              // 5: kvstore.v1.PutResponse
-	(*GetRequest)(nil),               // 6: kvstore.v1.GetRequest
-	(*GetResponse)(nil),              // 7: kvstore.v1.GetResponse
-	(*DeleteRequest)(nil),            // 8: kvstore.v1.DeleteRequest
-	(*DeleteResponse)(nil),           // 9: kvstore.v1.DeleteResponse
-	(*BatchPutRequest)(nil),          // 10: kvstore.v1.BatchPutRequest
-	(*BatchPutResult)(nil),           // 11: kvstore.v1.BatchPutResult
-	(*BatchPutResponse)(nil),         // 12: kvstore.v1.BatchPutResponse
-	(*BatchGetRequest)(nil),          // 13: kvstore.v1.BatchGetRequest
-	(*BatchGetResult)(nil),           // 14: kvstore.v1.BatchGetResult
-	(*BatchGetResponse)(nil),         // 15: kvstore.v1.BatchGetResponse
-	(*BatchDeleteRequest)(nil),       // 16: kvstore.v1.BatchDeleteRequest
-	(*BatchDeleteResult)(nil),        // 17: kvstore.v1.BatchDeleteResult
-	(*BatchDeleteResponse)(nil),      // 18: kvstore.v1.BatchDeleteResponse
-	(*Status)(nil),                   // 19: kvstore.v1.Status
-	(*ListRequest)(nil),              // 20: kvstore.v1.ListRequest
-	(*ListResponse)(nil),             // 21: kvstore.v1.ListResponse
-	(*PutChunk)(nil),                 // 22: kvstore.v1.PutChunk
-	(*GetChunk)(nil),                 // 23: kvstore.v1.GetChunk
-	(*PipelineOp)(nil),               // 24: kvstore.v1.PipelineOp
-	(*PipelineRequest)(nil),          // 25: kvstore.v1.PipelineRequest
-	(*PipelineResult)(nil),           // 26: kvstore.v1.PipelineResult
-	(*PipelineResponse)(nil),         // 27: kvstore.v1.PipelineResponse
-	(*StatusRequest)(nil),            // 28: kvstore.v1.StatusRequest
-	(*StatusResponse)(nil),           // 29: kvstore.v1.StatusResponse
-	(*StorageStatus)(nil),            // 30: kvstore.v1.StorageStatus
-	(*GroupStatus)(nil),              // 31: kvstore.v1.GroupStatus
-	(*ReplicaInfo)(nil),              // 32: kvstore.v1.ReplicaInfo
-	(*NodeInfo)(nil),                 // 33: kvstore.v1.NodeInfo
-	(*MembersRequest)(nil),           // 34: kvstore.v1.MembersRequest
-	(*MembersResponse)(nil),          // 35: kvstore.v1.MembersResponse
-	(*ClusterNode)(nil),              // 36: kvstore.v1.ClusterNode
-	(*PendingChange)(nil),            // 37: kvstore.v1.PendingChange
-	(*GroupPlacement)(nil),           // 38: kvstore.v1.GroupPlacement
-	(*BalanceSettings)(nil),          // 39: kvstore.v1.BalanceSettings
-	(*ExpectNodeRequest)(nil),        // 40: kvstore.v1.ExpectNodeRequest
-	(*DrainNodeRequest)(nil),         // 41: kvstore.v1.DrainNodeRequest
-	(*RemoveNodeRequest)(nil),        // 42: kvstore.v1.RemoveNodeRequest
-	(*ReplaceNodeRequest)(nil),       // 43: kvstore.v1.ReplaceNodeRequest
-	(*ConfigureRequest)(nil),         // 44: kvstore.v1.ConfigureRequest
-	(*HoldGroupRequest)(nil),         // 45: kvstore.v1.HoldGroupRequest
-	(*TopologyRequest)(nil),          // 46: kvstore.v1.TopologyRequest
-	(*TopologyResponse)(nil),         // 47: kvstore.v1.TopologyResponse
-	(*GroupInfo)(nil),                // 48: kvstore.v1.GroupInfo
-	(*Namespace)(nil),                // 49: kvstore.v1.Namespace
-	(*CreateNamespaceRequest)(nil),   // 50: kvstore.v1.CreateNamespaceRequest
-	(*ListNamespacesRequest)(nil),    // 51: kvstore.v1.ListNamespacesRequest
-	(*ListNamespacesResponse)(nil),   // 52: kvstore.v1.ListNamespacesResponse
-	(*DescribeNamespaceRequest)(nil), // 53: kvstore.v1.DescribeNamespaceRequest
-	(*DeleteNamespaceRequest)(nil),   // 54: kvstore.v1.DeleteNamespaceRequest
-	(*DescribeJobRequest)(nil),       // 55: kvstore.v1.DescribeJobRequest
-	(*Job)(nil),                      // 56: kvstore.v1.Job
-	(*DigestRequest)(nil),            // 57: kvstore.v1.DigestRequest
-	(*DigestResponse)(nil),           // 58: kvstore.v1.DigestResponse
-	(*GroupDigest)(nil),              // 59: kvstore.v1.GroupDigest
-	(*ReplicaDigest)(nil),            // 60: kvstore.v1.ReplicaDigest
-	(*RecoverPlanRequest)(nil),       // 61: kvstore.v1.RecoverPlanRequest
-	(*RecoverPlanResponse)(nil),      // 62: kvstore.v1.RecoverPlanResponse
-	(*RecoverNode)(nil),              // 63: kvstore.v1.RecoverNode
-	(*RecoverReplica)(nil),           // 64: kvstore.v1.RecoverReplica
-	(*RecoverRequest)(nil),           // 65: kvstore.v1.RecoverRequest
-	(*RecoverResponse)(nil),          // 66: kvstore.v1.RecoverResponse
-	(*ProfileRequest)(nil),           // 67: kvstore.v1.ProfileRequest
-	(*ProfileChunk)(nil),             // 68: kvstore.v1.ProfileChunk
-	(*ErrorDetail)(nil),              // 69: kvstore.v1.ErrorDetail
-	nil,                              // 70: kvstore.v1.Record.TagsEntry
-	nil,                              // 71: kvstore.v1.Record.MetadataEntry
-	nil,                              // 72: kvstore.v1.PutRequest.TagsEntry
-	nil,                              // 73: kvstore.v1.PutRequest.MetadataEntry
-	nil,                              // 74: kvstore.v1.Status.DetailsEntry
-	nil,                              // 75: kvstore.v1.ListRequest.TagsEntry
-	nil,                              // 76: kvstore.v1.StatusResponse.EffectiveConfigEntry
-	nil,                              // 77: kvstore.v1.TopologyResponse.NamespacesEntry
-	nil,                              // 78: kvstore.v1.ErrorDetail.DetailsEntry
+	(TxnBranch)(0),                   // 1: kvstore.v1.TxnBranch
+	(RequestOutcome_State)(0),        // 2: kvstore.v1.RequestOutcome.State
+	(TxnOrder_Kind)(0),               // 3: kvstore.v1.TxnOrder.Kind
+	(TxnAnswer_State)(0),             // 4: kvstore.v1.TxnAnswer.State
+	(WatchEvent_Type)(0),             // 5: kvstore.v1.WatchEvent.Type
+	(RecoverRequest_Step)(0),         // 6: kvstore.v1.RecoverRequest.Step
+	(*Record)(nil),                   // 7: kvstore.v1.Record
+	(*Condition)(nil),                // 8: kvstore.v1.Condition
+	(*Fence)(nil),                    // 9: kvstore.v1.Fence
+	(*PutRequest)(nil),               // 10: kvstore.v1.PutRequest
+	(*PutResponse)(nil),              // 11: kvstore.v1.PutResponse
+	(*GetRequest)(nil),               // 12: kvstore.v1.GetRequest
+	(*GetResponse)(nil),              // 13: kvstore.v1.GetResponse
+	(*DeleteRequest)(nil),            // 14: kvstore.v1.DeleteRequest
+	(*DeleteResponse)(nil),           // 15: kvstore.v1.DeleteResponse
+	(*TouchRequest)(nil),             // 16: kvstore.v1.TouchRequest
+	(*BatchPutRequest)(nil),          // 17: kvstore.v1.BatchPutRequest
+	(*BatchPutResult)(nil),           // 18: kvstore.v1.BatchPutResult
+	(*BatchPutResponse)(nil),         // 19: kvstore.v1.BatchPutResponse
+	(*BatchGetRequest)(nil),          // 20: kvstore.v1.BatchGetRequest
+	(*BatchGetResult)(nil),           // 21: kvstore.v1.BatchGetResult
+	(*BatchGetResponse)(nil),         // 22: kvstore.v1.BatchGetResponse
+	(*BatchDeleteRequest)(nil),       // 23: kvstore.v1.BatchDeleteRequest
+	(*BatchDeleteResult)(nil),        // 24: kvstore.v1.BatchDeleteResult
+	(*BatchDeleteResponse)(nil),      // 25: kvstore.v1.BatchDeleteResponse
+	(*TransactionRequest)(nil),       // 26: kvstore.v1.TransactionRequest
+	(*TransactionCheck)(nil),         // 27: kvstore.v1.TransactionCheck
+	(*TransactionOp)(nil),            // 28: kvstore.v1.TransactionOp
+	(*TransactionResult)(nil),        // 29: kvstore.v1.TransactionResult
+	(*TransactionResponse)(nil),      // 30: kvstore.v1.TransactionResponse
+	(*NewRequestIDRequest)(nil),      // 31: kvstore.v1.NewRequestIDRequest
+	(*NewRequestIDResponse)(nil),     // 32: kvstore.v1.NewRequestIDResponse
+	(*DescribeRequestRequest)(nil),   // 33: kvstore.v1.DescribeRequestRequest
+	(*RequestOutcome)(nil),           // 34: kvstore.v1.RequestOutcome
+	(*Status)(nil),                   // 35: kvstore.v1.Status
+	(*ListRequest)(nil),              // 36: kvstore.v1.ListRequest
+	(*ListResponse)(nil),             // 37: kvstore.v1.ListResponse
+	(*PutChunk)(nil),                 // 38: kvstore.v1.PutChunk
+	(*GetChunk)(nil),                 // 39: kvstore.v1.GetChunk
+	(*TxnOrder)(nil),                 // 40: kvstore.v1.TxnOrder
+	(*TxnAnswer)(nil),                // 41: kvstore.v1.TxnAnswer
+	(*TxnDetached)(nil),              // 42: kvstore.v1.TxnDetached
+	(*PipelineOp)(nil),               // 43: kvstore.v1.PipelineOp
+	(*PipelineRequest)(nil),          // 44: kvstore.v1.PipelineRequest
+	(*PipelineResult)(nil),           // 45: kvstore.v1.PipelineResult
+	(*PipelineResponse)(nil),         // 46: kvstore.v1.PipelineResponse
+	(*WatchRequest)(nil),             // 47: kvstore.v1.WatchRequest
+	(*WatchCreate)(nil),              // 48: kvstore.v1.WatchCreate
+	(*WatchCancel)(nil),              // 49: kvstore.v1.WatchCancel
+	(*WatchResponse)(nil),            // 50: kvstore.v1.WatchResponse
+	(*WatchCreated)(nil),             // 51: kvstore.v1.WatchCreated
+	(*WatchBatch)(nil),               // 52: kvstore.v1.WatchBatch
+	(*WatchEvent)(nil),               // 53: kvstore.v1.WatchEvent
+	(*WatchProgress)(nil),            // 54: kvstore.v1.WatchProgress
+	(*WatchEnded)(nil),               // 55: kvstore.v1.WatchEnded
+	(*StatusRequest)(nil),            // 56: kvstore.v1.StatusRequest
+	(*StatusResponse)(nil),           // 57: kvstore.v1.StatusResponse
+	(*SlotMoveProgress)(nil),         // 58: kvstore.v1.SlotMoveProgress
+	(*StorageStatus)(nil),            // 59: kvstore.v1.StorageStatus
+	(*GroupStatus)(nil),              // 60: kvstore.v1.GroupStatus
+	(*ReplicaInfo)(nil),              // 61: kvstore.v1.ReplicaInfo
+	(*NodeInfo)(nil),                 // 62: kvstore.v1.NodeInfo
+	(*MembersRequest)(nil),           // 63: kvstore.v1.MembersRequest
+	(*MembersResponse)(nil),          // 64: kvstore.v1.MembersResponse
+	(*SlotOwner)(nil),                // 65: kvstore.v1.SlotOwner
+	(*SlotMove)(nil),                 // 66: kvstore.v1.SlotMove
+	(*ClusterNode)(nil),              // 67: kvstore.v1.ClusterNode
+	(*PendingChange)(nil),            // 68: kvstore.v1.PendingChange
+	(*GroupPlacement)(nil),           // 69: kvstore.v1.GroupPlacement
+	(*GivenUpCopy)(nil),              // 70: kvstore.v1.GivenUpCopy
+	(*BalanceSettings)(nil),          // 71: kvstore.v1.BalanceSettings
+	(*ExpectNodeRequest)(nil),        // 72: kvstore.v1.ExpectNodeRequest
+	(*DrainNodeRequest)(nil),         // 73: kvstore.v1.DrainNodeRequest
+	(*RemoveNodeRequest)(nil),        // 74: kvstore.v1.RemoveNodeRequest
+	(*ReplaceNodeRequest)(nil),       // 75: kvstore.v1.ReplaceNodeRequest
+	(*ConfigureRequest)(nil),         // 76: kvstore.v1.ConfigureRequest
+	(*CancelSlotMoveRequest)(nil),    // 77: kvstore.v1.CancelSlotMoveRequest
+	(*HoldGroupRequest)(nil),         // 78: kvstore.v1.HoldGroupRequest
+	(*TopologyRequest)(nil),          // 79: kvstore.v1.TopologyRequest
+	(*TopologyResponse)(nil),         // 80: kvstore.v1.TopologyResponse
+	(*GroupInfo)(nil),                // 81: kvstore.v1.GroupInfo
+	(*Namespace)(nil),                // 82: kvstore.v1.Namespace
+	(*CreateNamespaceRequest)(nil),   // 83: kvstore.v1.CreateNamespaceRequest
+	(*ListNamespacesRequest)(nil),    // 84: kvstore.v1.ListNamespacesRequest
+	(*ListNamespacesResponse)(nil),   // 85: kvstore.v1.ListNamespacesResponse
+	(*DescribeNamespaceRequest)(nil), // 86: kvstore.v1.DescribeNamespaceRequest
+	(*DeleteNamespaceRequest)(nil),   // 87: kvstore.v1.DeleteNamespaceRequest
+	(*DescribeJobRequest)(nil),       // 88: kvstore.v1.DescribeJobRequest
+	(*ListJobsRequest)(nil),          // 89: kvstore.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),         // 90: kvstore.v1.ListJobsResponse
+	(*CancelJobRequest)(nil),         // 91: kvstore.v1.CancelJobRequest
+	(*DeleteRangeRequest)(nil),       // 92: kvstore.v1.DeleteRangeRequest
+	(*Job)(nil),                      // 93: kvstore.v1.Job
+	(*HistoryRequest)(nil),           // 94: kvstore.v1.HistoryRequest
+	(*HistoryResponse)(nil),          // 95: kvstore.v1.HistoryResponse
+	(*KeyVersion)(nil),               // 96: kvstore.v1.KeyVersion
+	(*DigestRequest)(nil),            // 97: kvstore.v1.DigestRequest
+	(*DigestResponse)(nil),           // 98: kvstore.v1.DigestResponse
+	(*GroupDigest)(nil),              // 99: kvstore.v1.GroupDigest
+	(*ReplicaDigest)(nil),            // 100: kvstore.v1.ReplicaDigest
+	(*RecoverPlanRequest)(nil),       // 101: kvstore.v1.RecoverPlanRequest
+	(*RecoverPlanResponse)(nil),      // 102: kvstore.v1.RecoverPlanResponse
+	(*RecoverNode)(nil),              // 103: kvstore.v1.RecoverNode
+	(*RecoverReplica)(nil),           // 104: kvstore.v1.RecoverReplica
+	(*RecoverRequest)(nil),           // 105: kvstore.v1.RecoverRequest
+	(*RecoverResponse)(nil),          // 106: kvstore.v1.RecoverResponse
+	(*ProfileRequest)(nil),           // 107: kvstore.v1.ProfileRequest
+	(*ProfileChunk)(nil),             // 108: kvstore.v1.ProfileChunk
+	(*ErrorDetail)(nil),              // 109: kvstore.v1.ErrorDetail
+	nil,                              // 110: kvstore.v1.Record.TagsEntry
+	nil,                              // 111: kvstore.v1.Record.MetadataEntry
+	nil,                              // 112: kvstore.v1.PutRequest.TagsEntry
+	nil,                              // 113: kvstore.v1.PutRequest.MetadataEntry
+	nil,                              // 114: kvstore.v1.Status.DetailsEntry
+	nil,                              // 115: kvstore.v1.ListRequest.TagsEntry
+	nil,                              // 116: kvstore.v1.WatchCreate.TagsEntry
+	nil,                              // 117: kvstore.v1.StatusResponse.EffectiveConfigEntry
+	nil,                              // 118: kvstore.v1.TopologyResponse.NamespacesEntry
+	nil,                              // 119: kvstore.v1.DeleteRangeRequest.TagsEntry
+	nil,                              // 120: kvstore.v1.Job.TagsEntry
+	nil,                              // 121: kvstore.v1.ErrorDetail.DetailsEntry
 }
 var file_kvstore_v1_kvstore_proto_depIdxs = []int32{
-	70, // 0: kvstore.v1.Record.tags:type_name -> kvstore.v1.Record.TagsEntry
-	71, // 1: kvstore.v1.Record.metadata:type_name -> kvstore.v1.Record.MetadataEntry
-	72, // 2: kvstore.v1.PutRequest.tags:type_name -> kvstore.v1.PutRequest.TagsEntry
-	73, // 3: kvstore.v1.PutRequest.metadata:type_name -> kvstore.v1.PutRequest.MetadataEntry
-	3,  // 4: kvstore.v1.PutRequest.condition:type_name -> kvstore.v1.Condition
-	0,  // 5: kvstore.v1.GetRequest.consistency:type_name -> kvstore.v1.Consistency
-	2,  // 6: kvstore.v1.GetResponse.record:type_name -> kvstore.v1.Record
-	0,  // 7: kvstore.v1.GetResponse.consistency:type_name -> kvstore.v1.Consistency
-	3,  // 8: kvstore.v1.DeleteRequest.condition:type_name -> kvstore.v1.Condition
-	4,  // 9: kvstore.v1.BatchPutRequest.items:type_name -> kvstore.v1.PutRequest
-	19, // 10: kvstore.v1.BatchPutResult.status:type_name -> kvstore.v1.Status
-	5,  // 11: kvstore.v1.BatchPutResult.put:type_name -> kvstore.v1.PutResponse
-	11, // 12: kvstore.v1.BatchPutResponse.results:type_name -> kvstore.v1.BatchPutResult
-	0,  // 13: kvstore.v1.BatchGetRequest.consistency:type_name -> kvstore.v1.Consistency
-	19, // 14: kvstore.v1.BatchGetResult.status:type_name -> kvstore.v1.Status
-	2,  // 15: kvstore.v1.BatchGetResult.record:type_name -> kvstore.v1.Record
-	14, // 16: kvstore.v1.BatchGetResponse.results:type_name -> kvstore.v1.BatchGetResult
-	8,  // 17: kvstore.v1.BatchDeleteRequest.items:type_name -> kvstore.v1.DeleteRequest
-	19, // 18: kvstore.v1.BatchDeleteResult.status:type_name -> kvstore.v1.Status
-	9,  // 19: kvstore.v1.BatchDeleteResult.delete:type_name -> kvstore.v1.DeleteResponse
-	17, // 20: kvstore.v1.BatchDeleteResponse.results:type_name -> kvstore.v1.BatchDeleteResult
-	74, // 21: kvstore.v1.Status.details:type_name -> kvstore.v1.Status.DetailsEntry
-	75, // 22: kvstore.v1.ListRequest.tags:type_name -> kvstore.v1.ListRequest.TagsEntry
-	2,  // 23: kvstore.v1.ListResponse.records:type_name -> kvstore.v1.Record
-	4,  // 24: kvstore.v1.PutChunk.request:type_name -> kvstore.v1.PutRequest
-	7,  // 25: kvstore.v1.GetChunk.response:type_name -> kvstore.v1.GetResponse
-	4,  // 26: kvstore.v1.PipelineOp.put:type_name -> kvstore.v1.PutRequest
-	6,  // 27: kvstore.v1.PipelineOp.get:type_name -> kvstore.v1.GetRequest
-	8,  // 28: kvstore.v1.PipelineOp.delete:type_name -> kvstore.v1.DeleteRequest
-	10, // 29: kvstore.v1.PipelineOp.batch_put:type_name -> kvstore.v1.BatchPutRequest
-	13, // 30: kvstore.v1.PipelineOp.batch_get:type_name -> kvstore.v1.BatchGetRequest
-	16, // 31: kvstore.v1.PipelineOp.batch_delete:type_name -> kvstore.v1.BatchDeleteRequest
-	24, // 32: kvstore.v1.PipelineRequest.ops:type_name -> kvstore.v1.PipelineOp
-	19, // 33: kvstore.v1.PipelineResult.status:type_name -> kvstore.v1.Status
-	5,  // 34: kvstore.v1.PipelineResult.put:type_name -> kvstore.v1.PutResponse
-	7,  // 35: kvstore.v1.PipelineResult.get:type_name -> kvstore.v1.GetResponse
-	9,  // 36: kvstore.v1.PipelineResult.delete:type_name -> kvstore.v1.DeleteResponse
-	12, // 37: kvstore.v1.PipelineResult.batch_put:type_name -> kvstore.v1.BatchPutResponse
-	15, // 38: kvstore.v1.PipelineResult.batch_get:type_name -> kvstore.v1.BatchGetResponse
-	18, // 39: kvstore.v1.PipelineResult.batch_delete:type_name -> kvstore.v1.BatchDeleteResponse
-	26, // 40: kvstore.v1.PipelineResponse.results:type_name -> kvstore.v1.PipelineResult
-	31, // 41: kvstore.v1.StatusResponse.groups:type_name -> kvstore.v1.GroupStatus
-	33, // 42: kvstore.v1.StatusResponse.nodes:type_name -> kvstore.v1.NodeInfo
-	76, // 43: kvstore.v1.StatusResponse.effective_config:type_name -> kvstore.v1.StatusResponse.EffectiveConfigEntry
-	30, // 44: kvstore.v1.StatusResponse.storage:type_name -> kvstore.v1.StorageStatus
-	32, // 45: kvstore.v1.GroupStatus.replicas:type_name -> kvstore.v1.ReplicaInfo
-	36, // 46: kvstore.v1.MembersResponse.nodes:type_name -> kvstore.v1.ClusterNode
-	37, // 47: kvstore.v1.MembersResponse.pending:type_name -> kvstore.v1.PendingChange
-	38, // 48: kvstore.v1.MembersResponse.groups:type_name -> kvstore.v1.GroupPlacement
-	39, // 49: kvstore.v1.MembersResponse.balance:type_name -> kvstore.v1.BalanceSettings
-	33, // 50: kvstore.v1.ClusterNode.info:type_name -> kvstore.v1.NodeInfo
-	32, // 51: kvstore.v1.GroupPlacement.replicas:type_name -> kvstore.v1.ReplicaInfo
-	48, // 52: kvstore.v1.TopologyResponse.groups:type_name -> kvstore.v1.GroupInfo
-	33, // 53: kvstore.v1.TopologyResponse.nodes:type_name -> kvstore.v1.NodeInfo
-	77, // 54: kvstore.v1.TopologyResponse.namespaces:type_name -> kvstore.v1.TopologyResponse.NamespacesEntry
-	32, // 55: kvstore.v1.GroupInfo.replicas:type_name -> kvstore.v1.ReplicaInfo
-	49, // 56: kvstore.v1.ListNamespacesResponse.namespaces:type_name -> kvstore.v1.Namespace
-	59, // 57: kvstore.v1.DigestResponse.groups:type_name -> kvstore.v1.GroupDigest
-	60, // 58: kvstore.v1.GroupDigest.replicas:type_name -> kvstore.v1.ReplicaDigest
-	63, // 59: kvstore.v1.RecoverPlanResponse.nodes:type_name -> kvstore.v1.RecoverNode
-	64, // 60: kvstore.v1.RecoverNode.replicas:type_name -> kvstore.v1.RecoverReplica
-	33, // 61: kvstore.v1.RecoverNode.known:type_name -> kvstore.v1.NodeInfo
-	32, // 62: kvstore.v1.RecoverReplica.members:type_name -> kvstore.v1.ReplicaInfo
-	1,  // 63: kvstore.v1.RecoverRequest.step:type_name -> kvstore.v1.RecoverRequest.Step
-	78, // 64: kvstore.v1.ErrorDetail.details:type_name -> kvstore.v1.ErrorDetail.DetailsEntry
-	4,  // 65: kvstore.v1.KVStore.Put:input_type -> kvstore.v1.PutRequest
-	6,  // 66: kvstore.v1.KVStore.Get:input_type -> kvstore.v1.GetRequest
-	8,  // 67: kvstore.v1.KVStore.Delete:input_type -> kvstore.v1.DeleteRequest
-	10, // 68: kvstore.v1.KVStore.BatchPut:input_type -> kvstore.v1.BatchPutRequest
-	13, // 69: kvstore.v1.KVStore.BatchGet:input_type -> kvstore.v1.BatchGetRequest
-	16, // 70: kvstore.v1.KVStore.BatchDelete:input_type -> kvstore.v1.BatchDeleteRequest
-	20, // 71: kvstore.v1.KVStore.List:input_type -> kvstore.v1.ListRequest
-	20, // 72: kvstore.v1.KVStore.ListStream:input_type -> kvstore.v1.ListRequest
-	22, // 73: kvstore.v1.KVStore.PutStream:input_type -> kvstore.v1.PutChunk
-	6,  // 74: kvstore.v1.KVStore.GetStream:input_type -> kvstore.v1.GetRequest
-	25, // 75: kvstore.v1.KVStore.Pipeline:input_type -> kvstore.v1.PipelineRequest
-	28, // 76: kvstore.v1.KVStore.Status:input_type -> kvstore.v1.StatusRequest
-	46, // 77: kvstore.v1.KVStore.Topology:input_type -> kvstore.v1.TopologyRequest
-	57, // 78: kvstore.v1.KVStore.Digest:input_type -> kvstore.v1.DigestRequest
-	50, // 79: kvstore.v1.KVStore.CreateNamespace:input_type -> kvstore.v1.CreateNamespaceRequest
-	51, // 80: kvstore.v1.KVStore.ListNamespaces:input_type -> kvstore.v1.ListNamespacesRequest
-	53, // 81: kvstore.v1.KVStore.DescribeNamespace:input_type -> kvstore.v1.DescribeNamespaceRequest
-	54, // 82: kvstore.v1.KVStore.DeleteNamespace:input_type -> kvstore.v1.DeleteNamespaceRequest
-	55, // 83: kvstore.v1.KVStore.DescribeJob:input_type -> kvstore.v1.DescribeJobRequest
-	61, // 84: kvstore.v1.KVStore.RecoverPlan:input_type -> kvstore.v1.RecoverPlanRequest
-	65, // 85: kvstore.v1.KVStore.Recover:input_type -> kvstore.v1.RecoverRequest
-	67, // 86: kvstore.v1.KVStore.Profile:input_type -> kvstore.v1.ProfileRequest
-	34, // 87: kvstore.v1.Cluster.Members:input_type -> kvstore.v1.MembersRequest
-	40, // 88: kvstore.v1.Cluster.ExpectNode:input_type -> kvstore.v1.ExpectNodeRequest
-	41, // 89: kvstore.v1.Cluster.DrainNode:input_type -> kvstore.v1.DrainNodeRequest
-	42, // 90: kvstore.v1.Cluster.RemoveNode:input_type -> kvstore.v1.RemoveNodeRequest
-	43, // 91: kvstore.v1.Cluster.ReplaceNode:input_type -> kvstore.v1.ReplaceNodeRequest
-	44, // 92: kvstore.v1.Cluster.Configure:input_type -> kvstore.v1.ConfigureRequest
-	45, // 93: kvstore.v1.Cluster.HoldGroup:input_type -> kvstore.v1.HoldGroupRequest
-	5,  // 94: kvstore.v1.KVStore.Put:output_type -> kvstore.v1.PutResponse
-	7,  // 95: kvstore.v1.KVStore.Get:output_type -> kvstore.v1.GetResponse
-	9,  // 96: kvstore.v1.KVStore.Delete:output_type -> kvstore.v1.DeleteResponse
-	12, // 97: kvstore.v1.KVStore.BatchPut:output_type -> kvstore.v1.BatchPutResponse
-	15, // 98: kvstore.v1.KVStore.BatchGet:output_type -> kvstore.v1.BatchGetResponse
-	18, // 99: kvstore.v1.KVStore.BatchDelete:output_type -> kvstore.v1.BatchDeleteResponse
-	21, // 100: kvstore.v1.KVStore.List:output_type -> kvstore.v1.ListResponse
-	21, // 101: kvstore.v1.KVStore.ListStream:output_type -> kvstore.v1.ListResponse
-	5,  // 102: kvstore.v1.KVStore.PutStream:output_type -> kvstore.v1.PutResponse
-	23, // 103: kvstore.v1.KVStore.GetStream:output_type -> kvstore.v1.GetChunk
-	27, // 104: kvstore.v1.KVStore.Pipeline:output_type -> kvstore.v1.PipelineResponse
-	29, // 105: kvstore.v1.KVStore.Status:output_type -> kvstore.v1.StatusResponse
-	47, // 106: kvstore.v1.KVStore.Topology:output_type -> kvstore.v1.TopologyResponse
-	58, // 107: kvstore.v1.KVStore.Digest:output_type -> kvstore.v1.DigestResponse
-	49, // 108: kvstore.v1.KVStore.CreateNamespace:output_type -> kvstore.v1.Namespace
-	52, // 109: kvstore.v1.KVStore.ListNamespaces:output_type -> kvstore.v1.ListNamespacesResponse
-	49, // 110: kvstore.v1.KVStore.DescribeNamespace:output_type -> kvstore.v1.Namespace
-	56, // 111: kvstore.v1.KVStore.DeleteNamespace:output_type -> kvstore.v1.Job
-	56, // 112: kvstore.v1.KVStore.DescribeJob:output_type -> kvstore.v1.Job
-	62, // 113: kvstore.v1.KVStore.RecoverPlan:output_type -> kvstore.v1.RecoverPlanResponse
-	66, // 114: kvstore.v1.KVStore.Recover:output_type -> kvstore.v1.RecoverResponse
-	68, // 115: kvstore.v1.KVStore.Profile:output_type -> kvstore.v1.ProfileChunk
-	35, // 116: kvstore.v1.Cluster.Members:output_type -> kvstore.v1.MembersResponse
-	35, // 117: kvstore.v1.Cluster.ExpectNode:output_type -> kvstore.v1.MembersResponse
-	35, // 118: kvstore.v1.Cluster.DrainNode:output_type -> kvstore.v1.MembersResponse
-	35, // 119: kvstore.v1.Cluster.RemoveNode:output_type -> kvstore.v1.MembersResponse
-	35, // 120: kvstore.v1.Cluster.ReplaceNode:output_type -> kvstore.v1.MembersResponse
-	35, // 121: kvstore.v1.Cluster.Configure:output_type -> kvstore.v1.MembersResponse
-	35, // 122: kvstore.v1.Cluster.HoldGroup:output_type -> kvstore.v1.MembersResponse
-	94, // [94:123] is the sub-list for method output_type
-	65, // [65:94] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	110, // 0: kvstore.v1.Record.tags:type_name -> kvstore.v1.Record.TagsEntry
+	111, // 1: kvstore.v1.Record.metadata:type_name -> kvstore.v1.Record.MetadataEntry
+	112, // 2: kvstore.v1.PutRequest.tags:type_name -> kvstore.v1.PutRequest.TagsEntry
+	113, // 3: kvstore.v1.PutRequest.metadata:type_name -> kvstore.v1.PutRequest.MetadataEntry
+	8,   // 4: kvstore.v1.PutRequest.condition:type_name -> kvstore.v1.Condition
+	9,   // 5: kvstore.v1.PutRequest.fence:type_name -> kvstore.v1.Fence
+	0,   // 6: kvstore.v1.GetRequest.consistency:type_name -> kvstore.v1.Consistency
+	7,   // 7: kvstore.v1.GetResponse.record:type_name -> kvstore.v1.Record
+	0,   // 8: kvstore.v1.GetResponse.consistency:type_name -> kvstore.v1.Consistency
+	8,   // 9: kvstore.v1.DeleteRequest.condition:type_name -> kvstore.v1.Condition
+	9,   // 10: kvstore.v1.DeleteRequest.fence:type_name -> kvstore.v1.Fence
+	8,   // 11: kvstore.v1.TouchRequest.condition:type_name -> kvstore.v1.Condition
+	10,  // 12: kvstore.v1.BatchPutRequest.items:type_name -> kvstore.v1.PutRequest
+	9,   // 13: kvstore.v1.BatchPutRequest.fence:type_name -> kvstore.v1.Fence
+	35,  // 14: kvstore.v1.BatchPutResult.status:type_name -> kvstore.v1.Status
+	11,  // 15: kvstore.v1.BatchPutResult.put:type_name -> kvstore.v1.PutResponse
+	18,  // 16: kvstore.v1.BatchPutResponse.results:type_name -> kvstore.v1.BatchPutResult
+	0,   // 17: kvstore.v1.BatchGetRequest.consistency:type_name -> kvstore.v1.Consistency
+	35,  // 18: kvstore.v1.BatchGetResult.status:type_name -> kvstore.v1.Status
+	7,   // 19: kvstore.v1.BatchGetResult.record:type_name -> kvstore.v1.Record
+	21,  // 20: kvstore.v1.BatchGetResponse.results:type_name -> kvstore.v1.BatchGetResult
+	14,  // 21: kvstore.v1.BatchDeleteRequest.items:type_name -> kvstore.v1.DeleteRequest
+	9,   // 22: kvstore.v1.BatchDeleteRequest.fence:type_name -> kvstore.v1.Fence
+	35,  // 23: kvstore.v1.BatchDeleteResult.status:type_name -> kvstore.v1.Status
+	15,  // 24: kvstore.v1.BatchDeleteResult.delete:type_name -> kvstore.v1.DeleteResponse
+	24,  // 25: kvstore.v1.BatchDeleteResponse.results:type_name -> kvstore.v1.BatchDeleteResult
+	27,  // 26: kvstore.v1.TransactionRequest.checks:type_name -> kvstore.v1.TransactionCheck
+	28,  // 27: kvstore.v1.TransactionRequest.then:type_name -> kvstore.v1.TransactionOp
+	28,  // 28: kvstore.v1.TransactionRequest.otherwise:type_name -> kvstore.v1.TransactionOp
+	9,   // 29: kvstore.v1.TransactionRequest.fence:type_name -> kvstore.v1.Fence
+	8,   // 30: kvstore.v1.TransactionCheck.condition:type_name -> kvstore.v1.Condition
+	10,  // 31: kvstore.v1.TransactionOp.put:type_name -> kvstore.v1.PutRequest
+	14,  // 32: kvstore.v1.TransactionOp.delete:type_name -> kvstore.v1.DeleteRequest
+	12,  // 33: kvstore.v1.TransactionOp.get:type_name -> kvstore.v1.GetRequest
+	16,  // 34: kvstore.v1.TransactionOp.touch:type_name -> kvstore.v1.TouchRequest
+	27,  // 35: kvstore.v1.TransactionOp.check:type_name -> kvstore.v1.TransactionCheck
+	35,  // 36: kvstore.v1.TransactionResult.status:type_name -> kvstore.v1.Status
+	11,  // 37: kvstore.v1.TransactionResult.put:type_name -> kvstore.v1.PutResponse
+	15,  // 38: kvstore.v1.TransactionResult.delete:type_name -> kvstore.v1.DeleteResponse
+	7,   // 39: kvstore.v1.TransactionResult.get:type_name -> kvstore.v1.Record
+	29,  // 40: kvstore.v1.TransactionResponse.results:type_name -> kvstore.v1.TransactionResult
+	2,   // 41: kvstore.v1.RequestOutcome.state:type_name -> kvstore.v1.RequestOutcome.State
+	35,  // 42: kvstore.v1.RequestOutcome.error:type_name -> kvstore.v1.Status
+	11,  // 43: kvstore.v1.RequestOutcome.put:type_name -> kvstore.v1.PutResponse
+	15,  // 44: kvstore.v1.RequestOutcome.delete:type_name -> kvstore.v1.DeleteResponse
+	19,  // 45: kvstore.v1.RequestOutcome.batch_put:type_name -> kvstore.v1.BatchPutResponse
+	25,  // 46: kvstore.v1.RequestOutcome.batch_delete:type_name -> kvstore.v1.BatchDeleteResponse
+	30,  // 47: kvstore.v1.RequestOutcome.transaction:type_name -> kvstore.v1.TransactionResponse
+	114, // 48: kvstore.v1.Status.details:type_name -> kvstore.v1.Status.DetailsEntry
+	115, // 49: kvstore.v1.ListRequest.tags:type_name -> kvstore.v1.ListRequest.TagsEntry
+	0,   // 50: kvstore.v1.ListRequest.consistency:type_name -> kvstore.v1.Consistency
+	7,   // 51: kvstore.v1.ListResponse.records:type_name -> kvstore.v1.Record
+	0,   // 52: kvstore.v1.ListResponse.consistency:type_name -> kvstore.v1.Consistency
+	10,  // 53: kvstore.v1.PutChunk.request:type_name -> kvstore.v1.PutRequest
+	13,  // 54: kvstore.v1.GetChunk.response:type_name -> kvstore.v1.GetResponse
+	3,   // 55: kvstore.v1.TxnOrder.kind:type_name -> kvstore.v1.TxnOrder.Kind
+	26,  // 56: kvstore.v1.TxnOrder.request:type_name -> kvstore.v1.TransactionRequest
+	1,   // 57: kvstore.v1.TxnOrder.branch:type_name -> kvstore.v1.TxnBranch
+	4,   // 58: kvstore.v1.TxnAnswer.state:type_name -> kvstore.v1.TxnAnswer.State
+	1,   // 59: kvstore.v1.TxnAnswer.branch:type_name -> kvstore.v1.TxnBranch
+	29,  // 60: kvstore.v1.TxnAnswer.then:type_name -> kvstore.v1.TransactionResult
+	29,  // 61: kvstore.v1.TxnAnswer.otherwise:type_name -> kvstore.v1.TransactionResult
+	42,  // 62: kvstore.v1.TxnAnswer.detached:type_name -> kvstore.v1.TxnDetached
+	10,  // 63: kvstore.v1.PipelineOp.put:type_name -> kvstore.v1.PutRequest
+	12,  // 64: kvstore.v1.PipelineOp.get:type_name -> kvstore.v1.GetRequest
+	14,  // 65: kvstore.v1.PipelineOp.delete:type_name -> kvstore.v1.DeleteRequest
+	17,  // 66: kvstore.v1.PipelineOp.batch_put:type_name -> kvstore.v1.BatchPutRequest
+	20,  // 67: kvstore.v1.PipelineOp.batch_get:type_name -> kvstore.v1.BatchGetRequest
+	23,  // 68: kvstore.v1.PipelineOp.batch_delete:type_name -> kvstore.v1.BatchDeleteRequest
+	26,  // 69: kvstore.v1.PipelineOp.transaction:type_name -> kvstore.v1.TransactionRequest
+	40,  // 70: kvstore.v1.PipelineOp.order:type_name -> kvstore.v1.TxnOrder
+	16,  // 71: kvstore.v1.PipelineOp.touch:type_name -> kvstore.v1.TouchRequest
+	43,  // 72: kvstore.v1.PipelineRequest.ops:type_name -> kvstore.v1.PipelineOp
+	35,  // 73: kvstore.v1.PipelineResult.status:type_name -> kvstore.v1.Status
+	11,  // 74: kvstore.v1.PipelineResult.put:type_name -> kvstore.v1.PutResponse
+	13,  // 75: kvstore.v1.PipelineResult.get:type_name -> kvstore.v1.GetResponse
+	15,  // 76: kvstore.v1.PipelineResult.delete:type_name -> kvstore.v1.DeleteResponse
+	19,  // 77: kvstore.v1.PipelineResult.batch_put:type_name -> kvstore.v1.BatchPutResponse
+	22,  // 78: kvstore.v1.PipelineResult.batch_get:type_name -> kvstore.v1.BatchGetResponse
+	25,  // 79: kvstore.v1.PipelineResult.batch_delete:type_name -> kvstore.v1.BatchDeleteResponse
+	30,  // 80: kvstore.v1.PipelineResult.transaction:type_name -> kvstore.v1.TransactionResponse
+	41,  // 81: kvstore.v1.PipelineResult.order:type_name -> kvstore.v1.TxnAnswer
+	11,  // 82: kvstore.v1.PipelineResult.touch:type_name -> kvstore.v1.PutResponse
+	45,  // 83: kvstore.v1.PipelineResponse.results:type_name -> kvstore.v1.PipelineResult
+	48,  // 84: kvstore.v1.WatchRequest.create:type_name -> kvstore.v1.WatchCreate
+	49,  // 85: kvstore.v1.WatchRequest.cancel:type_name -> kvstore.v1.WatchCancel
+	116, // 86: kvstore.v1.WatchCreate.tags:type_name -> kvstore.v1.WatchCreate.TagsEntry
+	51,  // 87: kvstore.v1.WatchResponse.created:type_name -> kvstore.v1.WatchCreated
+	52,  // 88: kvstore.v1.WatchResponse.batches:type_name -> kvstore.v1.WatchBatch
+	54,  // 89: kvstore.v1.WatchResponse.progress:type_name -> kvstore.v1.WatchProgress
+	55,  // 90: kvstore.v1.WatchResponse.ended:type_name -> kvstore.v1.WatchEnded
+	53,  // 91: kvstore.v1.WatchBatch.events:type_name -> kvstore.v1.WatchEvent
+	5,   // 92: kvstore.v1.WatchEvent.type:type_name -> kvstore.v1.WatchEvent.Type
+	7,   // 93: kvstore.v1.WatchEvent.record:type_name -> kvstore.v1.Record
+	7,   // 94: kvstore.v1.WatchEvent.previous:type_name -> kvstore.v1.Record
+	35,  // 95: kvstore.v1.WatchEnded.status:type_name -> kvstore.v1.Status
+	60,  // 96: kvstore.v1.StatusResponse.groups:type_name -> kvstore.v1.GroupStatus
+	62,  // 97: kvstore.v1.StatusResponse.nodes:type_name -> kvstore.v1.NodeInfo
+	117, // 98: kvstore.v1.StatusResponse.effective_config:type_name -> kvstore.v1.StatusResponse.EffectiveConfigEntry
+	59,  // 99: kvstore.v1.StatusResponse.storage:type_name -> kvstore.v1.StorageStatus
+	58,  // 100: kvstore.v1.StatusResponse.slot_moves:type_name -> kvstore.v1.SlotMoveProgress
+	61,  // 101: kvstore.v1.GroupStatus.replicas:type_name -> kvstore.v1.ReplicaInfo
+	67,  // 102: kvstore.v1.MembersResponse.nodes:type_name -> kvstore.v1.ClusterNode
+	68,  // 103: kvstore.v1.MembersResponse.pending:type_name -> kvstore.v1.PendingChange
+	69,  // 104: kvstore.v1.MembersResponse.groups:type_name -> kvstore.v1.GroupPlacement
+	71,  // 105: kvstore.v1.MembersResponse.balance:type_name -> kvstore.v1.BalanceSettings
+	65,  // 106: kvstore.v1.MembersResponse.slot_owners:type_name -> kvstore.v1.SlotOwner
+	66,  // 107: kvstore.v1.MembersResponse.slot_moves:type_name -> kvstore.v1.SlotMove
+	62,  // 108: kvstore.v1.ClusterNode.info:type_name -> kvstore.v1.NodeInfo
+	61,  // 109: kvstore.v1.GroupPlacement.replicas:type_name -> kvstore.v1.ReplicaInfo
+	70,  // 110: kvstore.v1.GroupPlacement.given_up:type_name -> kvstore.v1.GivenUpCopy
+	81,  // 111: kvstore.v1.TopologyResponse.groups:type_name -> kvstore.v1.GroupInfo
+	62,  // 112: kvstore.v1.TopologyResponse.nodes:type_name -> kvstore.v1.NodeInfo
+	118, // 113: kvstore.v1.TopologyResponse.namespaces:type_name -> kvstore.v1.TopologyResponse.NamespacesEntry
+	61,  // 114: kvstore.v1.GroupInfo.replicas:type_name -> kvstore.v1.ReplicaInfo
+	82,  // 115: kvstore.v1.ListNamespacesResponse.namespaces:type_name -> kvstore.v1.Namespace
+	93,  // 116: kvstore.v1.ListJobsResponse.jobs:type_name -> kvstore.v1.Job
+	119, // 117: kvstore.v1.DeleteRangeRequest.tags:type_name -> kvstore.v1.DeleteRangeRequest.TagsEntry
+	120, // 118: kvstore.v1.Job.tags:type_name -> kvstore.v1.Job.TagsEntry
+	96,  // 119: kvstore.v1.HistoryResponse.versions:type_name -> kvstore.v1.KeyVersion
+	7,   // 120: kvstore.v1.KeyVersion.record:type_name -> kvstore.v1.Record
+	99,  // 121: kvstore.v1.DigestResponse.groups:type_name -> kvstore.v1.GroupDigest
+	100, // 122: kvstore.v1.GroupDigest.replicas:type_name -> kvstore.v1.ReplicaDigest
+	103, // 123: kvstore.v1.RecoverPlanResponse.nodes:type_name -> kvstore.v1.RecoverNode
+	104, // 124: kvstore.v1.RecoverNode.replicas:type_name -> kvstore.v1.RecoverReplica
+	62,  // 125: kvstore.v1.RecoverNode.known:type_name -> kvstore.v1.NodeInfo
+	61,  // 126: kvstore.v1.RecoverReplica.members:type_name -> kvstore.v1.ReplicaInfo
+	6,   // 127: kvstore.v1.RecoverRequest.step:type_name -> kvstore.v1.RecoverRequest.Step
+	121, // 128: kvstore.v1.ErrorDetail.details:type_name -> kvstore.v1.ErrorDetail.DetailsEntry
+	10,  // 129: kvstore.v1.KVStore.Put:input_type -> kvstore.v1.PutRequest
+	12,  // 130: kvstore.v1.KVStore.Get:input_type -> kvstore.v1.GetRequest
+	14,  // 131: kvstore.v1.KVStore.Delete:input_type -> kvstore.v1.DeleteRequest
+	16,  // 132: kvstore.v1.KVStore.Touch:input_type -> kvstore.v1.TouchRequest
+	17,  // 133: kvstore.v1.KVStore.BatchPut:input_type -> kvstore.v1.BatchPutRequest
+	20,  // 134: kvstore.v1.KVStore.BatchGet:input_type -> kvstore.v1.BatchGetRequest
+	23,  // 135: kvstore.v1.KVStore.BatchDelete:input_type -> kvstore.v1.BatchDeleteRequest
+	26,  // 136: kvstore.v1.KVStore.Transaction:input_type -> kvstore.v1.TransactionRequest
+	31,  // 137: kvstore.v1.KVStore.NewRequestID:input_type -> kvstore.v1.NewRequestIDRequest
+	33,  // 138: kvstore.v1.KVStore.DescribeRequest:input_type -> kvstore.v1.DescribeRequestRequest
+	36,  // 139: kvstore.v1.KVStore.List:input_type -> kvstore.v1.ListRequest
+	36,  // 140: kvstore.v1.KVStore.ListStream:input_type -> kvstore.v1.ListRequest
+	38,  // 141: kvstore.v1.KVStore.PutStream:input_type -> kvstore.v1.PutChunk
+	12,  // 142: kvstore.v1.KVStore.GetStream:input_type -> kvstore.v1.GetRequest
+	44,  // 143: kvstore.v1.KVStore.Pipeline:input_type -> kvstore.v1.PipelineRequest
+	47,  // 144: kvstore.v1.KVStore.Watch:input_type -> kvstore.v1.WatchRequest
+	56,  // 145: kvstore.v1.KVStore.Status:input_type -> kvstore.v1.StatusRequest
+	79,  // 146: kvstore.v1.KVStore.Topology:input_type -> kvstore.v1.TopologyRequest
+	97,  // 147: kvstore.v1.KVStore.Digest:input_type -> kvstore.v1.DigestRequest
+	83,  // 148: kvstore.v1.KVStore.CreateNamespace:input_type -> kvstore.v1.CreateNamespaceRequest
+	84,  // 149: kvstore.v1.KVStore.ListNamespaces:input_type -> kvstore.v1.ListNamespacesRequest
+	86,  // 150: kvstore.v1.KVStore.DescribeNamespace:input_type -> kvstore.v1.DescribeNamespaceRequest
+	87,  // 151: kvstore.v1.KVStore.DeleteNamespace:input_type -> kvstore.v1.DeleteNamespaceRequest
+	88,  // 152: kvstore.v1.KVStore.DescribeJob:input_type -> kvstore.v1.DescribeJobRequest
+	89,  // 153: kvstore.v1.KVStore.ListJobs:input_type -> kvstore.v1.ListJobsRequest
+	91,  // 154: kvstore.v1.KVStore.CancelJob:input_type -> kvstore.v1.CancelJobRequest
+	92,  // 155: kvstore.v1.KVStore.DeleteRange:input_type -> kvstore.v1.DeleteRangeRequest
+	94,  // 156: kvstore.v1.KVStore.History:input_type -> kvstore.v1.HistoryRequest
+	101, // 157: kvstore.v1.KVStore.RecoverPlan:input_type -> kvstore.v1.RecoverPlanRequest
+	105, // 158: kvstore.v1.KVStore.Recover:input_type -> kvstore.v1.RecoverRequest
+	107, // 159: kvstore.v1.KVStore.Profile:input_type -> kvstore.v1.ProfileRequest
+	63,  // 160: kvstore.v1.Cluster.Members:input_type -> kvstore.v1.MembersRequest
+	72,  // 161: kvstore.v1.Cluster.ExpectNode:input_type -> kvstore.v1.ExpectNodeRequest
+	73,  // 162: kvstore.v1.Cluster.DrainNode:input_type -> kvstore.v1.DrainNodeRequest
+	74,  // 163: kvstore.v1.Cluster.RemoveNode:input_type -> kvstore.v1.RemoveNodeRequest
+	75,  // 164: kvstore.v1.Cluster.ReplaceNode:input_type -> kvstore.v1.ReplaceNodeRequest
+	76,  // 165: kvstore.v1.Cluster.Configure:input_type -> kvstore.v1.ConfigureRequest
+	78,  // 166: kvstore.v1.Cluster.HoldGroup:input_type -> kvstore.v1.HoldGroupRequest
+	77,  // 167: kvstore.v1.Cluster.CancelSlotMove:input_type -> kvstore.v1.CancelSlotMoveRequest
+	11,  // 168: kvstore.v1.KVStore.Put:output_type -> kvstore.v1.PutResponse
+	13,  // 169: kvstore.v1.KVStore.Get:output_type -> kvstore.v1.GetResponse
+	15,  // 170: kvstore.v1.KVStore.Delete:output_type -> kvstore.v1.DeleteResponse
+	11,  // 171: kvstore.v1.KVStore.Touch:output_type -> kvstore.v1.PutResponse
+	19,  // 172: kvstore.v1.KVStore.BatchPut:output_type -> kvstore.v1.BatchPutResponse
+	22,  // 173: kvstore.v1.KVStore.BatchGet:output_type -> kvstore.v1.BatchGetResponse
+	25,  // 174: kvstore.v1.KVStore.BatchDelete:output_type -> kvstore.v1.BatchDeleteResponse
+	30,  // 175: kvstore.v1.KVStore.Transaction:output_type -> kvstore.v1.TransactionResponse
+	32,  // 176: kvstore.v1.KVStore.NewRequestID:output_type -> kvstore.v1.NewRequestIDResponse
+	34,  // 177: kvstore.v1.KVStore.DescribeRequest:output_type -> kvstore.v1.RequestOutcome
+	37,  // 178: kvstore.v1.KVStore.List:output_type -> kvstore.v1.ListResponse
+	37,  // 179: kvstore.v1.KVStore.ListStream:output_type -> kvstore.v1.ListResponse
+	11,  // 180: kvstore.v1.KVStore.PutStream:output_type -> kvstore.v1.PutResponse
+	39,  // 181: kvstore.v1.KVStore.GetStream:output_type -> kvstore.v1.GetChunk
+	46,  // 182: kvstore.v1.KVStore.Pipeline:output_type -> kvstore.v1.PipelineResponse
+	50,  // 183: kvstore.v1.KVStore.Watch:output_type -> kvstore.v1.WatchResponse
+	57,  // 184: kvstore.v1.KVStore.Status:output_type -> kvstore.v1.StatusResponse
+	80,  // 185: kvstore.v1.KVStore.Topology:output_type -> kvstore.v1.TopologyResponse
+	98,  // 186: kvstore.v1.KVStore.Digest:output_type -> kvstore.v1.DigestResponse
+	82,  // 187: kvstore.v1.KVStore.CreateNamespace:output_type -> kvstore.v1.Namespace
+	85,  // 188: kvstore.v1.KVStore.ListNamespaces:output_type -> kvstore.v1.ListNamespacesResponse
+	82,  // 189: kvstore.v1.KVStore.DescribeNamespace:output_type -> kvstore.v1.Namespace
+	93,  // 190: kvstore.v1.KVStore.DeleteNamespace:output_type -> kvstore.v1.Job
+	93,  // 191: kvstore.v1.KVStore.DescribeJob:output_type -> kvstore.v1.Job
+	90,  // 192: kvstore.v1.KVStore.ListJobs:output_type -> kvstore.v1.ListJobsResponse
+	93,  // 193: kvstore.v1.KVStore.CancelJob:output_type -> kvstore.v1.Job
+	93,  // 194: kvstore.v1.KVStore.DeleteRange:output_type -> kvstore.v1.Job
+	95,  // 195: kvstore.v1.KVStore.History:output_type -> kvstore.v1.HistoryResponse
+	102, // 196: kvstore.v1.KVStore.RecoverPlan:output_type -> kvstore.v1.RecoverPlanResponse
+	106, // 197: kvstore.v1.KVStore.Recover:output_type -> kvstore.v1.RecoverResponse
+	108, // 198: kvstore.v1.KVStore.Profile:output_type -> kvstore.v1.ProfileChunk
+	64,  // 199: kvstore.v1.Cluster.Members:output_type -> kvstore.v1.MembersResponse
+	64,  // 200: kvstore.v1.Cluster.ExpectNode:output_type -> kvstore.v1.MembersResponse
+	64,  // 201: kvstore.v1.Cluster.DrainNode:output_type -> kvstore.v1.MembersResponse
+	64,  // 202: kvstore.v1.Cluster.RemoveNode:output_type -> kvstore.v1.MembersResponse
+	64,  // 203: kvstore.v1.Cluster.ReplaceNode:output_type -> kvstore.v1.MembersResponse
+	64,  // 204: kvstore.v1.Cluster.Configure:output_type -> kvstore.v1.MembersResponse
+	64,  // 205: kvstore.v1.Cluster.HoldGroup:output_type -> kvstore.v1.MembersResponse
+	64,  // 206: kvstore.v1.Cluster.CancelSlotMove:output_type -> kvstore.v1.MembersResponse
+	168, // [168:207] is the sub-list for method output_type
+	129, // [129:168] is the sub-list for method input_type
+	129, // [129:129] is the sub-list for extension type_name
+	129, // [129:129] is the sub-list for extension extendee
+	0,   // [0:129] is the sub-list for field type_name
 }
 
 func init() { file_kvstore_v1_kvstore_proto_init() }
@@ -5947,31 +10035,60 @@ func file_kvstore_v1_kvstore_proto_init() {
 		return
 	}
 	file_kvstore_v1_kvstore_proto_msgTypes[1].OneofWrappers = []any{}
-	file_kvstore_v1_kvstore_proto_msgTypes[2].OneofWrappers = []any{}
+	file_kvstore_v1_kvstore_proto_msgTypes[3].OneofWrappers = []any{}
+	file_kvstore_v1_kvstore_proto_msgTypes[21].OneofWrappers = []any{
+		(*TransactionOp_Put)(nil),
+		(*TransactionOp_Delete)(nil),
+		(*TransactionOp_Get)(nil),
+		(*TransactionOp_Touch)(nil),
+		(*TransactionOp_Check)(nil),
+	}
 	file_kvstore_v1_kvstore_proto_msgTypes[22].OneofWrappers = []any{
+		(*TransactionResult_Put)(nil),
+		(*TransactionResult_Delete)(nil),
+		(*TransactionResult_Get)(nil),
+	}
+	file_kvstore_v1_kvstore_proto_msgTypes[27].OneofWrappers = []any{
+		(*RequestOutcome_Put)(nil),
+		(*RequestOutcome_Delete)(nil),
+		(*RequestOutcome_BatchPut)(nil),
+		(*RequestOutcome_BatchDelete)(nil),
+		(*RequestOutcome_Transaction)(nil),
+	}
+	file_kvstore_v1_kvstore_proto_msgTypes[36].OneofWrappers = []any{
 		(*PipelineOp_Put)(nil),
 		(*PipelineOp_Get)(nil),
 		(*PipelineOp_Delete)(nil),
 		(*PipelineOp_BatchPut)(nil),
 		(*PipelineOp_BatchGet)(nil),
 		(*PipelineOp_BatchDelete)(nil),
+		(*PipelineOp_Transaction)(nil),
+		(*PipelineOp_Order)(nil),
+		(*PipelineOp_Touch)(nil),
 	}
-	file_kvstore_v1_kvstore_proto_msgTypes[24].OneofWrappers = []any{
+	file_kvstore_v1_kvstore_proto_msgTypes[38].OneofWrappers = []any{
 		(*PipelineResult_Put)(nil),
 		(*PipelineResult_Get)(nil),
 		(*PipelineResult_Delete)(nil),
 		(*PipelineResult_BatchPut)(nil),
 		(*PipelineResult_BatchGet)(nil),
 		(*PipelineResult_BatchDelete)(nil),
+		(*PipelineResult_Transaction)(nil),
+		(*PipelineResult_Order)(nil),
+		(*PipelineResult_Touch)(nil),
 	}
-	file_kvstore_v1_kvstore_proto_msgTypes[42].OneofWrappers = []any{}
+	file_kvstore_v1_kvstore_proto_msgTypes[40].OneofWrappers = []any{
+		(*WatchRequest_Create)(nil),
+		(*WatchRequest_Cancel)(nil),
+	}
+	file_kvstore_v1_kvstore_proto_msgTypes[69].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvstore_v1_kvstore_proto_rawDesc), len(file_kvstore_v1_kvstore_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   77,
+			NumEnums:      7,
+			NumMessages:   115,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

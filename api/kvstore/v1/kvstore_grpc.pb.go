@@ -25,14 +25,19 @@ const (
 	KVStore_Put_FullMethodName               = "/kvstore.v1.KVStore/Put"
 	KVStore_Get_FullMethodName               = "/kvstore.v1.KVStore/Get"
 	KVStore_Delete_FullMethodName            = "/kvstore.v1.KVStore/Delete"
+	KVStore_Touch_FullMethodName             = "/kvstore.v1.KVStore/Touch"
 	KVStore_BatchPut_FullMethodName          = "/kvstore.v1.KVStore/BatchPut"
 	KVStore_BatchGet_FullMethodName          = "/kvstore.v1.KVStore/BatchGet"
 	KVStore_BatchDelete_FullMethodName       = "/kvstore.v1.KVStore/BatchDelete"
+	KVStore_Transaction_FullMethodName       = "/kvstore.v1.KVStore/Transaction"
+	KVStore_NewRequestID_FullMethodName      = "/kvstore.v1.KVStore/NewRequestID"
+	KVStore_DescribeRequest_FullMethodName   = "/kvstore.v1.KVStore/DescribeRequest"
 	KVStore_List_FullMethodName              = "/kvstore.v1.KVStore/List"
 	KVStore_ListStream_FullMethodName        = "/kvstore.v1.KVStore/ListStream"
 	KVStore_PutStream_FullMethodName         = "/kvstore.v1.KVStore/PutStream"
 	KVStore_GetStream_FullMethodName         = "/kvstore.v1.KVStore/GetStream"
 	KVStore_Pipeline_FullMethodName          = "/kvstore.v1.KVStore/Pipeline"
+	KVStore_Watch_FullMethodName             = "/kvstore.v1.KVStore/Watch"
 	KVStore_Status_FullMethodName            = "/kvstore.v1.KVStore/Status"
 	KVStore_Topology_FullMethodName          = "/kvstore.v1.KVStore/Topology"
 	KVStore_Digest_FullMethodName            = "/kvstore.v1.KVStore/Digest"
@@ -41,6 +46,10 @@ const (
 	KVStore_DescribeNamespace_FullMethodName = "/kvstore.v1.KVStore/DescribeNamespace"
 	KVStore_DeleteNamespace_FullMethodName   = "/kvstore.v1.KVStore/DeleteNamespace"
 	KVStore_DescribeJob_FullMethodName       = "/kvstore.v1.KVStore/DescribeJob"
+	KVStore_ListJobs_FullMethodName          = "/kvstore.v1.KVStore/ListJobs"
+	KVStore_CancelJob_FullMethodName         = "/kvstore.v1.KVStore/CancelJob"
+	KVStore_DeleteRange_FullMethodName       = "/kvstore.v1.KVStore/DeleteRange"
+	KVStore_History_FullMethodName           = "/kvstore.v1.KVStore/History"
 	KVStore_RecoverPlan_FullMethodName       = "/kvstore.v1.KVStore/RecoverPlan"
 	KVStore_Recover_FullMethodName           = "/kvstore.v1.KVStore/Recover"
 	KVStore_Profile_FullMethodName           = "/kvstore.v1.KVStore/Profile"
@@ -55,9 +64,21 @@ type KVStoreClient interface {
 	Put(ctx context.Context, in *PutRequest, opts ...grpc.CallOption) (*PutResponse, error)
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
+	// Touch gives a key that exists another deadline, or none; the rest of it stays.
+	// It is a write: version and revision are new.
+	Touch(ctx context.Context, in *TouchRequest, opts ...grpc.CallOption) (*PutResponse, error)
 	BatchPut(ctx context.Context, in *BatchPutRequest, opts ...grpc.CallOption) (*BatchPutResponse, error)
 	BatchGet(ctx context.Context, in *BatchGetRequest, opts ...grpc.CallOption) (*BatchGetResponse, error)
 	BatchDelete(ctx context.Context, in *BatchDeleteRequest, opts ...grpc.CallOption) (*BatchDeleteResponse, error)
+	// Transaction compares, then executes one of two lists of operations, whole
+	// or not at all, on any keys; those of one group are the fastest.
+	Transaction(ctx context.Context, in *TransactionRequest, opts ...grpc.CallOption) (*TransactionResponse, error)
+	// NewRequestID hands out an id for a request.
+	NewRequestID(ctx context.Context, in *NewRequestIDRequest, opts ...grpc.CallOption) (*NewRequestIDResponse, error)
+	// DescribeRequest tells what became of a request with an id. One that is under
+	// way is brought to its end first, so that what is told stays so; only unknown
+	// may change.
+	DescribeRequest(ctx context.Context, in *DescribeRequestRequest, opts ...grpc.CallOption) (*RequestOutcome, error)
 	// List returns one page.
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
 	// ListStream returns all pages of one snapshot; each message is one page.
@@ -70,6 +91,9 @@ type KVStoreClient interface {
 	// Pipeline carries many independent operations over one stream. Responses
 	// come in any order and carry the id of their request.
 	Pipeline(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PipelineRequest, PipelineResponse], error)
+	// Watch streams the changes of keys. One stream carries many watches, each
+	// under an id that the client chose (docs/watch.md).
+	Watch(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchRequest, WatchResponse], error)
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
 	// Topology returns the slot map, for clients that write to leaders directly.
 	Topology(ctx context.Context, in *TopologyRequest, opts ...grpc.CallOption) (*TopologyResponse, error)
@@ -82,6 +106,18 @@ type KVStoreClient interface {
 	// DeleteNamespace starts a job; the namespace is gone when the job is done.
 	DeleteNamespace(ctx context.Context, in *DeleteNamespaceRequest, opts ...grpc.CallOption) (*Job, error)
 	DescribeJob(ctx context.Context, in *DescribeJobRequest, opts ...grpc.CallOption) (*Job, error)
+	// ListJobs returns the jobs that have not ended, oldest first, and then those
+	// that have, of which the last hundred are kept.
+	ListJobs(ctx context.Context, in *ListJobsRequest, opts ...grpc.CallOption) (*ListJobsResponse, error)
+	// CancelJob asks a job to end where it is; what it has done stays done. The
+	// job is cancelled once its state says so.
+	CancelJob(ctx context.Context, in *CancelJobRequest, opts ...grpc.CallOption) (*Job, error)
+	// DeleteRange starts a job that deletes the keys which exist now in a range;
+	// what is written to them later survives.
+	DeleteRange(ctx context.Context, in *DeleteRangeRequest, opts ...grpc.CallOption) (*Job, error)
+	// History returns the versions of one key inside the history window, newest
+	// first.
+	History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error)
 	// RecoverPlan tells what the node that is asked, and the nodes that it
 	// reaches, know of their replicas when quorums are gone. It needs none, and
 	// changes nothing.
@@ -132,6 +168,16 @@ func (c *kVStoreClient) Delete(ctx context.Context, in *DeleteRequest, opts ...g
 	return out, nil
 }
 
+func (c *kVStoreClient) Touch(ctx context.Context, in *TouchRequest, opts ...grpc.CallOption) (*PutResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PutResponse)
+	err := c.cc.Invoke(ctx, KVStore_Touch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *kVStoreClient) BatchPut(ctx context.Context, in *BatchPutRequest, opts ...grpc.CallOption) (*BatchPutResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(BatchPutResponse)
@@ -156,6 +202,36 @@ func (c *kVStoreClient) BatchDelete(ctx context.Context, in *BatchDeleteRequest,
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(BatchDeleteResponse)
 	err := c.cc.Invoke(ctx, KVStore_BatchDelete_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kVStoreClient) Transaction(ctx context.Context, in *TransactionRequest, opts ...grpc.CallOption) (*TransactionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TransactionResponse)
+	err := c.cc.Invoke(ctx, KVStore_Transaction_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kVStoreClient) NewRequestID(ctx context.Context, in *NewRequestIDRequest, opts ...grpc.CallOption) (*NewRequestIDResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NewRequestIDResponse)
+	err := c.cc.Invoke(ctx, KVStore_NewRequestID_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kVStoreClient) DescribeRequest(ctx context.Context, in *DescribeRequestRequest, opts ...grpc.CallOption) (*RequestOutcome, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RequestOutcome)
+	err := c.cc.Invoke(ctx, KVStore_DescribeRequest_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -235,6 +311,19 @@ func (c *kVStoreClient) Pipeline(ctx context.Context, opts ...grpc.CallOption) (
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type KVStore_PipelineClient = grpc.BidiStreamingClient[PipelineRequest, PipelineResponse]
+
+func (c *kVStoreClient) Watch(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchRequest, WatchResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &KVStore_ServiceDesc.Streams[4], KVStore_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, WatchResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KVStore_WatchClient = grpc.BidiStreamingClient[WatchRequest, WatchResponse]
 
 func (c *kVStoreClient) Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -316,6 +405,46 @@ func (c *kVStoreClient) DescribeJob(ctx context.Context, in *DescribeJobRequest,
 	return out, nil
 }
 
+func (c *kVStoreClient) ListJobs(ctx context.Context, in *ListJobsRequest, opts ...grpc.CallOption) (*ListJobsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListJobsResponse)
+	err := c.cc.Invoke(ctx, KVStore_ListJobs_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kVStoreClient) CancelJob(ctx context.Context, in *CancelJobRequest, opts ...grpc.CallOption) (*Job, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Job)
+	err := c.cc.Invoke(ctx, KVStore_CancelJob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kVStoreClient) DeleteRange(ctx context.Context, in *DeleteRangeRequest, opts ...grpc.CallOption) (*Job, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Job)
+	err := c.cc.Invoke(ctx, KVStore_DeleteRange_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kVStoreClient) History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HistoryResponse)
+	err := c.cc.Invoke(ctx, KVStore_History_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *kVStoreClient) RecoverPlan(ctx context.Context, in *RecoverPlanRequest, opts ...grpc.CallOption) (*RecoverPlanResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RecoverPlanResponse)
@@ -338,7 +467,7 @@ func (c *kVStoreClient) Recover(ctx context.Context, in *RecoverRequest, opts ..
 
 func (c *kVStoreClient) Profile(ctx context.Context, in *ProfileRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProfileChunk], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &KVStore_ServiceDesc.Streams[4], KVStore_Profile_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &KVStore_ServiceDesc.Streams[5], KVStore_Profile_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -364,9 +493,21 @@ type KVStoreServer interface {
 	Put(context.Context, *PutRequest) (*PutResponse, error)
 	Get(context.Context, *GetRequest) (*GetResponse, error)
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
+	// Touch gives a key that exists another deadline, or none; the rest of it stays.
+	// It is a write: version and revision are new.
+	Touch(context.Context, *TouchRequest) (*PutResponse, error)
 	BatchPut(context.Context, *BatchPutRequest) (*BatchPutResponse, error)
 	BatchGet(context.Context, *BatchGetRequest) (*BatchGetResponse, error)
 	BatchDelete(context.Context, *BatchDeleteRequest) (*BatchDeleteResponse, error)
+	// Transaction compares, then executes one of two lists of operations, whole
+	// or not at all, on any keys; those of one group are the fastest.
+	Transaction(context.Context, *TransactionRequest) (*TransactionResponse, error)
+	// NewRequestID hands out an id for a request.
+	NewRequestID(context.Context, *NewRequestIDRequest) (*NewRequestIDResponse, error)
+	// DescribeRequest tells what became of a request with an id. One that is under
+	// way is brought to its end first, so that what is told stays so; only unknown
+	// may change.
+	DescribeRequest(context.Context, *DescribeRequestRequest) (*RequestOutcome, error)
 	// List returns one page.
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	// ListStream returns all pages of one snapshot; each message is one page.
@@ -379,6 +520,9 @@ type KVStoreServer interface {
 	// Pipeline carries many independent operations over one stream. Responses
 	// come in any order and carry the id of their request.
 	Pipeline(grpc.BidiStreamingServer[PipelineRequest, PipelineResponse]) error
+	// Watch streams the changes of keys. One stream carries many watches, each
+	// under an id that the client chose (docs/watch.md).
+	Watch(grpc.BidiStreamingServer[WatchRequest, WatchResponse]) error
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
 	// Topology returns the slot map, for clients that write to leaders directly.
 	Topology(context.Context, *TopologyRequest) (*TopologyResponse, error)
@@ -391,6 +535,18 @@ type KVStoreServer interface {
 	// DeleteNamespace starts a job; the namespace is gone when the job is done.
 	DeleteNamespace(context.Context, *DeleteNamespaceRequest) (*Job, error)
 	DescribeJob(context.Context, *DescribeJobRequest) (*Job, error)
+	// ListJobs returns the jobs that have not ended, oldest first, and then those
+	// that have, of which the last hundred are kept.
+	ListJobs(context.Context, *ListJobsRequest) (*ListJobsResponse, error)
+	// CancelJob asks a job to end where it is; what it has done stays done. The
+	// job is cancelled once its state says so.
+	CancelJob(context.Context, *CancelJobRequest) (*Job, error)
+	// DeleteRange starts a job that deletes the keys which exist now in a range;
+	// what is written to them later survives.
+	DeleteRange(context.Context, *DeleteRangeRequest) (*Job, error)
+	// History returns the versions of one key inside the history window, newest
+	// first.
+	History(context.Context, *HistoryRequest) (*HistoryResponse, error)
 	// RecoverPlan tells what the node that is asked, and the nodes that it
 	// reaches, know of their replicas when quorums are gone. It needs none, and
 	// changes nothing.
@@ -420,6 +576,9 @@ func (UnimplementedKVStoreServer) Get(context.Context, *GetRequest) (*GetRespons
 func (UnimplementedKVStoreServer) Delete(context.Context, *DeleteRequest) (*DeleteResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Delete not implemented")
 }
+func (UnimplementedKVStoreServer) Touch(context.Context, *TouchRequest) (*PutResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Touch not implemented")
+}
 func (UnimplementedKVStoreServer) BatchPut(context.Context, *BatchPutRequest) (*BatchPutResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method BatchPut not implemented")
 }
@@ -428,6 +587,15 @@ func (UnimplementedKVStoreServer) BatchGet(context.Context, *BatchGetRequest) (*
 }
 func (UnimplementedKVStoreServer) BatchDelete(context.Context, *BatchDeleteRequest) (*BatchDeleteResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method BatchDelete not implemented")
+}
+func (UnimplementedKVStoreServer) Transaction(context.Context, *TransactionRequest) (*TransactionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Transaction not implemented")
+}
+func (UnimplementedKVStoreServer) NewRequestID(context.Context, *NewRequestIDRequest) (*NewRequestIDResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method NewRequestID not implemented")
+}
+func (UnimplementedKVStoreServer) DescribeRequest(context.Context, *DescribeRequestRequest) (*RequestOutcome, error) {
+	return nil, status.Error(codes.Unimplemented, "method DescribeRequest not implemented")
 }
 func (UnimplementedKVStoreServer) List(context.Context, *ListRequest) (*ListResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method List not implemented")
@@ -443,6 +611,9 @@ func (UnimplementedKVStoreServer) GetStream(*GetRequest, grpc.ServerStreamingSer
 }
 func (UnimplementedKVStoreServer) Pipeline(grpc.BidiStreamingServer[PipelineRequest, PipelineResponse]) error {
 	return status.Error(codes.Unimplemented, "method Pipeline not implemented")
+}
+func (UnimplementedKVStoreServer) Watch(grpc.BidiStreamingServer[WatchRequest, WatchResponse]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
 }
 func (UnimplementedKVStoreServer) Status(context.Context, *StatusRequest) (*StatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
@@ -467,6 +638,18 @@ func (UnimplementedKVStoreServer) DeleteNamespace(context.Context, *DeleteNamesp
 }
 func (UnimplementedKVStoreServer) DescribeJob(context.Context, *DescribeJobRequest) (*Job, error) {
 	return nil, status.Error(codes.Unimplemented, "method DescribeJob not implemented")
+}
+func (UnimplementedKVStoreServer) ListJobs(context.Context, *ListJobsRequest) (*ListJobsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListJobs not implemented")
+}
+func (UnimplementedKVStoreServer) CancelJob(context.Context, *CancelJobRequest) (*Job, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelJob not implemented")
+}
+func (UnimplementedKVStoreServer) DeleteRange(context.Context, *DeleteRangeRequest) (*Job, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteRange not implemented")
+}
+func (UnimplementedKVStoreServer) History(context.Context, *HistoryRequest) (*HistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method History not implemented")
 }
 func (UnimplementedKVStoreServer) RecoverPlan(context.Context, *RecoverPlanRequest) (*RecoverPlanResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RecoverPlan not implemented")
@@ -552,6 +735,24 @@ func _KVStore_Delete_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KVStore_Touch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TouchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVStoreServer).Touch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVStore_Touch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVStoreServer).Touch(ctx, req.(*TouchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _KVStore_BatchPut_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(BatchPutRequest)
 	if err := dec(in); err != nil {
@@ -602,6 +803,60 @@ func _KVStore_BatchDelete_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(KVStoreServer).BatchDelete(ctx, req.(*BatchDeleteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KVStore_Transaction_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TransactionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVStoreServer).Transaction(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVStore_Transaction_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVStoreServer).Transaction(ctx, req.(*TransactionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KVStore_NewRequestID_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(NewRequestIDRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVStoreServer).NewRequestID(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVStore_NewRequestID_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVStoreServer).NewRequestID(ctx, req.(*NewRequestIDRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KVStore_DescribeRequest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DescribeRequestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVStoreServer).DescribeRequest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVStore_DescribeRequest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVStoreServer).DescribeRequest(ctx, req.(*DescribeRequestRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -659,6 +914,13 @@ func _KVStore_Pipeline_Handler(srv interface{}, stream grpc.ServerStream) error 
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type KVStore_PipelineServer = grpc.BidiStreamingServer[PipelineRequest, PipelineResponse]
+
+func _KVStore_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(KVStoreServer).Watch(&grpc.GenericServerStream[WatchRequest, WatchResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KVStore_WatchServer = grpc.BidiStreamingServer[WatchRequest, WatchResponse]
 
 func _KVStore_Status_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StatusRequest)
@@ -804,6 +1066,78 @@ func _KVStore_DescribeJob_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KVStore_ListJobs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListJobsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVStoreServer).ListJobs(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVStore_ListJobs_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVStoreServer).ListJobs(ctx, req.(*ListJobsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KVStore_CancelJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelJobRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVStoreServer).CancelJob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVStore_CancelJob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVStoreServer).CancelJob(ctx, req.(*CancelJobRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KVStore_DeleteRange_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteRangeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVStoreServer).DeleteRange(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVStore_DeleteRange_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVStoreServer).DeleteRange(ctx, req.(*DeleteRangeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KVStore_History_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVStoreServer).History(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVStore_History_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVStoreServer).History(ctx, req.(*HistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _KVStore_RecoverPlan_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RecoverPlanRequest)
 	if err := dec(in); err != nil {
@@ -871,6 +1205,10 @@ var KVStore_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _KVStore_Delete_Handler,
 		},
 		{
+			MethodName: "Touch",
+			Handler:    _KVStore_Touch_Handler,
+		},
+		{
 			MethodName: "BatchPut",
 			Handler:    _KVStore_BatchPut_Handler,
 		},
@@ -881,6 +1219,18 @@ var KVStore_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "BatchDelete",
 			Handler:    _KVStore_BatchDelete_Handler,
+		},
+		{
+			MethodName: "Transaction",
+			Handler:    _KVStore_Transaction_Handler,
+		},
+		{
+			MethodName: "NewRequestID",
+			Handler:    _KVStore_NewRequestID_Handler,
+		},
+		{
+			MethodName: "DescribeRequest",
+			Handler:    _KVStore_DescribeRequest_Handler,
 		},
 		{
 			MethodName: "List",
@@ -919,6 +1269,22 @@ var KVStore_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _KVStore_DescribeJob_Handler,
 		},
 		{
+			MethodName: "ListJobs",
+			Handler:    _KVStore_ListJobs_Handler,
+		},
+		{
+			MethodName: "CancelJob",
+			Handler:    _KVStore_CancelJob_Handler,
+		},
+		{
+			MethodName: "DeleteRange",
+			Handler:    _KVStore_DeleteRange_Handler,
+		},
+		{
+			MethodName: "History",
+			Handler:    _KVStore_History_Handler,
+		},
+		{
 			MethodName: "RecoverPlan",
 			Handler:    _KVStore_RecoverPlan_Handler,
 		},
@@ -950,6 +1316,12 @@ var KVStore_ServiceDesc = grpc.ServiceDesc{
 			ClientStreams: true,
 		},
 		{
+			StreamName:    "Watch",
+			Handler:       _KVStore_Watch_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
 			StreamName:    "Profile",
 			Handler:       _KVStore_Profile_Handler,
 			ServerStreams: true,
@@ -959,13 +1331,14 @@ var KVStore_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Cluster_Members_FullMethodName     = "/kvstore.v1.Cluster/Members"
-	Cluster_ExpectNode_FullMethodName  = "/kvstore.v1.Cluster/ExpectNode"
-	Cluster_DrainNode_FullMethodName   = "/kvstore.v1.Cluster/DrainNode"
-	Cluster_RemoveNode_FullMethodName  = "/kvstore.v1.Cluster/RemoveNode"
-	Cluster_ReplaceNode_FullMethodName = "/kvstore.v1.Cluster/ReplaceNode"
-	Cluster_Configure_FullMethodName   = "/kvstore.v1.Cluster/Configure"
-	Cluster_HoldGroup_FullMethodName   = "/kvstore.v1.Cluster/HoldGroup"
+	Cluster_Members_FullMethodName        = "/kvstore.v1.Cluster/Members"
+	Cluster_ExpectNode_FullMethodName     = "/kvstore.v1.Cluster/ExpectNode"
+	Cluster_DrainNode_FullMethodName      = "/kvstore.v1.Cluster/DrainNode"
+	Cluster_RemoveNode_FullMethodName     = "/kvstore.v1.Cluster/RemoveNode"
+	Cluster_ReplaceNode_FullMethodName    = "/kvstore.v1.Cluster/ReplaceNode"
+	Cluster_Configure_FullMethodName      = "/kvstore.v1.Cluster/Configure"
+	Cluster_HoldGroup_FullMethodName      = "/kvstore.v1.Cluster/HoldGroup"
+	Cluster_CancelSlotMove_FullMethodName = "/kvstore.v1.Cluster/CancelSlotMove"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -990,6 +1363,9 @@ type ClusterClient interface {
 	// HoldGroup cancels the move of a group: it stays where it is until it is
 	// released.
 	HoldGroup(ctx context.Context, in *HoldGroupRequest, opts ...grpc.CallOption) (*MembersResponse, error)
+	// CancelSlotMove undoes moves of slots that have not left their group yet, and
+	// holds those that would be planned next.
+	CancelSlotMove(ctx context.Context, in *CancelSlotMoveRequest, opts ...grpc.CallOption) (*MembersResponse, error)
 }
 
 type clusterClient struct {
@@ -1070,6 +1446,16 @@ func (c *clusterClient) HoldGroup(ctx context.Context, in *HoldGroupRequest, opt
 	return out, nil
 }
 
+func (c *clusterClient) CancelSlotMove(ctx context.Context, in *CancelSlotMoveRequest, opts ...grpc.CallOption) (*MembersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MembersResponse)
+	err := c.cc.Invoke(ctx, Cluster_CancelSlotMove_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -1092,6 +1478,9 @@ type ClusterServer interface {
 	// HoldGroup cancels the move of a group: it stays where it is until it is
 	// released.
 	HoldGroup(context.Context, *HoldGroupRequest) (*MembersResponse, error)
+	// CancelSlotMove undoes moves of slots that have not left their group yet, and
+	// holds those that would be planned next.
+	CancelSlotMove(context.Context, *CancelSlotMoveRequest) (*MembersResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -1122,6 +1511,9 @@ func (UnimplementedClusterServer) Configure(context.Context, *ConfigureRequest) 
 }
 func (UnimplementedClusterServer) HoldGroup(context.Context, *HoldGroupRequest) (*MembersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method HoldGroup not implemented")
+}
+func (UnimplementedClusterServer) CancelSlotMove(context.Context, *CancelSlotMoveRequest) (*MembersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelSlotMove not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -1270,6 +1662,24 @@ func _Cluster_HoldGroup_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_CancelSlotMove_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelSlotMoveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).CancelSlotMove(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_CancelSlotMove_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).CancelSlotMove(ctx, req.(*CancelSlotMoveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1304,6 +1714,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "HoldGroup",
 			Handler:    _Cluster_HoldGroup_Handler,
+		},
+		{
+			MethodName: "CancelSlotMove",
+			Handler:    _Cluster_CancelSlotMove_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -113,11 +113,15 @@ type HelloResponse struct {
 	ClusterId     string                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	NodeId        string                 `protobuf:"bytes,3,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
-	// Version of the connections of frames this node takes beside Frames; 0: none.
+	// Version of the links this node takes; 0: none, 1: of frames, 2: of forwarded
+	// operations too.
 	FramesVersion uint32 `protobuf:"varint,5,opt,name=frames_version,json=framesVersion,proto3" json:"frames_version,omitempty"`
 	// As in HelloRequest. The one of lower epoch goes: its frames are refused.
 	RecoveryEpoch uint64   `protobuf:"varint,6,opt,name=recovery_epoch,json=recoveryEpoch,proto3" json:"recovery_epoch,omitempty"`
 	Survivors     []string `protobuf:"bytes,7,rep,name=survivors,proto3" json:"survivors,omitempty"`
+	// What became of the node that says hello, when it does not belong to the
+	// cluster any more: nothing of it is taken.
+	Gone          string `protobuf:"bytes,20,opt,name=gone,proto3" json:"gone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -199,6 +203,13 @@ func (x *HelloResponse) GetSurvivors() []string {
 		return x.Survivors
 	}
 	return nil
+}
+
+func (x *HelloResponse) GetGone() string {
+	if x != nil {
+		return x.Gone
+	}
+	return ""
 }
 
 // Frame is the unit of Frames, and of a connection of frames, where four bytes
@@ -982,8 +993,11 @@ func (x *SnapshotDone) GetReason() string {
 type ForwardFrame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Authenticated subject at the first node; empty means anonymous.
-	Identity      string        `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"`
-	Ops           []*PipelineOp `protobuf:"bytes,2,rep,name=ops,proto3" json:"ops,omitempty"`
+	Identity string        `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"`
+	Ops      []*PipelineOp `protobuf:"bytes,2,rep,name=ops,proto3" json:"ops,omitempty"`
+	// The group that each of ops is for, as the sender knows; empty from one that
+	// leaves it to the receiver. The group itself knows what it owns.
+	Groups        []uint32 `protobuf:"varint,3,rep,packed,name=groups,proto3" json:"groups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1028,6 +1042,13 @@ func (x *ForwardFrame) GetIdentity() string {
 func (x *ForwardFrame) GetOps() []*PipelineOp {
 	if x != nil {
 		return x.Ops
+	}
+	return nil
+}
+
+func (x *ForwardFrame) GetGroups() []uint32 {
+	if x != nil {
+		return x.Groups
 	}
 	return nil
 }
@@ -1159,7 +1180,17 @@ type GroupClockRequest struct {
 	AtLeast uint64                 `protobuf:"varint,2,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
 	// More groups to read with the same bound; a node that does not know this
 	// field answers for group alone.
-	Groups        []uint32 `protobuf:"varint,3,rep,packed,name=groups,proto3" json:"groups,omitempty"`
+	Groups []uint32 `protobuf:"varint,3,rep,packed,name=groups,proto3" json:"groups,omitempty"`
+	// What is read of the groups together with others: readings say of each set
+	// what happens to its keys.
+	Sets []*KeySet `protobuf:"bytes,60,rep,name=sets,proto3" json:"sets,omitempty"`
+	// With since, of each group the clock and the term of its first reading: the
+	// answer says which sets changed since. Without, which of them are locked.
+	Since []uint64 `protobuf:"varint,61,rep,packed,name=since,proto3" json:"since,omitempty"`
+	Terms []uint64 `protobuf:"varint,62,rep,packed,name=terms,proto3" json:"terms,omitempty"`
+	// Of a first reading: writes of the sets wait until the second one with the same
+	// hold, or for a moment. 0 is none.
+	Hold          uint64 `protobuf:"varint,63,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1215,6 +1246,98 @@ func (x *GroupClockRequest) GetGroups() []uint32 {
 	return nil
 }
 
+func (x *GroupClockRequest) GetSets() []*KeySet {
+	if x != nil {
+		return x.Sets
+	}
+	return nil
+}
+
+func (x *GroupClockRequest) GetSince() []uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *GroupClockRequest) GetTerms() []uint64 {
+	if x != nil {
+		return x.Terms
+	}
+	return nil
+}
+
+func (x *GroupClockRequest) GetHold() uint64 {
+	if x != nil {
+		return x.Hold
+	}
+	return 0
+}
+
+// KeySet is a set of disk keys: ranges in order and apart.
+type KeySet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Spans []*KeySpan             `protobuf:"bytes,1,rep,name=spans,proto3" json:"spans,omitempty"`
+	// Disk keys, each a span of its own, whose records the second reading answers,
+	// read at at_least.
+	Keys [][]byte `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Parallel to keys, empty for none: without the value.
+	KeysOnly      []bool `protobuf:"varint,3,rep,packed,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeySet) Reset() {
+	*x = KeySet{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeySet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeySet) ProtoMessage() {}
+
+func (x *KeySet) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeySet.ProtoReflect.Descriptor instead.
+func (*KeySet) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *KeySet) GetSpans() []*KeySpan {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
+func (x *KeySet) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *KeySet) GetKeysOnly() []bool {
+	if x != nil {
+		return x.KeysOnly
+	}
+	return nil
+}
+
 type GroupClockResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Clock uint64                 `protobuf:"varint,1,opt,name=clock,proto3" json:"clock,omitempty"`
@@ -1229,7 +1352,7 @@ type GroupClockResponse struct {
 
 func (x *GroupClockResponse) Reset() {
 	*x = GroupClockResponse{}
-	mi := &file_kvstore_v1_peer_proto_msgTypes[15]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1364,7 @@ func (x *GroupClockResponse) String() string {
 func (*GroupClockResponse) ProtoMessage() {}
 
 func (x *GroupClockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_peer_proto_msgTypes[15]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1377,7 @@ func (x *GroupClockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupClockResponse.ProtoReflect.Descriptor instead.
 func (*GroupClockResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GroupClockResponse) GetClock() uint64 {
@@ -1279,17 +1402,29 @@ func (x *GroupClockResponse) GetClocks() []*GroupClockReading {
 }
 
 type GroupClockReading struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
-	Clock         uint64                 `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"`
-	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Group uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	Clock uint64                 `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"`
+	Index uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	// Nothing is ever written at or below it, also not by what is prepared; 0 from a
+	// node that does not tell, where nothing is.
+	Settled uint64 `protobuf:"varint,4,opt,name=settled,proto3" json:"settled,omitempty"`
+	// That of the leader; 0 from a node that knows nothing of sets.
+	Term uint64 `protobuf:"varint,60,opt,name=term,proto3" json:"term,omitempty"`
+	// Numbers of sets: of a first reading those with keys that are locked, of a
+	// second one those that changed.
+	Unsettled []uint32 `protobuf:"varint,61,rep,packed,name=unsettled,proto3" json:"unsettled,omitempty"`
+	// The records of the keys of the only set, in their order.
+	Found []*KeyFound `protobuf:"bytes,62,rep,name=found,proto3" json:"found,omitempty"`
+	// One of the keys is of a slot that the group did not own: nothing was found.
+	Moved         bool `protobuf:"varint,63,opt,name=moved,proto3" json:"moved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GroupClockReading) Reset() {
 	*x = GroupClockReading{}
-	mi := &file_kvstore_v1_peer_proto_msgTypes[16]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1436,7 @@ func (x *GroupClockReading) String() string {
 func (*GroupClockReading) ProtoMessage() {}
 
 func (x *GroupClockReading) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_peer_proto_msgTypes[16]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1449,7 @@ func (x *GroupClockReading) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupClockReading.ProtoReflect.Descriptor instead.
 func (*GroupClockReading) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GroupClockReading) GetGroup() uint32 {
@@ -1338,6 +1473,86 @@ func (x *GroupClockReading) GetIndex() uint64 {
 	return 0
 }
 
+func (x *GroupClockReading) GetSettled() uint64 {
+	if x != nil {
+		return x.Settled
+	}
+	return 0
+}
+
+func (x *GroupClockReading) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *GroupClockReading) GetUnsettled() []uint32 {
+	if x != nil {
+		return x.Unsettled
+	}
+	return nil
+}
+
+func (x *GroupClockReading) GetFound() []*KeyFound {
+	if x != nil {
+		return x.Found
+	}
+	return nil
+}
+
+func (x *GroupClockReading) GetMoved() bool {
+	if x != nil {
+		return x.Moved
+	}
+	return false
+}
+
+type KeyFound struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent when the key does not exist.
+	Record        *Record `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyFound) Reset() {
+	*x = KeyFound{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyFound) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyFound) ProtoMessage() {}
+
+func (x *KeyFound) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyFound.ProtoReflect.Descriptor instead.
+func (*KeyFound) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *KeyFound) GetRecord() *Record {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
 type GroupScanRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Group       uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -1354,14 +1569,18 @@ type GroupScanRequest struct {
 	CountOnly bool              `protobuf:"varint,11,opt,name=count_only,json=countOnly,proto3" json:"count_only,omitempty"`
 	Namespace string            `protobuf:"bytes,12,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// The answer may have its records in encoded.
-	Encoded       bool `protobuf:"varint,13,opt,name=encoded,proto3" json:"encoded,omitempty"`
+	Encoded bool `protobuf:"varint,13,opt,name=encoded,proto3" json:"encoded,omitempty"`
+	// Unix milliseconds: tell whether a record of the range expires after the one and
+	// not after the other. 0 does not ask.
+	EndsAfter     int64 `protobuf:"varint,60,opt,name=ends_after,json=endsAfter,proto3" json:"ends_after,omitempty"`
+	EndsBy        int64 `protobuf:"varint,61,opt,name=ends_by,json=endsBy,proto3" json:"ends_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GroupScanRequest) Reset() {
 	*x = GroupScanRequest{}
-	mi := &file_kvstore_v1_peer_proto_msgTypes[17]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +1592,7 @@ func (x *GroupScanRequest) String() string {
 func (*GroupScanRequest) ProtoMessage() {}
 
 func (x *GroupScanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_peer_proto_msgTypes[17]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +1605,7 @@ func (x *GroupScanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupScanRequest.ProtoReflect.Descriptor instead.
 func (*GroupScanRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GroupScanRequest) GetGroup() uint32 {
@@ -1480,6 +1699,20 @@ func (x *GroupScanRequest) GetEncoded() bool {
 	return false
 }
 
+func (x *GroupScanRequest) GetEndsAfter() int64 {
+	if x != nil {
+		return x.EndsAfter
+	}
+	return 0
+}
+
+func (x *GroupScanRequest) GetEndsBy() int64 {
+	if x != nil {
+		return x.EndsBy
+	}
+	return 0
+}
+
 type GroupScanResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Records []*Record              `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
@@ -1489,14 +1722,21 @@ type GroupScanResponse struct {
 	Count uint64 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
 	// The encoding of records (tags and lengths included) in their place, so
 	// that who passes them on need not decode them.
-	Encoded       []byte `protobuf:"bytes,5,opt,name=encoded,proto3" json:"encoded,omitempty"`
+	Encoded []byte `protobuf:"bytes,5,opt,name=encoded,proto3" json:"encoded,omitempty"`
+	// The slots that the group owned at the page's view: 4,096 bits, slot s is bit
+	// s%8 of byte s/8. Empty when its log says nothing of slots: it owns those it
+	// was founded with.
+	Slots []byte `protobuf:"bytes,6,opt,name=slots,proto3" json:"slots,omitempty"`
+	// Of what the page looked at: 1 when no record ends in the time asked, 2 when
+	// one does; 0 when it was not asked, or the node knows nothing of it.
+	Ends          uint32 `protobuf:"varint,60,opt,name=ends,proto3" json:"ends,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GroupScanResponse) Reset() {
 	*x = GroupScanResponse{}
-	mi := &file_kvstore_v1_peer_proto_msgTypes[18]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1748,7 @@ func (x *GroupScanResponse) String() string {
 func (*GroupScanResponse) ProtoMessage() {}
 
 func (x *GroupScanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_peer_proto_msgTypes[18]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1761,7 @@ func (x *GroupScanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupScanResponse.ProtoReflect.Descriptor instead.
 func (*GroupScanResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GroupScanResponse) GetRecords() []*Record {
@@ -1559,6 +1799,571 @@ func (x *GroupScanResponse) GetEncoded() []byte {
 	return nil
 }
 
+func (x *GroupScanResponse) GetSlots() []byte {
+	if x != nil {
+		return x.Slots
+	}
+	return nil
+}
+
+func (x *GroupScanResponse) GetEnds() uint32 {
+	if x != nil {
+		return x.Ends
+	}
+	return 0
+}
+
+type GroupEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Group uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	// Exclusive. Without end, 0 begins with what is settled at the node asked.
+	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	// Inclusive; 0 goes on without end.
+	Until uint64 `protobuf:"varint,3,opt,name=until,proto3" json:"until,omitempty"`
+	// Ranges of disk keys, in order and apart; none means all.
+	Spans    []*KeySpan `protobuf:"bytes,4,rep,name=spans,proto3" json:"spans,omitempty"`
+	MaxBytes uint64     `protobuf:"varint,5,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// Of the past: slots as "N,N-M", all of which the group has to own; none asks for
+	// all that it owns.
+	Slots string `protobuf:"bytes,6,opt,name=slots,proto3" json:"slots,omitempty"`
+	// Of the past: what the group's own log wrote, whoever owns it now.
+	Own           bool `protobuf:"varint,7,opt,name=own,proto3" json:"own,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupEventsRequest) Reset() {
+	*x = GroupEventsRequest{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupEventsRequest) ProtoMessage() {}
+
+func (x *GroupEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupEventsRequest.ProtoReflect.Descriptor instead.
+func (*GroupEventsRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *GroupEventsRequest) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *GroupEventsRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *GroupEventsRequest) GetUntil() uint64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *GroupEventsRequest) GetSpans() []*KeySpan {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
+func (x *GroupEventsRequest) GetMaxBytes() uint64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *GroupEventsRequest) GetSlots() string {
+	if x != nil {
+		return x.Slots
+	}
+	return ""
+}
+
+func (x *GroupEventsRequest) GetOwn() bool {
+	if x != nil {
+		return x.Own
+	}
+	return false
+}
+
+type KeySpan struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lower         []byte                 `protobuf:"bytes,1,opt,name=lower,proto3" json:"lower,omitempty"`
+	Upper         []byte                 `protobuf:"bytes,2,opt,name=upper,proto3" json:"upper,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeySpan) Reset() {
+	*x = KeySpan{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeySpan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeySpan) ProtoMessage() {}
+
+func (x *KeySpan) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeySpan.ProtoReflect.Descriptor instead.
+func (*KeySpan) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *KeySpan) GetLower() []byte {
+	if x != nil {
+		return x.Lower
+	}
+	return nil
+}
+
+func (x *KeySpan) GetUpper() []byte {
+	if x != nil {
+		return x.Upper
+	}
+	return nil
+}
+
+type GroupEventsResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Writes []*GroupWrite          `protobuf:"bytes,1,rep,name=writes,proto3" json:"writes,omitempty"`
+	// All up to this revision has been sent; it stands for this log index.
+	Upto  uint64 `protobuf:"varint,2,opt,name=upto,proto3" json:"upto,omitempty"`
+	Index uint64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	// What the group's log says of its slots at upto, where that was asked for or has
+	// changed.
+	Slots *GroupSlots `protobuf:"bytes,4,opt,name=slots,proto3" json:"slots,omitempty"`
+	// The group gave slots up: what comes in later messages it wrote behind that.
+	Left          *SlotsLeft `protobuf:"bytes,5,opt,name=left,proto3" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupEventsResponse) Reset() {
+	*x = GroupEventsResponse{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupEventsResponse) ProtoMessage() {}
+
+func (x *GroupEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupEventsResponse.ProtoReflect.Descriptor instead.
+func (*GroupEventsResponse) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *GroupEventsResponse) GetWrites() []*GroupWrite {
+	if x != nil {
+		return x.Writes
+	}
+	return nil
+}
+
+func (x *GroupEventsResponse) GetUpto() uint64 {
+	if x != nil {
+		return x.Upto
+	}
+	return 0
+}
+
+func (x *GroupEventsResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *GroupEventsResponse) GetSlots() *GroupSlots {
+	if x != nil {
+		return x.Slots
+	}
+	return nil
+}
+
+func (x *GroupEventsResponse) GetLeft() *SlotsLeft {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+type GroupSlots struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Slots as "N,N-M".
+	Owned string `protobuf:"bytes,1,opt,name=owned,proto3" json:"owned,omitempty"`
+	Gone  string `protobuf:"bytes,2,opt,name=gone,proto3" json:"gone,omitempty"`
+	// The log says nothing of slots: the group owns all that is routed to it.
+	Silent bool `protobuf:"varint,3,opt,name=silent,proto3" json:"silent,omitempty"`
+	// Owned holds once everything up to this revision was sent.
+	At            uint64 `protobuf:"varint,4,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupSlots) Reset() {
+	*x = GroupSlots{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupSlots) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupSlots) ProtoMessage() {}
+
+func (x *GroupSlots) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupSlots.ProtoReflect.Descriptor instead.
+func (*GroupSlots) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *GroupSlots) GetOwned() string {
+	if x != nil {
+		return x.Owned
+	}
+	return ""
+}
+
+func (x *GroupSlots) GetGone() string {
+	if x != nil {
+		return x.Gone
+	}
+	return ""
+}
+
+func (x *GroupSlots) GetSilent() bool {
+	if x != nil {
+		return x.Silent
+	}
+	return false
+}
+
+func (x *GroupSlots) GetAt() uint64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+type SlotsLeft struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Slots         string                 `protobuf:"bytes,1,opt,name=slots,proto3" json:"slots,omitempty"`
+	To            uint32                 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	Ceiling       uint64                 `protobuf:"varint,3,opt,name=ceiling,proto3" json:"ceiling,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SlotsLeft) Reset() {
+	*x = SlotsLeft{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotsLeft) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotsLeft) ProtoMessage() {}
+
+func (x *SlotsLeft) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SlotsLeft.ProtoReflect.Descriptor instead.
+func (*SlotsLeft) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SlotsLeft) GetSlots() string {
+	if x != nil {
+		return x.Slots
+	}
+	return ""
+}
+
+func (x *SlotsLeft) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *SlotsLeft) GetCeiling() uint64 {
+	if x != nil {
+		return x.Ceiling
+	}
+	return 0
+}
+
+type GroupWrite struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Key      []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// An encoded record.
+	Record        []byte `protobuf:"bytes,3,opt,name=record,proto3" json:"record,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupWrite) Reset() {
+	*x = GroupWrite{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupWrite) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupWrite) ProtoMessage() {}
+
+func (x *GroupWrite) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupWrite.ProtoReflect.Descriptor instead.
+func (*GroupWrite) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *GroupWrite) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *GroupWrite) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *GroupWrite) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+type GroupVersionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	KeysOnly      bool                   `protobuf:"varint,4,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupVersionRequest) Reset() {
+	*x = GroupVersionRequest{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupVersionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupVersionRequest) ProtoMessage() {}
+
+func (x *GroupVersionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupVersionRequest.ProtoReflect.Descriptor instead.
+func (*GroupVersionRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *GroupVersionRequest) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *GroupVersionRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *GroupVersionRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *GroupVersionRequest) GetKeysOnly() bool {
+	if x != nil {
+		return x.KeysOnly
+	}
+	return false
+}
+
+type GroupVersionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Found bool                   `protobuf:"varint,1,opt,name=found,proto3" json:"found,omitempty"`
+	// An encoded record with its whole value.
+	Record        []byte `protobuf:"bytes,2,opt,name=record,proto3" json:"record,omitempty"`
+	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupVersionResponse) Reset() {
+	*x = GroupVersionResponse{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupVersionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupVersionResponse) ProtoMessage() {}
+
+func (x *GroupVersionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupVersionResponse.ProtoReflect.Descriptor instead.
+func (*GroupVersionResponse) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *GroupVersionResponse) GetFound() bool {
+	if x != nil {
+		return x.Found
+	}
+	return false
+}
+
+func (x *GroupVersionResponse) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *GroupVersionResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 type ProbeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterName   string                 `protobuf:"bytes,1,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
@@ -1569,7 +2374,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_kvstore_v1_peer_proto_msgTypes[19]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +2386,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_peer_proto_msgTypes[19]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +2399,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ProbeRequest) GetClusterName() string {
@@ -1632,7 +2437,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_kvstore_v1_peer_proto_msgTypes[20]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +2449,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_peer_proto_msgTypes[20]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +2462,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ProbeResponse) GetEmpty() bool {
@@ -1729,13 +2534,15 @@ type JoinRequest struct {
 	ClusterName    string                 `protobuf:"bytes,9,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
 	Weight         float64                `protobuf:"fixed64,10,opt,name=weight,proto3" json:"weight,omitempty"`
 	LeaderPriority int32                  `protobuf:"zigzag32,11,opt,name=leader_priority,json=leaderPriority,proto3" json:"leader_priority,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// data, also when it is empty, or witness.
+	Role          string `protobuf:"bytes,12,opt,name=role,proto3" json:"role,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_kvstore_v1_peer_proto_msgTypes[21]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +2554,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_peer_proto_msgTypes[21]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +2567,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{21}
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *JoinRequest) GetNodeName() string {
@@ -1840,6 +2647,13 @@ func (x *JoinRequest) GetLeaderPriority() int32 {
 	return 0
 }
 
+func (x *JoinRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
 type JoinResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
@@ -1858,7 +2672,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_kvstore_v1_peer_proto_msgTypes[22]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +2684,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_peer_proto_msgTypes[22]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +2697,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{22}
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *JoinResponse) GetClusterId() string {
@@ -1938,7 +2752,7 @@ type JoinReplica struct {
 
 func (x *JoinReplica) Reset() {
 	*x = JoinReplica{}
-	mi := &file_kvstore_v1_peer_proto_msgTypes[23]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1950,7 +2764,7 @@ func (x *JoinReplica) String() string {
 func (*JoinReplica) ProtoMessage() {}
 
 func (x *JoinReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_kvstore_v1_peer_proto_msgTypes[23]
+	mi := &file_kvstore_v1_peer_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1963,7 +2777,7 @@ func (x *JoinReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReplica.ProtoReflect.Descriptor instead.
 func (*JoinReplica) Descriptor() ([]byte, []int) {
-	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{23}
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *JoinReplica) GetGroup() uint32 {
@@ -1976,6 +2790,515 @@ func (x *JoinReplica) GetGroup() uint32 {
 func (x *JoinReplica) GetReplica() uint64 {
 	if x != nil {
 		return x.Replica
+	}
+	return 0
+}
+
+// SlotStepRequest asks the leader of a group for one entry of a move of slots.
+type SlotStepRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Group uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	// A format.SlotChange.
+	Change        []byte `protobuf:"bytes,2,opt,name=change,proto3" json:"change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SlotStepRequest) Reset() {
+	*x = SlotStepRequest{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotStepRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotStepRequest) ProtoMessage() {}
+
+func (x *SlotStepRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SlotStepRequest.ProtoReflect.Descriptor instead.
+func (*SlotStepRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *SlotStepRequest) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *SlotStepRequest) GetChange() []byte {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+type SlotStepResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Index   uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Nonce   uint64                 `protobuf:"varint,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Ceiling uint64                 `protobuf:"varint,3,opt,name=ceiling,proto3" json:"ceiling,omitempty"`
+	Floor   uint64                 `protobuf:"varint,4,opt,name=floor,proto3" json:"floor,omitempty"`
+	// A format.SlotState after the entry.
+	Slots         []byte `protobuf:"bytes,5,opt,name=slots,proto3" json:"slots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SlotStepResponse) Reset() {
+	*x = SlotStepResponse{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotStepResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotStepResponse) ProtoMessage() {}
+
+func (x *SlotStepResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SlotStepResponse.ProtoReflect.Descriptor instead.
+func (*SlotStepResponse) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *SlotStepResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *SlotStepResponse) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
+}
+
+func (x *SlotStepResponse) GetCeiling() uint64 {
+	if x != nil {
+		return x.Ceiling
+	}
+	return 0
+}
+
+func (x *SlotStepResponse) GetFloor() uint64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
+func (x *SlotStepResponse) GetSlots() []byte {
+	if x != nil {
+		return x.Slots
+	}
+	return nil
+}
+
+type SlotStatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SlotStatusRequest) Reset() {
+	*x = SlotStatusRequest{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotStatusRequest) ProtoMessage() {}
+
+func (x *SlotStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SlotStatusRequest.ProtoReflect.Descriptor instead.
+func (*SlotStatusRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *SlotStatusRequest) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+// SlotStatusResponse is a group's slots at a clock that its leader has
+// confirmed: everything stamped at or below clock is in the log up to index, and
+// everything in the log up to base is stamped at or below clock.
+type SlotStatusResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A format.SlotState; empty when the group's layout is not recorded.
+	Slots []byte `protobuf:"bytes,1,opt,name=slots,proto3" json:"slots,omitempty"`
+	Clock uint64 `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"`
+	Index uint64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	// What the group's records take, about.
+	Bytes         uint64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Base          uint64 `protobuf:"varint,5,opt,name=base,proto3" json:"base,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SlotStatusResponse) Reset() {
+	*x = SlotStatusResponse{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotStatusResponse) ProtoMessage() {}
+
+func (x *SlotStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SlotStatusResponse.ProtoReflect.Descriptor instead.
+func (*SlotStatusResponse) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *SlotStatusResponse) GetSlots() []byte {
+	if x != nil {
+		return x.Slots
+	}
+	return nil
+}
+
+func (x *SlotStatusResponse) GetClock() uint64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
+}
+
+func (x *SlotStatusResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *SlotStatusResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *SlotStatusResponse) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
+}
+
+// SlotExportRequest asks for records of slots: a page of the view at rev in the
+// order of disk keys or, with to, those that changed in the log behind from.
+type SlotExportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	Slots         string                 `protobuf:"bytes,2,opt,name=slots,proto3" json:"slots,omitempty"`
+	MaxBytes      uint64                 `protobuf:"varint,3,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	Rev           uint64                 `protobuf:"varint,4,opt,name=rev,proto3" json:"rev,omitempty"`
+	Index         uint64                 `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`
+	After         []byte                 `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
+	From          uint64                 `protobuf:"varint,7,opt,name=from,proto3" json:"from,omitempty"`
+	To            uint64                 `protobuf:"varint,8,opt,name=to,proto3" json:"to,omitempty"`
+	Skip          uint32                 `protobuf:"varint,9,opt,name=skip,proto3" json:"skip,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SlotExportRequest) Reset() {
+	*x = SlotExportRequest{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotExportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotExportRequest) ProtoMessage() {}
+
+func (x *SlotExportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SlotExportRequest.ProtoReflect.Descriptor instead.
+func (*SlotExportRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *SlotExportRequest) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *SlotExportRequest) GetSlots() string {
+	if x != nil {
+		return x.Slots
+	}
+	return ""
+}
+
+func (x *SlotExportRequest) GetMaxBytes() uint64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *SlotExportRequest) GetRev() uint64 {
+	if x != nil {
+		return x.Rev
+	}
+	return 0
+}
+
+func (x *SlotExportRequest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *SlotExportRequest) GetAfter() []byte {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *SlotExportRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *SlotExportRequest) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *SlotExportRequest) GetSkip() uint32 {
+	if x != nil {
+		return x.Skip
+	}
+	return 0
+}
+
+type SlotExportResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As format.AppendExportPage writes it.
+	Page          []byte `protobuf:"bytes,1,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SlotExportResponse) Reset() {
+	*x = SlotExportResponse{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotExportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotExportResponse) ProtoMessage() {}
+
+func (x *SlotExportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SlotExportResponse.ProtoReflect.Descriptor instead.
+func (*SlotExportResponse) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *SlotExportResponse) GetPage() []byte {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+// TxnLowWaterRequest asks a group's leader for the earliest creation of what is
+// prepared there.
+type TxnLowWaterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxnLowWaterRequest) Reset() {
+	*x = TxnLowWaterRequest{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxnLowWaterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxnLowWaterRequest) ProtoMessage() {}
+
+func (x *TxnLowWaterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxnLowWaterRequest.ProtoReflect.Descriptor instead.
+func (*TxnLowWaterRequest) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *TxnLowWaterRequest) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+type TxnLowWaterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Oldest        uint64                 `protobuf:"varint,1,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	LowWater      uint64                 `protobuf:"varint,2,opt,name=low_water,json=lowWater,proto3" json:"low_water,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxnLowWaterResponse) Reset() {
+	*x = TxnLowWaterResponse{}
+	mi := &file_kvstore_v1_peer_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxnLowWaterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxnLowWaterResponse) ProtoMessage() {}
+
+func (x *TxnLowWaterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvstore_v1_peer_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxnLowWaterResponse.ProtoReflect.Descriptor instead.
+func (*TxnLowWaterResponse) Descriptor() ([]byte, []int) {
+	return file_kvstore_v1_peer_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *TxnLowWaterResponse) GetOldest() uint64 {
+	if x != nil {
+		return x.Oldest
+	}
+	return 0
+}
+
+func (x *TxnLowWaterResponse) GetLowWater() uint64 {
+	if x != nil {
+		return x.LowWater
 	}
 	return 0
 }
@@ -1993,7 +3316,7 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\anode_id\x18\x03 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12%\n" +
 	"\x0erecovery_epoch\x18\x05 \x01(\x04R\rrecoveryEpoch\x12\x1c\n" +
-	"\tsurvivors\x18\x06 \x03(\tR\tsurvivors\"\xf4\x01\n" +
+	"\tsurvivors\x18\x06 \x03(\tR\tsurvivors\"\x88\x02\n" +
 	"\rHelloResponse\x12%\n" +
 	"\x0eformat_version\x18\x01 \x01(\rR\rformatVersion\x12\x1d\n" +
 	"\n" +
@@ -2002,7 +3325,8 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12%\n" +
 	"\x0eframes_version\x18\x05 \x01(\rR\rframesVersion\x12%\n" +
 	"\x0erecovery_epoch\x18\x06 \x01(\x04R\rrecoveryEpoch\x12\x1c\n" +
-	"\tsurvivors\x18\a \x03(\tR\tsurvivors\"\xfb\x01\n" +
+	"\tsurvivors\x18\a \x03(\tR\tsurvivors\x12\x12\n" +
+	"\x04gone\x18\x14 \x01(\tR\x04gone\"\xfb\x01\n" +
 	"\x05Frame\x12\x19\n" +
 	"\bclock_ms\x18\x01 \x01(\x03R\aclockMs\x12\x1d\n" +
 	"\n" +
@@ -2063,10 +3387,11 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\x0erecovery_epoch\x18\v \x01(\x04R\rrecoveryEpoch\"B\n" +
 	"\fSnapshotDone\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\bR\baccepted\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"T\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"l\n" +
 	"\fForwardFrame\x12\x1a\n" +
 	"\bidentity\x18\x01 \x01(\tR\bidentity\x12(\n" +
-	"\x03ops\x18\x02 \x03(\v2\x16.kvstore.v1.PipelineOpR\x03ops\"[\n" +
+	"\x03ops\x18\x02 \x03(\v2\x16.kvstore.v1.PipelineOpR\x03ops\x12\x16\n" +
+	"\x06groups\x18\x03 \x03(\rR\x06groups\"[\n" +
 	"\vCallRequest\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x18\n" +
 	"\arequest\x18\x02 \x01(\fR\arequest\x12\x1a\n" +
@@ -2074,19 +3399,34 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\fCallResponse\x12\x1a\n" +
 	"\bresponse\x18\x01 \x01(\fR\bresponse\x12-\n" +
 	"\x05error\x18\x02 \x01(\v2\x17.kvstore.v1.ErrorDetailR\x05error\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\\\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xc4\x01\n" +
 	"\x11GroupClockRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x19\n" +
 	"\bat_least\x18\x02 \x01(\x04R\aatLeast\x12\x16\n" +
-	"\x06groups\x18\x03 \x03(\rR\x06groups\"w\n" +
+	"\x06groups\x18\x03 \x03(\rR\x06groups\x12&\n" +
+	"\x04sets\x18< \x03(\v2\x12.kvstore.v1.KeySetR\x04sets\x12\x14\n" +
+	"\x05since\x18= \x03(\x04R\x05since\x12\x14\n" +
+	"\x05terms\x18> \x03(\x04R\x05terms\x12\x12\n" +
+	"\x04hold\x18? \x01(\x04R\x04hold\"d\n" +
+	"\x06KeySet\x12)\n" +
+	"\x05spans\x18\x01 \x03(\v2\x13.kvstore.v1.KeySpanR\x05spans\x12\x12\n" +
+	"\x04keys\x18\x02 \x03(\fR\x04keys\x12\x1b\n" +
+	"\tkeys_only\x18\x03 \x03(\bR\bkeysOnly\"w\n" +
 	"\x12GroupClockResponse\x12\x14\n" +
 	"\x05clock\x18\x01 \x01(\x04R\x05clock\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x125\n" +
-	"\x06clocks\x18\x03 \x03(\v2\x1d.kvstore.v1.GroupClockReadingR\x06clocks\"U\n" +
+	"\x06clocks\x18\x03 \x03(\v2\x1d.kvstore.v1.GroupClockReadingR\x06clocks\"\xe3\x01\n" +
 	"\x11GroupClockReading\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x14\n" +
 	"\x05clock\x18\x02 \x01(\x04R\x05clock\x12\x14\n" +
-	"\x05index\x18\x03 \x01(\x04R\x05index\"\xc5\x03\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x18\n" +
+	"\asettled\x18\x04 \x01(\x04R\asettled\x12\x12\n" +
+	"\x04term\x18< \x01(\x04R\x04term\x12\x1c\n" +
+	"\tunsettled\x18= \x03(\rR\tunsettled\x12*\n" +
+	"\x05found\x18> \x03(\v2\x14.kvstore.v1.KeyFoundR\x05found\x12\x14\n" +
+	"\x05moved\x18? \x01(\bR\x05moved\"6\n" +
+	"\bKeyFound\x12*\n" +
+	"\x06record\x18\x01 \x01(\v2\x12.kvstore.v1.RecordR\x06record\"\xfd\x03\n" +
 	"\x10GroupScanRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12!\n" +
 	"\fnamespace_id\x18\x02 \x01(\rR\vnamespaceId\x12\x1a\n" +
@@ -2102,16 +3442,62 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"count_only\x18\v \x01(\bR\tcountOnly\x12\x1c\n" +
 	"\tnamespace\x18\f \x01(\tR\tnamespace\x12\x18\n" +
-	"\aencoded\x18\r \x01(\bR\aencoded\x1a7\n" +
+	"\aencoded\x18\r \x01(\bR\aencoded\x12\x1d\n" +
+	"\n" +
+	"ends_after\x18< \x01(\x03R\tendsAfter\x12\x17\n" +
+	"\aends_by\x18= \x01(\x03R\x06endsBy\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc3\x01\n" +
 	"\x11GroupScanResponse\x12,\n" +
 	"\arecords\x18\x01 \x03(\v2\x12.kvstore.v1.RecordR\arecords\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\fR\x04next\x12\x12\n" +
 	"\x04more\x18\x03 \x01(\bR\x04more\x12\x14\n" +
 	"\x05count\x18\x04 \x01(\x04R\x05count\x12\x18\n" +
-	"\aencoded\x18\x05 \x01(\fR\aencoded\"N\n" +
+	"\aencoded\x18\x05 \x01(\fR\aencoded\x12\x14\n" +
+	"\x05slots\x18\x06 \x01(\fR\x05slots\x12\x12\n" +
+	"\x04ends\x18< \x01(\rR\x04ends\"\xc6\x01\n" +
+	"\x12GroupEventsRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x14\n" +
+	"\x05until\x18\x03 \x01(\x04R\x05until\x12)\n" +
+	"\x05spans\x18\x04 \x03(\v2\x13.kvstore.v1.KeySpanR\x05spans\x12\x1b\n" +
+	"\tmax_bytes\x18\x05 \x01(\x04R\bmaxBytes\x12\x14\n" +
+	"\x05slots\x18\x06 \x01(\tR\x05slots\x12\x10\n" +
+	"\x03own\x18\a \x01(\bR\x03own\"5\n" +
+	"\aKeySpan\x12\x14\n" +
+	"\x05lower\x18\x01 \x01(\fR\x05lower\x12\x14\n" +
+	"\x05upper\x18\x02 \x01(\fR\x05upper\"\xc8\x01\n" +
+	"\x13GroupEventsResponse\x12.\n" +
+	"\x06writes\x18\x01 \x03(\v2\x16.kvstore.v1.GroupWriteR\x06writes\x12\x12\n" +
+	"\x04upto\x18\x02 \x01(\x04R\x04upto\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12,\n" +
+	"\x05slots\x18\x04 \x01(\v2\x16.kvstore.v1.GroupSlotsR\x05slots\x12)\n" +
+	"\x04left\x18\x05 \x01(\v2\x15.kvstore.v1.SlotsLeftR\x04left\"^\n" +
+	"\n" +
+	"GroupSlots\x12\x14\n" +
+	"\x05owned\x18\x01 \x01(\tR\x05owned\x12\x12\n" +
+	"\x04gone\x18\x02 \x01(\tR\x04gone\x12\x16\n" +
+	"\x06silent\x18\x03 \x01(\bR\x06silent\x12\x0e\n" +
+	"\x02at\x18\x04 \x01(\x04R\x02at\"K\n" +
+	"\tSlotsLeft\x12\x14\n" +
+	"\x05slots\x18\x01 \x01(\tR\x05slots\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\rR\x02to\x12\x18\n" +
+	"\aceiling\x18\x03 \x01(\x04R\aceiling\"R\n" +
+	"\n" +
+	"GroupWrite\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06record\x18\x03 \x01(\fR\x06record\"v\n" +
+	"\x13GroupVersionRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1b\n" +
+	"\tkeys_only\x18\x04 \x01(\bR\bkeysOnly\"`\n" +
+	"\x14GroupVersionResponse\x12\x14\n" +
+	"\x05found\x18\x01 \x01(\bR\x05found\x12\x16\n" +
+	"\x06record\x18\x02 \x01(\fR\x06record\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"N\n" +
 	"\fProbeRequest\x12!\n" +
 	"\fcluster_name\x18\x01 \x01(\tR\vclusterName\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\"\xdf\x03\n" +
@@ -2131,7 +3517,7 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10SeenMembersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb6\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xca\x02\n" +
 	"\vJoinRequest\x12\x1b\n" +
 	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x12\n" +
@@ -2144,7 +3530,8 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\fcluster_name\x18\t \x01(\tR\vclusterName\x12\x16\n" +
 	"\x06weight\x18\n" +
 	" \x01(\x01R\x06weight\x12'\n" +
-	"\x0fleader_priority\x18\v \x01(\x11R\x0eleaderPriority\"\xee\x01\n" +
+	"\x0fleader_priority\x18\v \x01(\x11R\x0eleaderPriority\x12\x12\n" +
+	"\x04role\x18\f \x01(\tR\x04role\"\xee\x01\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x123\n" +
@@ -2155,7 +3542,41 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\tsurvivors\x18\x06 \x03(\tR\tsurvivors\"=\n" +
 	"\vJoinReplica\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x18\n" +
-	"\areplica\x18\x02 \x01(\x04R\areplica2\xd0\x04\n" +
+	"\areplica\x18\x02 \x01(\x04R\areplica\"?\n" +
+	"\x0fSlotStepRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\x12\x16\n" +
+	"\x06change\x18\x02 \x01(\fR\x06change\"\x84\x01\n" +
+	"\x10SlotStepResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x14\n" +
+	"\x05nonce\x18\x02 \x01(\x04R\x05nonce\x12\x18\n" +
+	"\aceiling\x18\x03 \x01(\x04R\aceiling\x12\x14\n" +
+	"\x05floor\x18\x04 \x01(\x04R\x05floor\x12\x14\n" +
+	"\x05slots\x18\x05 \x01(\fR\x05slots\")\n" +
+	"\x11SlotStatusRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\"\x80\x01\n" +
+	"\x12SlotStatusResponse\x12\x14\n" +
+	"\x05slots\x18\x01 \x01(\fR\x05slots\x12\x14\n" +
+	"\x05clock\x18\x02 \x01(\x04R\x05clock\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12\x12\n" +
+	"\x04base\x18\x05 \x01(\x04R\x04base\"\xd2\x01\n" +
+	"\x11SlotExportRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\x12\x14\n" +
+	"\x05slots\x18\x02 \x01(\tR\x05slots\x12\x1b\n" +
+	"\tmax_bytes\x18\x03 \x01(\x04R\bmaxBytes\x12\x10\n" +
+	"\x03rev\x18\x04 \x01(\x04R\x03rev\x12\x14\n" +
+	"\x05index\x18\x05 \x01(\x04R\x05index\x12\x14\n" +
+	"\x05after\x18\x06 \x01(\fR\x05after\x12\x12\n" +
+	"\x04from\x18\a \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\b \x01(\x04R\x02to\x12\x12\n" +
+	"\x04skip\x18\t \x01(\rR\x04skip\"(\n" +
+	"\x12SlotExportResponse\x12\x12\n" +
+	"\x04page\x18\x01 \x01(\fR\x04page\"*\n" +
+	"\x12TxnLowWaterRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\"J\n" +
+	"\x13TxnLowWaterResponse\x12\x16\n" +
+	"\x06oldest\x18\x01 \x01(\x04R\x06oldest\x12\x1b\n" +
+	"\tlow_water\x18\x02 \x01(\x04R\blowWater2\xf5\x05\n" +
 	"\x04Peer\x12<\n" +
 	"\x05Hello\x12\x18.kvstore.v1.HelloRequest\x1a\x19.kvstore.v1.HelloResponse\x125\n" +
 	"\x06Frames\x12\x11.kvstore.v1.Frame\x1a\x16.kvstore.v1.FramesDone(\x01\x12A\n" +
@@ -2164,7 +3585,9 @@ const file_kvstore_v1_peer_proto_rawDesc = "" +
 	"\x04Call\x12\x17.kvstore.v1.CallRequest\x1a\x18.kvstore.v1.CallResponse\x12K\n" +
 	"\n" +
 	"GroupClock\x12\x1d.kvstore.v1.GroupClockRequest\x1a\x1e.kvstore.v1.GroupClockResponse\x12H\n" +
-	"\tGroupScan\x12\x1c.kvstore.v1.GroupScanRequest\x1a\x1d.kvstore.v1.GroupScanResponse\x12<\n" +
+	"\tGroupScan\x12\x1c.kvstore.v1.GroupScanRequest\x1a\x1d.kvstore.v1.GroupScanResponse\x12P\n" +
+	"\vGroupEvents\x12\x1e.kvstore.v1.GroupEventsRequest\x1a\x1f.kvstore.v1.GroupEventsResponse0\x01\x12Q\n" +
+	"\fGroupVersion\x12\x1f.kvstore.v1.GroupVersionRequest\x1a .kvstore.v1.GroupVersionResponse\x12<\n" +
 	"\x05Probe\x12\x18.kvstore.v1.ProbeRequest\x1a\x19.kvstore.v1.ProbeResponse\x129\n" +
 	"\x04Join\x12\x17.kvstore.v1.JoinRequest\x1a\x18.kvstore.v1.JoinResponseB\"Z kvstore/api/kvstore/v1;kvstorev1b\x06proto3"
 
@@ -2180,40 +3603,58 @@ func file_kvstore_v1_peer_proto_rawDescGZIP() []byte {
 	return file_kvstore_v1_peer_proto_rawDescData
 }
 
-var file_kvstore_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_kvstore_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_kvstore_v1_peer_proto_goTypes = []any{
-	(*HelloRequest)(nil),       // 0: kvstore.v1.HelloRequest
-	(*HelloResponse)(nil),      // 1: kvstore.v1.HelloResponse
-	(*Frame)(nil),              // 2: kvstore.v1.Frame
-	(*GroupMessage)(nil),       // 3: kvstore.v1.GroupMessage
-	(*ReadIndexRequest)(nil),   // 4: kvstore.v1.ReadIndexRequest
-	(*ReadIndexReply)(nil),     // 5: kvstore.v1.ReadIndexReply
-	(*ClosedUpdate)(nil),       // 6: kvstore.v1.ClosedUpdate
-	(*FramesDone)(nil),         // 7: kvstore.v1.FramesDone
-	(*SnapshotChunk)(nil),      // 8: kvstore.v1.SnapshotChunk
-	(*SnapshotHeader)(nil),     // 9: kvstore.v1.SnapshotHeader
-	(*SnapshotDone)(nil),       // 10: kvstore.v1.SnapshotDone
-	(*ForwardFrame)(nil),       // 11: kvstore.v1.ForwardFrame
-	(*CallRequest)(nil),        // 12: kvstore.v1.CallRequest
-	(*CallResponse)(nil),       // 13: kvstore.v1.CallResponse
-	(*GroupClockRequest)(nil),  // 14: kvstore.v1.GroupClockRequest
-	(*GroupClockResponse)(nil), // 15: kvstore.v1.GroupClockResponse
-	(*GroupClockReading)(nil),  // 16: kvstore.v1.GroupClockReading
-	(*GroupScanRequest)(nil),   // 17: kvstore.v1.GroupScanRequest
-	(*GroupScanResponse)(nil),  // 18: kvstore.v1.GroupScanResponse
-	(*ProbeRequest)(nil),       // 19: kvstore.v1.ProbeRequest
-	(*ProbeResponse)(nil),      // 20: kvstore.v1.ProbeResponse
-	(*JoinRequest)(nil),        // 21: kvstore.v1.JoinRequest
-	(*JoinResponse)(nil),       // 22: kvstore.v1.JoinResponse
-	(*JoinReplica)(nil),        // 23: kvstore.v1.JoinReplica
-	nil,                        // 24: kvstore.v1.GroupScanRequest.TagsEntry
-	nil,                        // 25: kvstore.v1.ProbeResponse.FirstMembersEntry
-	nil,                        // 26: kvstore.v1.ProbeResponse.SeenMembersEntry
-	(*PipelineOp)(nil),         // 27: kvstore.v1.PipelineOp
-	(*ErrorDetail)(nil),        // 28: kvstore.v1.ErrorDetail
-	(*Record)(nil),             // 29: kvstore.v1.Record
-	(*NodeInfo)(nil),           // 30: kvstore.v1.NodeInfo
-	(*PipelineResponse)(nil),   // 31: kvstore.v1.PipelineResponse
+	(*HelloRequest)(nil),         // 0: kvstore.v1.HelloRequest
+	(*HelloResponse)(nil),        // 1: kvstore.v1.HelloResponse
+	(*Frame)(nil),                // 2: kvstore.v1.Frame
+	(*GroupMessage)(nil),         // 3: kvstore.v1.GroupMessage
+	(*ReadIndexRequest)(nil),     // 4: kvstore.v1.ReadIndexRequest
+	(*ReadIndexReply)(nil),       // 5: kvstore.v1.ReadIndexReply
+	(*ClosedUpdate)(nil),         // 6: kvstore.v1.ClosedUpdate
+	(*FramesDone)(nil),           // 7: kvstore.v1.FramesDone
+	(*SnapshotChunk)(nil),        // 8: kvstore.v1.SnapshotChunk
+	(*SnapshotHeader)(nil),       // 9: kvstore.v1.SnapshotHeader
+	(*SnapshotDone)(nil),         // 10: kvstore.v1.SnapshotDone
+	(*ForwardFrame)(nil),         // 11: kvstore.v1.ForwardFrame
+	(*CallRequest)(nil),          // 12: kvstore.v1.CallRequest
+	(*CallResponse)(nil),         // 13: kvstore.v1.CallResponse
+	(*GroupClockRequest)(nil),    // 14: kvstore.v1.GroupClockRequest
+	(*KeySet)(nil),               // 15: kvstore.v1.KeySet
+	(*GroupClockResponse)(nil),   // 16: kvstore.v1.GroupClockResponse
+	(*GroupClockReading)(nil),    // 17: kvstore.v1.GroupClockReading
+	(*KeyFound)(nil),             // 18: kvstore.v1.KeyFound
+	(*GroupScanRequest)(nil),     // 19: kvstore.v1.GroupScanRequest
+	(*GroupScanResponse)(nil),    // 20: kvstore.v1.GroupScanResponse
+	(*GroupEventsRequest)(nil),   // 21: kvstore.v1.GroupEventsRequest
+	(*KeySpan)(nil),              // 22: kvstore.v1.KeySpan
+	(*GroupEventsResponse)(nil),  // 23: kvstore.v1.GroupEventsResponse
+	(*GroupSlots)(nil),           // 24: kvstore.v1.GroupSlots
+	(*SlotsLeft)(nil),            // 25: kvstore.v1.SlotsLeft
+	(*GroupWrite)(nil),           // 26: kvstore.v1.GroupWrite
+	(*GroupVersionRequest)(nil),  // 27: kvstore.v1.GroupVersionRequest
+	(*GroupVersionResponse)(nil), // 28: kvstore.v1.GroupVersionResponse
+	(*ProbeRequest)(nil),         // 29: kvstore.v1.ProbeRequest
+	(*ProbeResponse)(nil),        // 30: kvstore.v1.ProbeResponse
+	(*JoinRequest)(nil),          // 31: kvstore.v1.JoinRequest
+	(*JoinResponse)(nil),         // 32: kvstore.v1.JoinResponse
+	(*JoinReplica)(nil),          // 33: kvstore.v1.JoinReplica
+	(*SlotStepRequest)(nil),      // 34: kvstore.v1.SlotStepRequest
+	(*SlotStepResponse)(nil),     // 35: kvstore.v1.SlotStepResponse
+	(*SlotStatusRequest)(nil),    // 36: kvstore.v1.SlotStatusRequest
+	(*SlotStatusResponse)(nil),   // 37: kvstore.v1.SlotStatusResponse
+	(*SlotExportRequest)(nil),    // 38: kvstore.v1.SlotExportRequest
+	(*SlotExportResponse)(nil),   // 39: kvstore.v1.SlotExportResponse
+	(*TxnLowWaterRequest)(nil),   // 40: kvstore.v1.TxnLowWaterRequest
+	(*TxnLowWaterResponse)(nil),  // 41: kvstore.v1.TxnLowWaterResponse
+	nil,                          // 42: kvstore.v1.GroupScanRequest.TagsEntry
+	nil,                          // 43: kvstore.v1.ProbeResponse.FirstMembersEntry
+	nil,                          // 44: kvstore.v1.ProbeResponse.SeenMembersEntry
+	(*PipelineOp)(nil),           // 45: kvstore.v1.PipelineOp
+	(*ErrorDetail)(nil),          // 46: kvstore.v1.ErrorDetail
+	(*Record)(nil),               // 47: kvstore.v1.Record
+	(*NodeInfo)(nil),             // 48: kvstore.v1.NodeInfo
+	(*PipelineResponse)(nil),     // 49: kvstore.v1.PipelineResponse
 }
 var file_kvstore_v1_peer_proto_depIdxs = []int32{
 	3,  // 0: kvstore.v1.Frame.messages:type_name -> kvstore.v1.GroupMessage
@@ -2221,38 +3662,50 @@ var file_kvstore_v1_peer_proto_depIdxs = []int32{
 	5,  // 2: kvstore.v1.GroupMessage.read_index_reply:type_name -> kvstore.v1.ReadIndexReply
 	6,  // 3: kvstore.v1.GroupMessage.closed:type_name -> kvstore.v1.ClosedUpdate
 	9,  // 4: kvstore.v1.SnapshotChunk.header:type_name -> kvstore.v1.SnapshotHeader
-	27, // 5: kvstore.v1.ForwardFrame.ops:type_name -> kvstore.v1.PipelineOp
-	28, // 6: kvstore.v1.CallResponse.error:type_name -> kvstore.v1.ErrorDetail
-	16, // 7: kvstore.v1.GroupClockResponse.clocks:type_name -> kvstore.v1.GroupClockReading
-	24, // 8: kvstore.v1.GroupScanRequest.tags:type_name -> kvstore.v1.GroupScanRequest.TagsEntry
-	29, // 9: kvstore.v1.GroupScanResponse.records:type_name -> kvstore.v1.Record
-	25, // 10: kvstore.v1.ProbeResponse.first_members:type_name -> kvstore.v1.ProbeResponse.FirstMembersEntry
-	26, // 11: kvstore.v1.ProbeResponse.seen_members:type_name -> kvstore.v1.ProbeResponse.SeenMembersEntry
-	23, // 12: kvstore.v1.JoinResponse.replicas:type_name -> kvstore.v1.JoinReplica
-	30, // 13: kvstore.v1.JoinResponse.nodes:type_name -> kvstore.v1.NodeInfo
-	0,  // 14: kvstore.v1.Peer.Hello:input_type -> kvstore.v1.HelloRequest
-	2,  // 15: kvstore.v1.Peer.Frames:input_type -> kvstore.v1.Frame
-	8,  // 16: kvstore.v1.Peer.Snapshot:input_type -> kvstore.v1.SnapshotChunk
-	11, // 17: kvstore.v1.Peer.Forward:input_type -> kvstore.v1.ForwardFrame
-	12, // 18: kvstore.v1.Peer.Call:input_type -> kvstore.v1.CallRequest
-	14, // 19: kvstore.v1.Peer.GroupClock:input_type -> kvstore.v1.GroupClockRequest
-	17, // 20: kvstore.v1.Peer.GroupScan:input_type -> kvstore.v1.GroupScanRequest
-	19, // 21: kvstore.v1.Peer.Probe:input_type -> kvstore.v1.ProbeRequest
-	21, // 22: kvstore.v1.Peer.Join:input_type -> kvstore.v1.JoinRequest
-	1,  // 23: kvstore.v1.Peer.Hello:output_type -> kvstore.v1.HelloResponse
-	7,  // 24: kvstore.v1.Peer.Frames:output_type -> kvstore.v1.FramesDone
-	10, // 25: kvstore.v1.Peer.Snapshot:output_type -> kvstore.v1.SnapshotDone
-	31, // 26: kvstore.v1.Peer.Forward:output_type -> kvstore.v1.PipelineResponse
-	13, // 27: kvstore.v1.Peer.Call:output_type -> kvstore.v1.CallResponse
-	15, // 28: kvstore.v1.Peer.GroupClock:output_type -> kvstore.v1.GroupClockResponse
-	18, // 29: kvstore.v1.Peer.GroupScan:output_type -> kvstore.v1.GroupScanResponse
-	20, // 30: kvstore.v1.Peer.Probe:output_type -> kvstore.v1.ProbeResponse
-	22, // 31: kvstore.v1.Peer.Join:output_type -> kvstore.v1.JoinResponse
-	23, // [23:32] is the sub-list for method output_type
-	14, // [14:23] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	45, // 5: kvstore.v1.ForwardFrame.ops:type_name -> kvstore.v1.PipelineOp
+	46, // 6: kvstore.v1.CallResponse.error:type_name -> kvstore.v1.ErrorDetail
+	15, // 7: kvstore.v1.GroupClockRequest.sets:type_name -> kvstore.v1.KeySet
+	22, // 8: kvstore.v1.KeySet.spans:type_name -> kvstore.v1.KeySpan
+	17, // 9: kvstore.v1.GroupClockResponse.clocks:type_name -> kvstore.v1.GroupClockReading
+	18, // 10: kvstore.v1.GroupClockReading.found:type_name -> kvstore.v1.KeyFound
+	47, // 11: kvstore.v1.KeyFound.record:type_name -> kvstore.v1.Record
+	42, // 12: kvstore.v1.GroupScanRequest.tags:type_name -> kvstore.v1.GroupScanRequest.TagsEntry
+	47, // 13: kvstore.v1.GroupScanResponse.records:type_name -> kvstore.v1.Record
+	22, // 14: kvstore.v1.GroupEventsRequest.spans:type_name -> kvstore.v1.KeySpan
+	26, // 15: kvstore.v1.GroupEventsResponse.writes:type_name -> kvstore.v1.GroupWrite
+	24, // 16: kvstore.v1.GroupEventsResponse.slots:type_name -> kvstore.v1.GroupSlots
+	25, // 17: kvstore.v1.GroupEventsResponse.left:type_name -> kvstore.v1.SlotsLeft
+	43, // 18: kvstore.v1.ProbeResponse.first_members:type_name -> kvstore.v1.ProbeResponse.FirstMembersEntry
+	44, // 19: kvstore.v1.ProbeResponse.seen_members:type_name -> kvstore.v1.ProbeResponse.SeenMembersEntry
+	33, // 20: kvstore.v1.JoinResponse.replicas:type_name -> kvstore.v1.JoinReplica
+	48, // 21: kvstore.v1.JoinResponse.nodes:type_name -> kvstore.v1.NodeInfo
+	0,  // 22: kvstore.v1.Peer.Hello:input_type -> kvstore.v1.HelloRequest
+	2,  // 23: kvstore.v1.Peer.Frames:input_type -> kvstore.v1.Frame
+	8,  // 24: kvstore.v1.Peer.Snapshot:input_type -> kvstore.v1.SnapshotChunk
+	11, // 25: kvstore.v1.Peer.Forward:input_type -> kvstore.v1.ForwardFrame
+	12, // 26: kvstore.v1.Peer.Call:input_type -> kvstore.v1.CallRequest
+	14, // 27: kvstore.v1.Peer.GroupClock:input_type -> kvstore.v1.GroupClockRequest
+	19, // 28: kvstore.v1.Peer.GroupScan:input_type -> kvstore.v1.GroupScanRequest
+	21, // 29: kvstore.v1.Peer.GroupEvents:input_type -> kvstore.v1.GroupEventsRequest
+	27, // 30: kvstore.v1.Peer.GroupVersion:input_type -> kvstore.v1.GroupVersionRequest
+	29, // 31: kvstore.v1.Peer.Probe:input_type -> kvstore.v1.ProbeRequest
+	31, // 32: kvstore.v1.Peer.Join:input_type -> kvstore.v1.JoinRequest
+	1,  // 33: kvstore.v1.Peer.Hello:output_type -> kvstore.v1.HelloResponse
+	7,  // 34: kvstore.v1.Peer.Frames:output_type -> kvstore.v1.FramesDone
+	10, // 35: kvstore.v1.Peer.Snapshot:output_type -> kvstore.v1.SnapshotDone
+	49, // 36: kvstore.v1.Peer.Forward:output_type -> kvstore.v1.PipelineResponse
+	13, // 37: kvstore.v1.Peer.Call:output_type -> kvstore.v1.CallResponse
+	16, // 38: kvstore.v1.Peer.GroupClock:output_type -> kvstore.v1.GroupClockResponse
+	20, // 39: kvstore.v1.Peer.GroupScan:output_type -> kvstore.v1.GroupScanResponse
+	23, // 40: kvstore.v1.Peer.GroupEvents:output_type -> kvstore.v1.GroupEventsResponse
+	28, // 41: kvstore.v1.Peer.GroupVersion:output_type -> kvstore.v1.GroupVersionResponse
+	30, // 42: kvstore.v1.Peer.Probe:output_type -> kvstore.v1.ProbeResponse
+	32, // 43: kvstore.v1.Peer.Join:output_type -> kvstore.v1.JoinResponse
+	33, // [33:44] is the sub-list for method output_type
+	22, // [22:33] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_kvstore_v1_peer_proto_init() }
@@ -2277,7 +3730,7 @@ func file_kvstore_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvstore_v1_peer_proto_rawDesc), len(file_kvstore_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,15 +19,17 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Peer_Hello_FullMethodName      = "/kvstore.v1.Peer/Hello"
-	Peer_Frames_FullMethodName     = "/kvstore.v1.Peer/Frames"
-	Peer_Snapshot_FullMethodName   = "/kvstore.v1.Peer/Snapshot"
-	Peer_Forward_FullMethodName    = "/kvstore.v1.Peer/Forward"
-	Peer_Call_FullMethodName       = "/kvstore.v1.Peer/Call"
-	Peer_GroupClock_FullMethodName = "/kvstore.v1.Peer/GroupClock"
-	Peer_GroupScan_FullMethodName  = "/kvstore.v1.Peer/GroupScan"
-	Peer_Probe_FullMethodName      = "/kvstore.v1.Peer/Probe"
-	Peer_Join_FullMethodName       = "/kvstore.v1.Peer/Join"
+	Peer_Hello_FullMethodName        = "/kvstore.v1.Peer/Hello"
+	Peer_Frames_FullMethodName       = "/kvstore.v1.Peer/Frames"
+	Peer_Snapshot_FullMethodName     = "/kvstore.v1.Peer/Snapshot"
+	Peer_Forward_FullMethodName      = "/kvstore.v1.Peer/Forward"
+	Peer_Call_FullMethodName         = "/kvstore.v1.Peer/Call"
+	Peer_GroupClock_FullMethodName   = "/kvstore.v1.Peer/GroupClock"
+	Peer_GroupScan_FullMethodName    = "/kvstore.v1.Peer/GroupScan"
+	Peer_GroupEvents_FullMethodName  = "/kvstore.v1.Peer/GroupEvents"
+	Peer_GroupVersion_FullMethodName = "/kvstore.v1.Peer/GroupVersion"
+	Peer_Probe_FullMethodName        = "/kvstore.v1.Peer/Probe"
+	Peer_Join_FullMethodName         = "/kvstore.v1.Peer/Join"
 )
 
 // PeerClient is the client API for Peer service.
@@ -52,6 +54,11 @@ type PeerClient interface {
 	GroupClock(ctx context.Context, in *GroupClockRequest, opts ...grpc.CallOption) (*GroupClockResponse, error)
 	// GroupScan returns one byte-bounded page of one group at a revision.
 	GroupScan(ctx context.Context, in *GroupScanRequest, opts ...grpc.CallOption) (*GroupScanResponse, error)
+	// GroupEvents returns what is written in a group, from any replica: up to a
+	// revision, or without end.
+	GroupEvents(ctx context.Context, in *GroupEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GroupEventsResponse], error)
+	// GroupVersion returns the record that a key had at a revision.
+	GroupVersion(ctx context.Context, in *GroupVersionRequest, opts ...grpc.CallOption) (*GroupVersionResponse, error)
 	// Probe asks a node about its state before a bootstrap.
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error)
 	// Join asks a member of the cluster to admit or re-admit an empty node.
@@ -145,6 +152,35 @@ func (c *peerClient) GroupScan(ctx context.Context, in *GroupScanRequest, opts .
 	return out, nil
 }
 
+func (c *peerClient) GroupEvents(ctx context.Context, in *GroupEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GroupEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[3], Peer_GroupEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[GroupEventsRequest, GroupEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_GroupEventsClient = grpc.ServerStreamingClient[GroupEventsResponse]
+
+func (c *peerClient) GroupVersion(ctx context.Context, in *GroupVersionRequest, opts ...grpc.CallOption) (*GroupVersionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GroupVersionResponse)
+	err := c.cc.Invoke(ctx, Peer_GroupVersion_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *peerClient) Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ProbeResponse)
@@ -187,6 +223,11 @@ type PeerServer interface {
 	GroupClock(context.Context, *GroupClockRequest) (*GroupClockResponse, error)
 	// GroupScan returns one byte-bounded page of one group at a revision.
 	GroupScan(context.Context, *GroupScanRequest) (*GroupScanResponse, error)
+	// GroupEvents returns what is written in a group, from any replica: up to a
+	// revision, or without end.
+	GroupEvents(*GroupEventsRequest, grpc.ServerStreamingServer[GroupEventsResponse]) error
+	// GroupVersion returns the record that a key had at a revision.
+	GroupVersion(context.Context, *GroupVersionRequest) (*GroupVersionResponse, error)
 	// Probe asks a node about its state before a bootstrap.
 	Probe(context.Context, *ProbeRequest) (*ProbeResponse, error)
 	// Join asks a member of the cluster to admit or re-admit an empty node.
@@ -221,6 +262,12 @@ func (UnimplementedPeerServer) GroupClock(context.Context, *GroupClockRequest) (
 }
 func (UnimplementedPeerServer) GroupScan(context.Context, *GroupScanRequest) (*GroupScanResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GroupScan not implemented")
+}
+func (UnimplementedPeerServer) GroupEvents(*GroupEventsRequest, grpc.ServerStreamingServer[GroupEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method GroupEvents not implemented")
+}
+func (UnimplementedPeerServer) GroupVersion(context.Context, *GroupVersionRequest) (*GroupVersionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GroupVersion not implemented")
 }
 func (UnimplementedPeerServer) Probe(context.Context, *ProbeRequest) (*ProbeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Probe not implemented")
@@ -342,6 +389,35 @@ func _Peer_GroupScan_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_GroupEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(GroupEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PeerServer).GroupEvents(m, &grpc.GenericServerStream[GroupEventsRequest, GroupEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_GroupEventsServer = grpc.ServerStreamingServer[GroupEventsResponse]
+
+func _Peer_GroupVersion_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GroupVersionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).GroupVersion(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_GroupVersion_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).GroupVersion(ctx, req.(*GroupVersionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Peer_Probe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ProbeRequest)
 	if err := dec(in); err != nil {
@@ -402,6 +478,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Peer_GroupScan_Handler,
 		},
 		{
+			MethodName: "GroupVersion",
+			Handler:    _Peer_GroupVersion_Handler,
+		},
+		{
 			MethodName: "Probe",
 			Handler:    _Peer_Probe_Handler,
 		},
@@ -426,6 +506,11 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _Peer_Forward_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "GroupEvents",
+			Handler:       _Peer_GroupEvents_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "kvstore/v1/peer.proto",

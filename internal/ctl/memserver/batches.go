@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
@@ -95,7 +96,32 @@ func (s *Server) Pipeline(stream grpc.BidiStreamingServer[api.PipelineRequest, a
 
 func (s *Server) operation(ctx context.Context, op *api.PipelineOp) *api.PipelineResult {
 	out := &api.PipelineResult{Id: op.GetId()}
+	// One that intercept runs late, after it has answered, changes nothing of out.
+	var ran atomic.Pointer[api.PipelineResult]
+	run := func() error {
+		own := &api.PipelineResult{}
+		err := s.run(ctx, op, own)
+		ran.Store(own)
+		return err
+	}
+	s.mu.Lock()
+	intercept := s.intercept
+	s.mu.Unlock()
 	var err error
+	if intercept != nil {
+		err = intercept(op, run)
+	} else {
+		err = run()
+	}
+	if err != nil {
+		out.Status = statusOf(err)
+	} else if own := ran.Load(); own != nil {
+		out.Result = own.Result
+	}
+	return out
+}
+
+func (s *Server) run(ctx context.Context, op *api.PipelineOp, out *api.PipelineResult) (err error) {
 	switch o := op.GetOp().(type) {
 	case *api.PipelineOp_Put:
 		var r *api.PutResponse
@@ -109,6 +135,10 @@ func (s *Server) operation(ctx context.Context, op *api.PipelineOp) *api.Pipelin
 		var r *api.DeleteResponse
 		r, err = s.Delete(ctx, o.Delete)
 		out.Result = &api.PipelineResult_Delete{Delete: r}
+	case *api.PipelineOp_Touch:
+		var r *api.PutResponse
+		r, err = s.Touch(ctx, o.Touch)
+		out.Result = &api.PipelineResult_Touch{Touch: r}
 	case *api.PipelineOp_BatchPut:
 		var r *api.BatchPutResponse
 		r, err = s.BatchPut(ctx, o.BatchPut)
@@ -121,11 +151,12 @@ func (s *Server) operation(ctx context.Context, op *api.PipelineOp) *api.Pipelin
 		var r *api.BatchDeleteResponse
 		r, err = s.BatchDelete(ctx, o.BatchDelete)
 		out.Result = &api.PipelineResult_BatchDelete{BatchDelete: r}
+	case *api.PipelineOp_Transaction:
+		var r *api.TransactionResponse
+		r, err = s.Transaction(ctx, o.Transaction)
+		out.Result = &api.PipelineResult_Transaction{Transaction: r}
 	default:
 		err = Errorf("invalid_argument", "operation is empty")
 	}
-	if err != nil {
-		out.Status, out.Result = statusOf(err), nil
-	}
-	return out
+	return err
 }

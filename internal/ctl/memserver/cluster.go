@@ -19,13 +19,14 @@ func (s *Server) Status(context.Context, *api.StatusRequest) (*api.StatusRespons
 	defer s.mu.Unlock()
 	return &api.StatusResponse{
 		ClusterId: "22222222-2222-4222-8222-222222222222", ClusterName: "mem", NodeId: nodeID, NodeName: "node-1",
-		Version: "v0", FormatVersion: 1, UptimeMs: 61_000, Ready: true,
+		Version: "v0", FormatVersion: 1, UptimeMs: 61_000, Ready: true, RecoveryEpoch: 2,
 		Nodes: []*api.NodeInfo{s.node()},
 		Groups: []*api.GroupStatus{
-			{Group: 0, Replica: 1, LeaderReplica: 1, LeaderNode: nodeID, Term: 2, Commit: 42, Applied: 42, Role: "leader", Replicas: s.shape.replicas(0)},
+			{Group: 0, Replica: 1, LeaderReplica: 1, LeaderNode: nodeID, Term: 2, Commit: 42, Applied: 42, Role: "leader", Copies: 1, Replicas: s.shape.replicas(0)},
 			{Group: 1, Replica: 1, LeaderReplica: 1, LeaderNode: nodeID, Term: 2, Commit: 7, Applied: 6, Role: "leader", Replicas: s.shape.replicas(1)},
 		},
 		Storage:         &api.StorageStatus{LsmBytes: 1 << 20, ValueLogBytes: 2 << 20, RaftLogBytes: 64 << 20, DeltaBytes: 512, MemoryBudgetBytes: 1 << 30},
+		SlotMoves:       s.shape.moves(),
 		EffectiveConfig: map[string]string{"badger_config.compression": "snappy"},
 	}, nil
 }
@@ -105,16 +106,5 @@ func (s *Server) DeleteNamespace(_ context.Context, r *api.DeleteNamespaceReques
 	n := uint64(len(sp.records))
 	job := &api.Job{Id: "job-1", Kind: "delete-namespace", State: "running", Total: n, StartedAtMs: milli(s.revision)}
 	s.jobs[job.GetId()] = &api.Job{Id: job.GetId(), Kind: job.GetKind(), State: "done", Done: n, Total: n, StartedAtMs: job.GetStartedAtMs(), FinishedAtMs: milli(s.next())}
-	return job, nil
-}
-
-// DescribeJob is the service's method.
-func (s *Server) DescribeJob(_ context.Context, r *api.DescribeJobRequest) (*api.Job, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	job, ok := s.jobs[r.GetId()]
-	if !ok {
-		return nil, Errorf("not_found", "job does not exist", "job", r.GetId())
-	}
 	return job, nil
 }

@@ -22,8 +22,15 @@ func (s *Server) List(_ context.Context, r *api.ListRequest) (*api.ListResponse,
 	if err := s.admit("list", r.GetPrefix()); err != nil {
 		return nil, err
 	}
+	out := &api.ListResponse{Revision: s.revision, Consistency: r.GetConsistency(), AgeMs: r.GetMaxStalenessMs()}
+	at, err := s.moment(r.GetAtRevision(), r.GetAtTimeMs())
+	if err != nil {
+		return nil, err
+	}
+	if at != 0 {
+		sp, out.Revision = sp.then(at), at
+	}
 	keys := matching(sp, r)
-	out := &api.ListResponse{Revision: s.revision}
 	if r.GetCountOnly() {
 		out.Count = uint64(len(keys))
 		return out, nil
@@ -40,6 +47,17 @@ func (s *Server) List(_ context.Context, r *api.ListRequest) (*api.ListResponse,
 		out.Records = append(out.Records, view(sp.records[k], r.GetKeysOnly()))
 	}
 	return out, nil
+}
+
+// then is what a namespace had at a revision.
+func (sp *space) then(rev uint64) *space {
+	past := &space{info: sp.info, records: map[string]*api.Record{}}
+	for key := range sp.kept {
+		if rec := sp.kept.at(key, rev); rec != nil {
+			past.records[key] = rec
+		}
+	}
+	return past
 }
 
 // matching returns the keys a request asks for, in its order.

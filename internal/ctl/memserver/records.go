@@ -16,6 +16,8 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
+func utoa(n uint64) string { return strconv.FormatUint(n, 10) }
+
 // Put is the service's method.
 func (s *Server) Put(_ context.Context, r *api.PutRequest) (*api.PutResponse, error) {
 	s.mu.Lock()
@@ -43,6 +45,9 @@ func (s *Server) put(r *api.PutRequest) (*api.PutResponse, error) {
 		return nil, err
 	}
 	rev := s.next()
+	if at := r.GetExpiresAtMs(); at != 0 && at <= milli(rev) {
+		return nil, Errorf("invalid_argument", "the key would have expired already", "group_time_ms", strconv.FormatInt(milli(rev), 10))
+	}
 	rec := &api.Record{
 		Key: r.GetKey(), Value: bytes.Clone(r.GetValue()), ContentType: r.GetContentType(), Encoding: r.GetEncoding(),
 		Checksum: sum, CreatedAtMs: milli(rev), UpdatedAtMs: milli(rev), ExpiresAtMs: r.GetExpiresAtMs(),
@@ -55,10 +60,51 @@ func (s *Server) put(r *api.PutRequest) (*api.PutResponse, error) {
 		rec.Version, rec.CreatedAtMs = old.GetVersion()+1, old.GetCreatedAtMs()
 	}
 	sp.records[r.GetKey()] = rec
+	sp.kept.put(rec)
 	return &api.PutResponse{
 		Version: rec.GetVersion(), Revision: rev, CreatedAtMs: rec.GetCreatedAtMs(), UpdatedAtMs: rec.GetUpdatedAtMs(),
 		ExpiresAtMs: rec.GetExpiresAtMs(), Checksum: sum,
 	}, nil
+}
+
+// Touch is the service's method.
+func (s *Server) Touch(_ context.Context, r *api.TouchRequest) (*api.PutResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.touch(r)
+}
+
+func (s *Server) touch(r *api.TouchRequest) (*api.PutResponse, error) {
+	sp, err := s.space(r.GetNamespace())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.admit("touch", r.GetKey()); err != nil {
+		return nil, err
+	}
+	old := sp.records[r.GetKey()]
+	if err := checkTouch(old, r); err != nil {
+		return nil, err
+	}
+	rec := proto.CloneOf(old)
+	rec.Version, rec.Revision, rec.ExpiresAtMs = old.GetVersion()+1, s.next(), r.GetExpiresAtMs()
+	rec.UpdatedAtMs = milli(rec.GetRevision())
+	if r.GetTtlSeconds() > 0 {
+		rec.ExpiresAtMs = rec.GetUpdatedAtMs() + r.GetTtlSeconds()*1000
+	}
+	sp.records[r.GetKey()] = rec
+	return &api.PutResponse{
+		Version: rec.GetVersion(), Revision: rec.GetRevision(), CreatedAtMs: rec.GetCreatedAtMs(), UpdatedAtMs: rec.GetUpdatedAtMs(),
+		ExpiresAtMs: rec.GetExpiresAtMs(), Checksum: rec.GetChecksum(),
+	}, nil
+}
+
+// checkTouch is check for a touch, which needs a record.
+func checkTouch(old *api.Record, r *api.TouchRequest) error {
+	if err := check(old, &api.Condition{MustExist: true}); err != nil {
+		return err
+	}
+	return check(old, r.GetCondition())
 }
 
 // check evaluates a condition against the current record, nil for none.
@@ -99,11 +145,18 @@ func (s *Server) get(r *api.GetRequest) (*api.GetResponse, error) {
 	if err := s.admit("get", r.GetKey()); err != nil {
 		return nil, err
 	}
-	rec, ok := sp.records[r.GetKey()]
-	if !ok {
+	rec, rev := sp.records[r.GetKey()], s.revision
+	at, err := s.moment(r.GetAtRevision(), r.GetAtTimeMs())
+	if err != nil {
+		return nil, err
+	}
+	if at != 0 {
+		rec, rev = sp.kept.at(r.GetKey(), at), at
+	}
+	if rec == nil {
 		return nil, Errorf("not_found", "key does not exist", "key", r.GetKey())
 	}
-	return &api.GetResponse{Record: view(rec, r.GetKeysOnly()), Consistency: r.GetConsistency(), ReadRevision: s.revision}, nil
+	return &api.GetResponse{Record: view(rec, r.GetKeysOnly()), Consistency: r.GetConsistency(), ReadRevision: rev}, nil
 }
 
 // view copies a record, without its value for keysOnly.
@@ -138,7 +191,9 @@ func (s *Server) delete(r *api.DeleteRequest) (*api.DeleteResponse, error) {
 		return &api.DeleteResponse{}, nil
 	}
 	delete(sp.records, r.GetKey())
-	return &api.DeleteResponse{Existed: true, Revision: s.next()}, nil
+	rev := s.next()
+	sp.kept.delete(r.GetKey(), rev)
+	return &api.DeleteResponse{Existed: true, Revision: rev}, nil
 }
 
 // PutStream is the service's method.

@@ -1,7 +1,6 @@
 // Package memserver is a KVStore and a Cluster service over a map, in this process, for the
 // tests of the command line tools: small, exact about the contract of
-// api/kvstore/v1, and able to fail on request. It keeps no history, so reads
-// at a revision see the newest version.
+// api/kvstore/v1, and able to fail on request.
 package memserver
 
 import (
@@ -41,18 +40,23 @@ type Server struct {
 
 	mu sync.Mutex // guards what follows
 	// fail is asked before every operation on a key.
-	fail     func(verb, key string) error
-	revision uint64
-	spaces   map[string]*space
-	nextID   uint32
-	jobs     map[string]*api.Job
-	shape    *shape
+	fail func(verb, key string) error
+	// intercept runs operations of pipelines, or does not.
+	intercept func(op *api.PipelineOp, run func() error) error
+	revision  uint64
+	spaces    map[string]*space
+	nextID    uint32
+	jobs      map[string]*api.Job
+	stuck     bool
+	shape     *shape
+	requests  map[string]*api.TransactionResponse // by id
 }
 
 // space is one namespace.
 type space struct {
 	info    *api.Namespace
 	records map[string]*api.Record
+	kept    kept
 }
 
 // Start serves on a free port of loopback until the test ends.
@@ -65,7 +69,7 @@ func Start(t testing.TB) *Server {
 	s := &Server{
 		Addr: l.Addr().String(), revision: firstRevision,
 		grpc:   grpc.NewServer(grpc.MaxRecvMsgSize(maxMessageBytes), grpc.MaxSendMsgSize(maxMessageBytes)),
-		spaces: map[string]*space{}, jobs: map[string]*api.Job{},
+		spaces: map[string]*space{}, jobs: map[string]*api.Job{}, requests: map[string]*api.TransactionResponse{},
 	}
 	s.create("default")
 	s.profiles.Store(profiling.New(true))
@@ -91,6 +95,15 @@ func (s *Server) FailWith(fail func(verb, key string) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fail = fail
+}
+
+// Intercept makes every operation of a pipeline pass through f, which executes it
+// with run, or does not, and says what is answered. It is called by one goroutine
+// for each stream.
+func (s *Server) Intercept(f func(op *api.PipelineOp, run func() error) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.intercept = f
 }
 
 // Record returns the record of a key in the namespace default, or nil.
@@ -124,7 +137,7 @@ func (s *Server) Len() int {
 func (s *Server) create(name string) *api.Namespace {
 	s.nextID++
 	info := &api.Namespace{Name: name, Id: s.nextID, State: "active", CreatedAtMs: milli(s.revision)}
-	s.spaces[name] = &space{info: info, records: map[string]*api.Record{}}
+	s.spaces[name] = &space{info: info, records: map[string]*api.Record{}, kept: kept{}}
 	return info
 }
 

@@ -3,6 +3,7 @@ package memserver
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -23,16 +24,24 @@ type shape struct {
 func newShape(s *Server) *shape {
 	other := &api.NodeInfo{Id: otherID, Name: "node-2", Http: "127.0.0.1:8082", Grpc: "127.0.0.1:7002", Peer: "127.0.0.1:7948", Zone: "z2"}
 	return &shape{s: s, m: &api.MembersResponse{
-		ClusterId: "22222222-2222-4222-8222-222222222222", ClusterName: "mem", ReplicationFactor: 1,
+		ClusterId: "22222222-2222-4222-8222-222222222222", ClusterName: "mem", ReplicationFactor: 1, RecoveryEpoch: 2,
 		Nodes: []*api.ClusterNode{
 			{Info: s.node(), State: "active", Weight: 1, Replicas: 2, TargetReplicas: 1, PreferredLeads: 1},
 			{Info: other, State: "active", Weight: 1.5, LeaderPriority: -1, Replicas: 1, TargetReplicas: 1, PreferredLeads: 1, SilentMs: 95_000},
 		},
 		Groups: []*api.GroupPlacement{
 			{Group: 0, Replicas: []*api.ReplicaInfo{voterHere()}, Target: []string{nodeID}},
-			{Group: 1, Replicas: []*api.ReplicaInfo{voterHere(), learnerThere()}, Target: []string{otherID}, Reason: "balance", SinceMs: milli(firstRevision)},
+			{Group: 1, Replicas: []*api.ReplicaInfo{voterHere(), learnerThere()}, Target: []string{otherID}, Reason: "balance", SinceMs: milli(firstRevision),
+				GivenUp: []*api.GivenUpCopy{{NodeId: otherID, Reason: "no progress for 2m0s", SinceMs: milli(firstRevision)}}},
 		},
-		Balance: &api.BalanceSettings{MaxMoves: 2, CopyRate: 20 << 20},
+		Balance:   &api.BalanceSettings{MaxMoves: 2, CopyRate: 20 << 20, GroupsWanted: 2, Split: "auto"},
+		SlotEpoch: 3,
+		SlotOwners: []*api.SlotOwner{
+			{Group: 1, Slots: "0-2999", Count: 3000}, {Group: 2, Slots: "3000-4095", Count: 1096},
+		},
+		SlotMoves: []*api.SlotMove{
+			{Id: 4, From: 1, To: 2, Slots: "2048-2999", Count: 952, SinceMs: milli(firstRevision), Reason: "growth"},
+		},
 	}}
 }
 
@@ -42,6 +51,17 @@ func voterHere() *api.ReplicaInfo {
 
 func learnerThere() *api.ReplicaInfo {
 	return &api.ReplicaInfo{Replica: 2, NodeId: otherID, Role: "learner", Active: true, CopiedBytes: 3 << 20, CopyBytes: 4 << 20, CopyRate: 512 << 10}
+}
+
+// moves are what the node says of the moves of slots that it drives; called with
+// s.mu held.
+func (c *shape) moves() (out []*api.SlotMoveProgress) {
+	for _, m := range c.m.SlotMoves {
+		out = append(out, &api.SlotMoveProgress{
+			Id: m.Id, From: m.From, To: m.To, Slots: m.Slots, Phase: "copying", Bytes: 1 << 20, Total: 4 << 20, Rate: 512 << 10, EtaMs: 6000,
+		})
+	}
+	return out
 }
 
 // replicas are what the leader of a group says; called with s.mu held.
@@ -101,6 +121,7 @@ func (c *shape) drain(node string, undo bool) error {
 	if err != nil {
 		return err
 	}
+	n.DrainTo = ""
 	if n.State = "draining"; undo {
 		n.State = "active"
 	}
@@ -137,8 +158,13 @@ func (c *shape) ReplaceNode(_ context.Context, r *api.ReplaceNodeRequest) (*api.
 		if err := c.drain(r.GetNode(), false); err != nil {
 			return err
 		}
+		n, err := c.find(r.GetNode())
+		if err != nil {
+			return err
+		}
+		n.DrainTo = with.GetInfo().GetName()
 		for _, g := range c.m.Groups {
-			g.Target, g.Reason = []string{with.GetInfo().GetId()}, "replaced by "+with.GetInfo().GetName()
+			g.Target, g.Reason = []string{with.GetInfo().GetId()}, "node is replaced"
 		}
 		return nil
 	})
@@ -162,7 +188,39 @@ func (c *shape) Configure(_ context.Context, r *api.ConfigureRequest) (*api.Memb
 		if r.CopyRate != nil {
 			c.m.Balance.CopyRate = *r.CopyRate
 		}
-		return nil
+		return c.split(r)
+	})
+}
+
+// split sets what is wanted of the number of groups.
+func (c *shape) split(r *api.ConfigureRequest) error {
+	if r.Groups != nil {
+		c.m.Balance.Groups = *r.Groups
+		c.m.Balance.GroupsWanted = max(c.m.Balance.GroupsWanted, *r.Groups)
+	}
+	switch r.Split {
+	case "":
+	case "auto", "off":
+		c.m.Balance.Split = r.Split
+	default:
+		return Errorf("invalid_argument", "split is auto or off", "actual", r.Split)
+	}
+	if r.HoldSlots != nil {
+		c.m.Balance.HoldSlots = *r.HoldSlots
+	}
+	return nil
+}
+
+// CancelSlotMove is the service's method.
+func (c *shape) CancelSlotMove(_ context.Context, r *api.CancelSlotMoveRequest) (*api.MembersResponse, error) {
+	return c.change(func() error {
+		for _, m := range c.m.SlotMoves {
+			if r.GetAll() || m.GetId() == r.GetId() {
+				m.Cancelled, c.m.Balance.HoldSlots = true, true
+				return nil
+			}
+		}
+		return Errorf("not_found", "no move of slots has this id", "move", fmt.Sprint(r.GetId()))
 	})
 }
 
@@ -180,5 +238,6 @@ func (c *shape) HoldGroup(_ context.Context, r *api.HoldGroupRequest) (*api.Memb
 // stay ends the move of a group where its voter is.
 func (c *shape) stay(group uint32, held bool) {
 	g := c.m.Groups[group]
+	g.GivenUp = nil
 	g.Replicas, g.Target, g.Held, g.Reason = []*api.ReplicaInfo{voterHere()}, []string{nodeID}, held, ""
 }

@@ -20,6 +20,10 @@ const (
 // Counts is how far the work is.
 type Counts struct {
 	Items, Bytes, Failed int64
+	// Before is how many of Items were finished before the clock began to run.
+	Before int64
+	// NoBytes: items have no size.
+	NoBytes bool
 	// TotalItems and TotalBytes are 0 while unknown.
 	TotalItems, TotalBytes int64
 }
@@ -29,6 +33,8 @@ type Counts struct {
 type Progress struct {
 	items, bytes, failed   atomic.Int64
 	totalItems, totalBytes atomic.Int64
+	before                 atomic.Int64
+	noBytes                atomic.Bool
 
 	w        io.Writer
 	terminal bool
@@ -104,8 +110,19 @@ func (p *Progress) Phase(label string, items, bytes int64) {
 	p.items.Store(0)
 	p.bytes.Store(0)
 	p.failed.Store(0)
+	p.before.Store(0)
 	p.Total(items, bytes)
 }
+
+// Watch begins to show work without sizes, of which some was finished before.
+func (p *Progress) Watch(items int64) {
+	p.noBytes.Store(true)
+	p.items.Store(items)
+	p.before.Store(items)
+}
+
+// Reached sets how many items are finished.
+func (p *Progress) Reached(items int64) { p.items.Store(items) }
 
 // Total sets how much there is.
 func (p *Progress) Total(items, bytes int64) {
@@ -125,7 +142,7 @@ func (p *Progress) Fail() { p.failed.Add(1) }
 // Counts returns how far the work is.
 func (p *Progress) Counts() Counts {
 	return Counts{
-		Items: p.items.Load(), Bytes: p.bytes.Load(), Failed: p.failed.Load(),
+		Items: p.items.Load(), Bytes: p.bytes.Load(), Failed: p.failed.Load(), Before: p.before.Load(), NoBytes: p.noBytes.Load(),
 		TotalItems: p.totalItems.Load(), TotalBytes: p.totalBytes.Load(),
 	}
 }
@@ -175,11 +192,17 @@ func Line(label string, c Counts, elapsed time.Duration, bar bool) string {
 	} else {
 		fmt.Fprintf(&b, " %d", done)
 	}
-	fmt.Fprintf(&b, " items, %s", Bytes(c.Bytes))
+	b.WriteString(" items")
+	if !c.NoBytes {
+		b.WriteString(", " + Bytes(c.Bytes))
+	}
 	if s := elapsed.Seconds(); s > 0 {
-		fmt.Fprintf(&b, ", %.0f items/s, %s/s", float64(c.Items)/s, Bytes(int64(float64(c.Bytes)/s)))
-		if left := c.TotalItems - done; left > 0 && done > 0 {
-			eta := time.Duration(float64(elapsed) / float64(done) * float64(left))
+		fmt.Fprintf(&b, ", %.0f items/s", float64(c.Items-c.Before)/s)
+		if !c.NoBytes {
+			fmt.Fprintf(&b, ", %s/s", Bytes(int64(float64(c.Bytes)/s)))
+		}
+		if left, now := c.TotalItems-done, done-c.Before; left > 0 && now > 0 {
+			eta := time.Duration(float64(elapsed) / float64(now) * float64(left))
 			fmt.Fprintf(&b, ", %s left", eta.Round(time.Second))
 		}
 	}

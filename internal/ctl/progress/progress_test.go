@@ -17,6 +17,8 @@ func TestLine(t *testing.T) {
 		{Counts{Items: 5, Bytes: 5 << 20, TotalItems: 10}, true, "import [############............]  50% 5/10 items, 5.0 MiB, 2 items/s, 2.5 MiB/s, 2s left"},
 		{Counts{Items: 9, Bytes: 1023, Failed: 1, TotalItems: 10}, false, "import 100% 10/10 items, 1023 B, 4 items/s, 511 B/s, 1 failed"},
 		{Counts{Items: 20, TotalItems: 10}, true, "import [########################] 100% 20/10 items, 0 B, 10 items/s, 0 B/s"},
+		{Counts{Items: 30, Before: 10, NoBytes: true, TotalItems: 50}, false, "import  60% 30/50 items, 10 items/s, 2s left"},
+		{Counts{Items: 10, Before: 10, NoBytes: true}, false, "import 10 items, 0 items/s"},
 	} {
 		if got := Line("import", c.counts, 2*time.Second, c.bar); got != c.want {
 			t.Errorf("have %q\nwant %q", got, c.want)

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"kvstore/internal/jsondoc"
 )
 
 // MaxLineBytes bounds one line: a 16 MB value in which every byte is escaped
@@ -64,15 +66,12 @@ func (l *Lines) read() ([]byte, error) {
 
 // strict decodes exactly one JSON value without unknown members.
 func strict(line []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(line))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return err
+	err := jsondoc.Decode(line, v)
+	var e *jsondoc.Error
+	if errors.As(err, &e) {
+		return errors.New(e.Fault().Message) // the caller knows the line
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("more than one value in the line")
-	}
-	return nil
+	return err
 }
 
 // Write writes v as one line of JSON, leaving <, > and & as they are.

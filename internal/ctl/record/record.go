@@ -41,6 +41,11 @@ type JSON struct {
 	TTLSeconds  int64             `json:"ttl_seconds,omitempty"`
 	Tags        map[string]string `json:"tags,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
+	Lease       string            `json:"lease,omitempty"`
+	// Created is the revision of the write that created the key.
+	Created uint64 `json:"created_revision,omitempty,string"`
+	// ReadRevision is that of the snapshot of a list.
+	ReadRevision uint64 `json:"read_revision,omitempty,string"`
 
 	// Conditions, read by batch put and batch delete.
 	IfVersion     *uint64 `json:"if_version,omitempty"`
@@ -55,7 +60,7 @@ type JSON struct {
 func From(r client.Record, withValue bool) JSON {
 	j := JSON{
 		Key: r.Key, ContentType: r.ContentType, Encoding: r.Encoding,
-		Checksum: &r.Checksum, Size: &r.Size, Version: r.Version, Revision: r.Revision,
+		Checksum: &r.Checksum, Size: &r.Size, Version: r.Version, Revision: r.Revision, Lease: r.Lease, Created: r.CreatedRevision,
 		CreatedAt: moment(r.CreatedAt), UpdatedAt: moment(r.UpdatedAt), ExpiresAt: moment(r.ExpiresAt),
 		Tags: r.Tags, Metadata: r.Metadata,
 	}
@@ -136,7 +141,7 @@ func (j JSON) Put() (client.PutItem, error) {
 	}
 	item := client.PutItem{
 		Key: j.Key, Value: value, ContentType: j.ContentType, Encoding: j.Encoding, Checksum: &sum,
-		TTL: time.Duration(j.TTLSeconds) * time.Second, Tags: j.Tags, Metadata: j.Metadata, Condition: cond,
+		TTL: time.Duration(j.TTLSeconds) * time.Second, Tags: j.Tags, Metadata: j.Metadata, Condition: cond, Lease: j.Lease,
 	}
 	if j.ExpiresAt != nil {
 		item.ExpiresAt = *j.ExpiresAt

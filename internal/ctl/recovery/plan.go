@@ -76,6 +76,9 @@ type Group struct {
 	LossFrom int64 `json:"loss_from_ms,omitempty"`
 	// LossFromRevision: all acknowledged up to it is on the survivor.
 	LossFromRevision uint64 `json:"loss_from_revision,string,omitempty"`
+	// Witness is what a witness that is left has acknowledged and the survivor does
+	// not have; nil for nothing.
+	Witness *Ahead `json:"witness,omitempty"`
 	// LeaderHeard is when a survivor last knew a leader; 0 for not since it started.
 	LeaderHeard int64 `json:"leader_heard_ms,omitempty"`
 	// Beyond counts entries of the survivor that are not known to be committed.
@@ -85,12 +88,22 @@ type Group struct {
 	aboveReplica, aboveTerm uint64
 }
 
+// Ahead is how far a witness's log ends behind the survivor's: entries in between,
+// at most, may have been acknowledged and are lost.
+type Ahead struct {
+	Node      string `json:"node"`
+	LastTerm  uint64 `json:"last_term"`
+	LastIndex uint64 `json:"last_index"`
+	Entries   uint64 `json:"entries"`
+}
+
 // Replica is a member of a group, or what is left of one.
 type Replica struct {
 	Replica uint64 `json:"replica"`
 	Node    string `json:"node"` // name, or id where that is not known
 	NodeID  string `json:"node_id"`
 	Learner bool   `json:"learner,omitempty"`
+	Witness bool   `json:"witness,omitempty"` // a vote without data
 	Answers bool   `json:"answers"`
 }
 

@@ -78,6 +78,50 @@ func TestLossIsProved(t *testing.T) {
 	}
 }
 
+// Of two copies and a witness one copy is gone for good. Where the witness
+// acknowledged nothing that the other one lacks, the two are a quorum; else they
+// answer and elect nobody: the group is lost, and how much at most is said.
+func TestAWitnessBoundsTheLoss(t *testing.T) {
+	const w = 1<<52 | 3
+	replica := func(id, lastTerm, lastIndex uint64) *api.RecoverReplica {
+		r := rep(0, id, lastTerm, lastIndex, 3)
+		r.Voters[2], r.Members[2].Replica, r.Members[2].Role = w, w, "witness"
+		if id == w {
+			r.Role = "witness"
+		}
+		return r
+	}
+	for name, c := range map[string]struct {
+		nodes   []*api.RecoverNode
+		state   State
+		none    bool
+		entries uint64
+	}{
+		"the copy has all":                {[]*api.RecoverNode{node(2, replica(2, 4, 9)), node(3, replica(w, 4, 9))}, Live, false, 0},
+		"the witness is behind on duty":   {[]*api.RecoverNode{node(2, replica(2, 4, 9)), node(3, replica(w, 2, 20))}, Live, false, 0},
+		"the witness knows of more":       {[]*api.RecoverNode{node(2, replica(2, 4, 9)), node(3, replica(w, 4, 12))}, Lost, false, 3},
+		"of a later term":                 {[]*api.RecoverNode{node(2, replica(2, 4, 9)), node(3, replica(w, 6, 12))}, Lost, false, 7}, // after the commit at 5
+		"the witness is gone, too":        {[]*api.RecoverNode{node(2, replica(2, 4, 9))}, Lost, false, 0},
+		"nothing but the witness is left": {[]*api.RecoverNode{node(3, replica(w, 4, 9))}, Gone, false, 0},
+	} {
+		p := mustMake(t, c.nodes...)
+		g := p.Groups[0]
+		if g.State != c.state || g.LossNone != c.none {
+			t.Errorf("%s: %+v", name, g)
+		}
+		var entries uint64
+		if g.Witness != nil {
+			entries = g.Witness.Entries
+		}
+		if entries != c.entries {
+			t.Errorf("%s: at most %d entries are lost, want %d", name, entries, c.entries)
+		}
+		if c.state == Lost && (g.Survivor.NodeID != "n2" || g.aboveReplica != 4 || len(g.Discard) != len(c.nodes)-1) {
+			t.Errorf("%s: %+v", name, g)
+		}
+	}
+}
+
 func TestGroupsThatLiveAreLeftAlone(t *testing.T) {
 	led := rep(1, 1, 1, 9, 3)
 	led.LeaderReplica = 3

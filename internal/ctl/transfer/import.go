@@ -147,6 +147,10 @@ func (r *run) put(ctx context.Context, it item) error {
 		r.count(func(s *Summary) { s.Existing++ })
 		return nil
 	}
+	if expired(err) {
+		r.count(func(s *Summary) { s.Expired++ })
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -157,6 +161,13 @@ func (r *run) put(ctx context.Context, it item) error {
 	r.count(func(s *Summary) { s.Items++; s.Bytes += n })
 	r.Progress.Add(1, n)
 	return nil
+}
+
+// expired reports whether a write was refused because its time is over on the
+// cluster's clock.
+func expired(err error) bool {
+	var e *client.Error
+	return errors.As(err, &e) && e.Code == client.CodeInvalidArgument && e.Details["group_time_ms"] != ""
 }
 
 // compare reads a record back and compares it with its source. One that may
@@ -192,7 +203,7 @@ func (r *run) compare(ctx context.Context, it item) error {
 func PutOptions(p client.PutItem) []client.PutOption {
 	opts := []client.PutOption{
 		client.WithContentType(p.ContentType), client.WithEncoding(p.Encoding), client.WithTags(p.Tags),
-		client.WithMetadata(p.Metadata), client.WithTTL(p.TTL), client.WithExpiry(p.ExpiresAt), client.If(p.Condition),
+		client.WithMetadata(p.Metadata), client.WithTTL(p.TTL), client.WithExpiry(p.ExpiresAt), client.WithLease(p.Lease), client.If(p.Condition),
 	}
 	if p.Checksum != nil {
 		opts = append(opts, client.WithChecksum(*p.Checksum))

@@ -100,7 +100,9 @@ func (r *run) exportLine(w io.Writer, rec client.Record) error {
 	if sum := record.Checksum(rec.Value); r.Verify && sum != rec.Checksum {
 		return fmt.Errorf("%w: key %q: value has checksum %08x, its record says %08x", ErrMismatch, rec.Key, sum, rec.Checksum)
 	}
-	if err := record.Write(w, record.From(rec, true)); err != nil {
+	line := record.From(rec, true)
+	line.Lease, line.Created = "", 0 // of this cluster only
+	if err := record.Write(w, line); err != nil {
 		return err
 	}
 	n := int64(len(rec.Value))

@@ -24,7 +24,7 @@ func (e *fatalError) Unwrap() error { return e.cause }
 // outcome is among them: a transfer writes the same value again.
 func transient(err error) bool {
 	switch client.CodeOf(err) {
-	case client.CodeUnavailable, client.CodeOverloaded, client.CodeWrongLeader,
+	case client.CodeUnavailable, client.CodeOverloaded, client.CodeWrongLeader, client.CodeWrongGroup,
 		client.CodeDeadlineExceeded, client.CodeUnknownOutcome:
 		return true
 	default:

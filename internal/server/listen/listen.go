@@ -9,7 +9,8 @@
 // bytes, and works the same under TLS. The price is that gRPC then runs on
 // net/http's HTTP/2: beside gRPC's own transport a message takes 1.8 times as
 // long, a pipelined operation in frames of a hundred 1.2 times (BenchmarkPipeline).
-// Heavy clients belong on the gRPC port, which has that transport.
+// Heavy clients belong on the gRPC port, which has that transport, and takes links
+// (package pipelink).
 package listen
 
 import (
@@ -27,6 +28,8 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"kvstore/internal/guard"
+	"kvstore/internal/pipelink"
+	"kvstore/internal/wirebuf"
 )
 
 // MaxMessageBytes bounds a gRPC message in both directions: the largest value
@@ -60,14 +63,17 @@ type Options struct {
 	// MaxConnections bounds open connections; more wait to be accepted. 0
 	// means no bound.
 	MaxConnections int
-	Logger         *slog.Logger
+	// Links serves links, on a port for gRPC alone; nil takes none.
+	Links  ServeLink
+	Logger *slog.Logger
 }
 
 // Server serves one listener.
 type Server struct {
-	o    Options
-	grpc *grpc.Server
-	http *http.Server // nil on a port for gRPC alone
+	o     Options
+	grpc  *grpc.Server
+	http  *http.Server // nil on a port for gRPC alone
+	links *links       // nil for none
 }
 
 // New returns a server that does not serve yet.
@@ -78,7 +84,8 @@ func New(o Options) (*Server, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{o: o, grpc: newGRPC(o)}
+	s := &Server{o: o}
+	s.grpc = s.newGRPC()
 	o.Register(s.grpc)
 	if o.HTTP != nil {
 		s.http = newHTTP(o, s.grpc)
@@ -88,10 +95,12 @@ func New(o Options) (*Server, error) {
 
 // newGRPC returns a server with the chain of package guard. Its transport
 // options have no effect under ServeHTTP.
-func newGRPC(o Options) *grpc.Server {
+func (s *Server) newGRPC() *grpc.Server {
+	o := s.o
 	opts := []grpc.ServerOption{
 		grpc.UnaryInterceptor(o.Guard.Unary()),
 		grpc.StreamInterceptor(o.Guard.Stream()),
+		grpc.ForceServerCodecV2(wirebuf.NewCodec()),
 		grpc.MaxRecvMsgSize(MaxMessageBytes),
 		grpc.MaxSendMsgSize(MaxMessageBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -107,10 +116,30 @@ func newGRPC(o Options) *grpc.Server {
 	if o.HTTP == nil {
 		opts = append(opts, grpc.NumStreamWorkers(streamWorkers))
 	}
-	if o.TLS != nil && o.HTTP == nil {
-		opts = append(opts, grpc.Creds(credentials.NewTLS(o.TLS.Clone())))
+	if creds := s.credentials(); creds != nil {
+		opts = append(opts, grpc.Creds(creds))
 	}
 	return grpc.NewServer(opts...)
+}
+
+// credentials are those of a port for gRPC alone; nil is plaintext.
+func (s *Server) credentials() credentials.TransportCredentials {
+	if s.o.HTTP != nil {
+		return nil
+	}
+	var creds credentials.TransportCredentials
+	if s.o.TLS != nil {
+		config := s.o.TLS.Clone()
+		if s.o.Links != nil {
+			config.NextProtos = append(config.NextProtos, pipelink.Protocol)
+		}
+		creds = credentials.NewTLS(config)
+	}
+	if s.o.Links == nil {
+		return creds
+	}
+	s.links = newLinks(creds, s.o.Links)
+	return s.links
 }
 
 // newHTTP returns a server that hands gRPC requests to g.
@@ -191,8 +220,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}()
 	select {
 	case <-stopped:
+		s.links.finish(ctx)
 		return nil
 	case <-ctx.Done():
+		s.links.close()
 		s.grpc.Stop()
 		<-stopped
 		return ctx.Err()
@@ -204,5 +235,6 @@ func (s *Server) Close() {
 	if s.http != nil {
 		_ = s.http.Close() // the listener's error; it is closed either way
 	}
+	s.links.close()
 	s.grpc.Stop()
 }

@@ -25,9 +25,14 @@ func methods() map[string]method {
 		"DescribeNamespace":      run(Router.DescribeNamespace),
 		"DeleteNamespace":        run(Router.DeleteNamespace),
 		"DescribeJob":            run(Router.DescribeJob),
+		router.HistoryMethod:     run(Router.ServeHistory),
 		router.GroupDigestMethod: run(Router.ServeDigest),
 		router.RecoverNodeMethod: run(Router.ServeRecoverNode),
 		router.RecoverStepMethod: run(Router.ServeRecoverStep),
+		router.SlotStepMethod:    run(Router.ServeSlotStep),
+		router.SlotStatusMethod:  run(Router.ServeSlotStatus),
+		router.SlotExportMethod:  run(Router.ServeSlotExport),
+		router.TxnLowWaterMethod: run(Router.ServeTxnLowWater),
 	}
 }
 

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/keyspace"
 	"kvstore/internal/router"
 	"kvstore/internal/server/status"
 )
@@ -74,7 +76,8 @@ func (f *forward) read(r Router) error {
 // are slots. A peer that does not read its answers is not read either.
 func (f *forward) execute(r Router, frame *api.ForwardFrame) error {
 	calls := make([]*router.Call, 0, len(frame.Ops))
-	for _, op := range frame.Ops {
+	routed := len(frame.Groups) == len(frame.Ops)
+	for i, op := range frame.Ops {
 		select {
 		case f.slots <- struct{}{}:
 		default:
@@ -86,7 +89,11 @@ func (f *forward) execute(r Router, frame *api.ForwardFrame) error {
 				return f.ctx.Err()
 			}
 		}
-		calls = append(calls, &router.Call{Op: op, Identity: frame.Identity, Forwarded: true, Encoded: true})
+		c := &router.Call{Op: op, Identity: frame.Identity, Forwarded: true, Routed: routed, Encoded: true}
+		if routed {
+			c.Group = keyspace.GroupID(frame.Groups[i])
+		}
+		calls = append(calls, c)
 	}
 	r.Execute(f.ctx, calls, f.done)
 	return nil
@@ -127,6 +134,7 @@ func (f *forward) write() {
 			return
 		case len(results) == 0:
 			<-f.wake
+			runtime.Gosched() // what is ready to answer joins this frame
 		case broken:
 			f.release(len(results))
 		default:
@@ -147,7 +155,7 @@ func (f *forward) take() (results []*api.PipelineResult, over bool) {
 	defer f.mu.Unlock()
 	n, bytes := 0, 0
 	for _, res := range f.results {
-		size := proto.Size(res)
+		size := atMost(res)
 		if n > 0 && bytes+size > f.sendBytes {
 			break
 		}
@@ -159,6 +167,21 @@ func (f *forward) take() (results []*api.PipelineResult, over bool) {
 	clear(f.results[rest:])
 	f.results = f.results[:rest]
 	return results, f.closed && rest == 0 && len(f.slots) == n
+}
+
+// smallResult is more than what a write's result takes.
+const smallResult = 128
+
+// atMost is the size of a result in bytes, or a bound of it where that is known
+// without looking: who encodes it measures it anyway.
+func atMost(res *api.PipelineResult) int {
+	if res.GetStatus() == nil {
+		switch res.GetResult().(type) {
+		case *api.PipelineResult_Put, *api.PipelineResult_Delete, *api.PipelineResult_Touch:
+			return smallResult
+		}
+	}
+	return proto.Size(res)
 }
 
 func (f *forward) release(n int) {

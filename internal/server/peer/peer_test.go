@@ -15,6 +15,7 @@ import (
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/fault"
+	"kvstore/internal/keyspace"
 	"kvstore/internal/router"
 	"kvstore/internal/server/status"
 )
@@ -253,4 +254,43 @@ func TestForwardEndsWithItsPeer(t *testing.T) {
 	<-started
 	cancel()
 	<-ended
+}
+
+// An operation is for the group that its sender names; one that names none is
+// left to this node's map.
+func TestForwardNamesGroups(t *testing.T) {
+	type routed struct {
+		named bool
+		group keyspace.GroupID
+	}
+	got := make(chan routed, 4)
+	s, c := serve(t)
+	s.Serve(&fakeRouter{execute: func(_ context.Context, calls []*router.Call, done func(*router.Call)) {
+		for _, call := range calls {
+			got <- routed{call.Routed, call.Group}
+			call.Result = &api.PipelineResult{Id: call.Op.Id}
+			done(call)
+		}
+	}}, fakeNode{})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	stream, err := c.Forward(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ops := []*api.PipelineOp{{Id: 1}, {Id: 2}}
+	for _, groups := range [][]uint32{{7, 0}, nil} {
+		if err := stream.Send(&api.ForwardFrame{Ops: ops, Groups: groups}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range ops {
+			want := routed{named: groups != nil}
+			if groups != nil {
+				want.group = keyspace.GroupID(groups[i])
+			}
+			if r := <-got; r != want {
+				t.Errorf("groups %v, operation %d: %+v", groups, i, r)
+			}
+		}
+	}
 }

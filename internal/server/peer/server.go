@@ -1,6 +1,7 @@
 // Package peer serves the Peer service between nodes: it decodes, calls what
 // is behind, and maps errors. Hello, Frames and Snapshot belong to the
-// transport; Forward, Call, GroupClock and GroupScan to the router; Probe and
+// transport; Forward, Call, GroupClock and GroupScan to the router; GroupEvents
+// and GroupVersion to the watches; Probe and
 // Join to the node and the cluster's metadata.
 //
 // What comes in here was authenticated by the listener (mTLS between nodes):
@@ -13,6 +14,7 @@ import (
 	"log/slog"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
 	"kvstore/internal/router"
 	"kvstore/internal/server/status"
 )
@@ -30,12 +32,23 @@ type Router interface {
 	ServeClock(ctx context.Context, q *api.GroupClockRequest) (*api.GroupClockResponse, error)
 	ServeScan(ctx context.Context, q *api.GroupScanRequest) (*api.GroupScanResponse, error)
 	ServeDigest(ctx context.Context, q *api.GroupDigest) (*api.GroupDigest, error)
+	ServeHistory(ctx context.Context, q *api.HistoryRequest) (*api.HistoryResponse, error)
 	ServeRecoverNode(ctx context.Context, q *api.RecoverPlanRequest) (*api.RecoverNode, error)
 	ServeRecoverStep(ctx context.Context, q *api.RecoverRequest) (*api.RecoverResponse, error)
+	ServeSlotStep(ctx context.Context, q *api.SlotStepRequest) (*api.SlotStepResponse, error)
+	ServeSlotStatus(ctx context.Context, q *api.SlotStatusRequest) (*api.SlotStatusResponse, error)
+	ServeSlotExport(ctx context.Context, q *api.SlotExportRequest) (*api.SlotExportResponse, error)
+	ServeTxnLowWater(ctx context.Context, q *api.TxnLowWaterRequest) (*api.TxnLowWaterResponse, error)
 	List(ctx context.Context, q *api.ListRequest) (*api.ListResponse, error)
 	Status(ctx context.Context, q *api.StatusRequest) (*api.StatusResponse, error)
 	Topology(ctx context.Context, q *api.TopologyRequest) (*api.TopologyResponse, error)
 	router.Admin
+}
+
+// Watches serves what is written in the groups here; *watch.Hub is the real one.
+type Watches interface {
+	ServeEvents(ctx context.Context, q *api.GroupEventsRequest, send func(*api.GroupEventsResponse) error) error
+	ServeVersion(q *api.GroupVersionRequest) (*api.GroupVersionResponse, error)
 }
 
 // Joiner admits nodes; *meta.Service is the real one.
@@ -50,9 +63,11 @@ type Prober interface {
 
 // Options builds a Server. Streams and Prober are required; Router and Joiner
 // come later with Serve, since a node is probed before it knows its cluster.
+// Watches may be nil.
 type Options struct {
 	Streams Streams
 	Prober  Prober
+	Watches Watches
 	Logger  *slog.Logger
 	// MaxForwards bounds the operations of one Forward stream that are not
 	// answered; the stream is not read beyond. 8,192 by default.
@@ -137,4 +152,32 @@ func (s *Server) GroupScan(ctx context.Context, q *api.GroupScanRequest) (*api.G
 	}
 	resp, err := p.router.ServeScan(ctx, q)
 	return resp, status.Error(err)
+}
+
+// GroupEvents implements api.PeerServer.
+func (s *Server) GroupEvents(q *api.GroupEventsRequest, stream api.Peer_GroupEventsServer) error {
+	if err := s.watched(); err != nil {
+		return status.Error(err)
+	}
+	return status.Error(s.o.Watches.ServeEvents(stream.Context(), q, stream.Send))
+}
+
+// GroupVersion implements api.PeerServer.
+func (s *Server) GroupVersion(_ context.Context, q *api.GroupVersionRequest) (*api.GroupVersionResponse, error) {
+	if err := s.watched(); err != nil {
+		return nil, status.Error(err)
+	}
+	resp, err := s.o.Watches.ServeVersion(q)
+	return resp, status.Error(err)
+}
+
+// watched fails before the node serves, and where it has no watches.
+func (s *Server) watched() error {
+	if _, err := s.parts.get(); err != nil {
+		return err
+	}
+	if s.o.Watches == nil {
+		return fault.New(fault.Unsupported, "this node has no watches")
+	}
+	return nil
 }

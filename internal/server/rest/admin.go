@@ -134,33 +134,5 @@ func (s *Server) deleteNamespace(q *request) error {
 	if err != nil {
 		return err
 	}
-	q.w.Header().Set("Location", jobs+url.PathEscape(res.GetId()))
-	return writeJSON(q, http.StatusAccepted, jobOf(res))
-}
-
-// job is the JSON of api.Job.
-type job struct {
-	ID         string `json:"id"`
-	Kind       string `json:"kind"`
-	State      string `json:"state"`
-	Done       uint64 `json:"done"`
-	Total      uint64 `json:"total"`
-	Message    string `json:"message,omitempty"`
-	StartedAt  string `json:"started_at,omitempty"`
-	FinishedAt string `json:"finished_at,omitempty"`
-}
-
-func jobOf(j *api.Job) job {
-	return job{
-		ID: j.GetId(), Kind: j.GetKind(), State: j.GetState(), Done: j.GetDone(), Total: j.GetTotal(),
-		Message: j.GetMessage(), StartedAt: formatTime(j.GetStartedAtMs()), FinishedAt: formatTime(j.GetFinishedAtMs()),
-	}
-}
-
-func (s *Server) describeJob(q *request) error {
-	res, err := s.b.DescribeJob(q.ctx(), &api.DescribeJobRequest{Id: q.param})
-	if err != nil {
-		return err
-	}
-	return writeJSON(q, http.StatusOK, jobOf(res))
+	return writeAccepted(q, res)
 }

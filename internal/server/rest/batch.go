@@ -7,8 +7,8 @@ import (
 	"kvstore/internal/fault"
 )
 
-// Bodies of the batch routes. Items happen whole per group; with atomic set a
-// batch over several groups is refused.
+// Bodies of the batch routes. Items happen whole per group; with atomic set the
+// whole batch does.
 
 type batchPutBody struct {
 	Items  []putItem `json:"items"`
@@ -27,6 +27,7 @@ type putItem struct {
 	Tags        map[string]string `json:"tags"`
 	Metadata    map[string]string `json:"metadata"`
 	Condition   *conditionBody    `json:"condition"`
+	Lease       *string           `json:"lease"`
 }
 
 type conditionBody struct {
@@ -36,6 +37,8 @@ type conditionBody struct {
 	MustNotExist      bool      `json:"must_not_exist"`
 	ValueEquals       *string   `json:"value_equals"`
 	ValueEqualsBase64 *string   `json:"value_equals_base64"`
+	CreatedMatch      *revision `json:"created_match"`
+	LeaseMatch        *string   `json:"lease_match"`
 }
 
 type batchGetBody struct {
@@ -84,7 +87,7 @@ func (s *Server) batchPut(q *request) error {
 	if err := readJSON(q, maxBatchBody, &body); err != nil {
 		return err
 	}
-	req := &api.BatchPutRequest{Namespace: q.query.text("namespace"), Atomic: body.Atomic}
+	req := &api.BatchPutRequest{Namespace: q.query.text("namespace"), Atomic: body.Atomic, RequestId: q.r.Header.Get(headerRequestID)}
 	for i := range body.Items {
 		put, err := body.Items[i].request(i)
 		if err != nil {
@@ -92,6 +95,11 @@ func (s *Server) batchPut(q *request) error {
 		}
 		req.Items = append(req.Items, put)
 	}
+	fence, err := readFence(q)
+	if err != nil {
+		return err
+	}
+	req.Fence = fence
 	res, err := s.do(q.ctx(), &api.PipelineOp{Op: &api.PipelineOp_BatchPut{BatchPut: req}})
 	if err != nil {
 		return err
@@ -114,6 +122,11 @@ func (p *putItem) request(i int) (*api.PutRequest, error) {
 		Key: p.Key, ContentType: p.ContentType, Encoding: p.Encoding,
 		TtlSeconds: p.TTLSeconds, Tags: p.Tags, Metadata: p.Metadata,
 	}
+	if p.Lease != nil {
+		if put.Lease = *p.Lease; put.Lease == "" {
+			return nil, badItem(i, "lease", "is empty")
+		}
+	}
 	if (p.Value == nil) == (p.ValueBase64 == nil) {
 		return nil, badItem(i, "value", "needs exactly one of value and value_base64")
 	}
@@ -135,6 +148,9 @@ func (p *putItem) request(i int) (*api.PutRequest, error) {
 			return nil, badItem(i, "expires_at", "must be a time as in 2027-01-31T12:00:00Z")
 		}
 		put.ExpiresAtMs = ms
+		if p.TTLSeconds != 0 {
+			return nil, badItem(i, "expires_at", "excludes ttl_seconds")
+		}
 	}
 	put.Condition, err = p.Condition.condition(i)
 	return put, err
@@ -144,7 +160,8 @@ func (c *conditionBody) condition(i int) (*api.Condition, error) {
 	if c == nil {
 		return nil, nil
 	}
-	out := &api.Condition{VersionMatch: c.VersionMatch, RevisionMatch: (*uint64)(c.RevisionMatch), MustExist: c.MustExist, MustNotExist: c.MustNotExist}
+	out := &api.Condition{VersionMatch: c.VersionMatch, RevisionMatch: (*uint64)(c.RevisionMatch), MustExist: c.MustExist, MustNotExist: c.MustNotExist,
+		CreatedMatch: (*uint64)(c.CreatedMatch), LeaseMatch: c.LeaseMatch}
 	value, set, err := eitherValue(c.ValueEquals, c.ValueEqualsBase64)
 	if err != nil {
 		return nil, badItem(i, "condition", "takes one of value_equals and value_equals_base64 (base64)")
@@ -182,7 +199,12 @@ func (s *Server) batchGet(q *request) error {
 	if err != nil {
 		return err
 	}
-	req := &api.BatchGetRequest{Namespace: q.query.text("namespace"), Keys: body.Keys, KeysOnly: body.KeysOnly, Consistency: level, MaxStalenessMs: stale}
+	at, err := q.query.moment()
+	if err != nil {
+		return err
+	}
+	req := &api.BatchGetRequest{Namespace: q.query.text("namespace"), Keys: body.Keys, KeysOnly: body.KeysOnly,
+		Consistency: level, MaxStalenessMs: stale, AtRevision: at.Revision, AtTimeMs: at.TimeMs}
 	res, err := s.do(q.ctx(), &api.PipelineOp{Op: &api.PipelineOp_BatchGet{BatchGet: req}})
 	if err != nil {
 		return err
@@ -204,7 +226,7 @@ func (s *Server) batchDelete(q *request) error {
 	if err := readJSON(q, maxBatchBody, &body); err != nil {
 		return err
 	}
-	req := &api.BatchDeleteRequest{Namespace: q.query.text("namespace"), Atomic: body.Atomic}
+	req := &api.BatchDeleteRequest{Namespace: q.query.text("namespace"), Atomic: body.Atomic, RequestId: q.r.Header.Get(headerRequestID)}
 	for i, item := range body.Items {
 		c, err := item.Condition.condition(i)
 		if err != nil {
@@ -215,6 +237,11 @@ func (s *Server) batchDelete(q *request) error {
 	for _, key := range body.Keys {
 		req.Items = append(req.Items, &api.DeleteRequest{Key: key})
 	}
+	fence, err := readFence(q)
+	if err != nil {
+		return err
+	}
+	req.Fence = fence
 	res, err := s.do(q.ctx(), &api.PipelineOp{Op: &api.PipelineOp_BatchDelete{BatchDelete: req}})
 	if err != nil {
 		return err

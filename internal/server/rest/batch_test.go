@@ -79,17 +79,6 @@ func TestBadBatches(t *testing.T) {
 	}
 }
 
-func TestLoneSurrogates(t *testing.T) {
-	for text, lone := range map[string]bool{
-		`"\ud83d\ude00"`: false, `"\ud83d"`: true, `"\ude00"`: true, `"\ude00\ud83d"`: true, `"\\ud83d"`: false,
-		`"\\\ud83d"`: true, `"\u00e9"`: false, `"\ud83dx"`: true, `"\ud83d\n"`: true, `"\`: false, `"\u12`: false,
-	} {
-		if got := loneSurrogate([]byte(text)) >= 0; got != lone {
-			t.Errorf("%s: %v, want %v", text, got, lone)
-		}
-	}
-}
-
 func TestListPages(t *testing.T) {
 	f := newFixture(t)
 	for _, k := range []string{"p/a", "p/b", "p/c", "q"} {
@@ -119,12 +108,15 @@ func TestListPages(t *testing.T) {
 	for query, want := range map[string]string{
 		"count_only": `"count":4`, "reverse&limit=1&keys_only": `"key":"q"`, "tag=first%3Db": `"key":"p/b"`,
 		"start=p/c&end=q": `"key":"p/c"`, "prefix=none": `"records":[]`,
+		"consistency=snapshot": `"consistency":"snapshot","age_ms":0`, "keys_only": `"consistency":"linearizable"`,
+		"consistency=bounded_staleness&max_staleness_ms=500": `"consistency":"bounded_staleness"`,
 	} {
 		if _, body := f.expect(200, call{method: "GET", target: "/api/v1/keys?" + query}); !strings.Contains(body, want) {
 			t.Errorf("%s: no %s in %s", query, want, body)
 		}
 	}
-	for _, query := range []string{"limit=0", "limit=x", "limit=-1", "tag=x", "tag=a=1&tag=a=2", "keys_only=7", "continuation_token=broken", "colour=red"} {
+	for _, query := range []string{"limit=0", "limit=x", "limit=-1", "tag=x", "tag=a=1&tag=a=2", "keys_only=7", "continuation_token=broken", "colour=red",
+		"consistency=strong", "consistency=bounded_staleness", "consistency=snapshot&max_staleness_ms=5", "max_staleness_ms=5"} {
 		f.expect(400, call{method: "GET", target: "/api/v1/keys?" + query})
 	}
 	f.expect(404, call{method: "GET", target: "/api/v1/keys?namespace=none"})

@@ -42,7 +42,9 @@ type record struct {
 	ExpiresAt   string            `json:"expires_at,omitempty"`
 	Version     uint64            `json:"version"`
 	Revision    revision          `json:"revision"`
+	Created     revision          `json:"created_revision"`
 	ETag        string            `json:"etag"`
+	Lease       string            `json:"lease,omitempty"`
 	Tags        map[string]string `json:"tags,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
 }
@@ -65,7 +67,7 @@ func bareEnvelopeOf(rec *api.Record) record {
 		Checksum: formatChecksum(rec.GetChecksum()), CreatedAt: formatTime(rec.GetCreatedAtMs()),
 		UpdatedAt: formatTime(rec.GetUpdatedAtMs()), ExpiresAt: formatTime(rec.GetExpiresAtMs()),
 		Version: rec.GetVersion(), Revision: revision(rec.GetRevision()), ETag: etag(rec.GetRevision(), false),
-		Tags: rec.GetTags(), Metadata: rec.GetMetadata(),
+		Created: revision(rec.GetCreatedRevision()), Lease: rec.GetLease(), Tags: rec.GetTags(), Metadata: rec.GetMetadata(),
 	}
 }
 

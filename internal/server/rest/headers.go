@@ -27,6 +27,7 @@ const (
 	headerConsistency  = "X-Kvstore-Consistency"
 	headerReadRevision = "X-Kvstore-Read-Revision"
 	headerAge          = "X-Kvstore-Age-Ms"
+	headerRequestID    = "Request-Id"
 )
 
 const defaultContentType = "application/octet-stream"
@@ -55,54 +56,69 @@ func readRecord(q *request, put *api.PutRequest) error {
 		}
 		put.Checksum = &sum
 	}
-	return readExpiry(q, put)
-}
-
-// readExpiry reads the lifetime, from the query or a header.
-func readExpiry(q *request, put *api.PutRequest) error {
-	ttl, err := q.either("ttl_seconds", headerTTL)
-	if err != nil {
+	if put.TtlSeconds, put.ExpiresAtMs, err = readExpiry(q); err != nil {
 		return err
 	}
-	if ttl.text != "" {
-		n, err := strconv.ParseInt(ttl.text, 10, 64)
-		if err != nil || n <= 0 {
-			return ttl.bad("must be a positive number of seconds")
+	put.Lease, err = readLease(q)
+	return err
+}
+
+// readLease reads the id of the lease to put with, from the query or a header.
+func readLease(q *request) (string, error) {
+	lease, err := q.either("lease", headerLease)
+	if err == nil && lease.given && lease.text == "" {
+		err = lease.bad("is empty")
+	}
+	return lease.text, err
+}
+
+// readExpiry reads the lifetime, from the query or a header; 0 for what is not given.
+func readExpiry(q *request) (ttlSeconds, expiresAtMilli int64, err error) {
+	ttl, err := q.either("ttl_seconds", headerTTL)
+	if err != nil {
+		return 0, 0, err
+	}
+	if ttl.given {
+		if ttlSeconds, err = strconv.ParseInt(ttl.text, 10, 64); err != nil || ttlSeconds <= 0 {
+			return 0, 0, ttl.bad("must be a positive number of seconds")
 		}
-		put.TtlSeconds = n
 	}
 	at, err := q.either("expires_at", headerExpiresAt)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
-	if at.text != "" {
+	if at.given {
 		ms, ok := parseTime(at.text)
 		if !ok {
-			return at.bad("must be a time as in 2027-01-31T12:00:00Z")
+			return 0, 0, at.bad("must be a time as in 2027-01-31T12:00:00Z")
 		}
-		put.ExpiresAtMs = ms
+		expiresAtMilli = ms
 	}
-	return nil
+	if ttl.given && at.given {
+		return 0, 0, fault.New(fault.InvalidArgument, "ttl_seconds and expires_at exclude each other")
+	}
+	return ttlSeconds, expiresAtMilli, nil
 }
 
 // given is the text of a query parameter or of the header that stands for it.
 type given struct {
-	text string
+	text  string
+	given bool
 	// bad makes the error about it, under the name that was used.
 	bad func(problem string) error
 }
 
 // either reads a parameter or its header; they must not differ.
 func (q *request) either(param, header string) (given, error) {
-	h := q.r.Header.Get(header)
+	h, inHeader := q.r.Header.Get(header), len(q.r.Header.Values(header)) > 0
 	if !q.query.has(param) {
-		return given{h, func(problem string) error { return badHeader(header, problem, h) }}, nil
+		return given{h, inHeader, func(problem string) error { return badHeader(header, problem, h) }}, nil
 	}
 	text := q.query.text(param)
-	if h != "" && h != text {
+	if inHeader && h != text {
 		return given{}, badHeader(header, "differs from the query parameter "+param, h)
 	}
-	return given{text, func(problem string) error { return badParam(param, problem, text) }}, nil
+	return given{text, true, func(problem string) error { return badParam(param, problem, text) }}, nil
 }
 
 // readForm reads a header that holds a form; nil when it is absent.
@@ -162,6 +178,12 @@ func writeRecord(h http.Header, rec *api.Record, envelope bool) {
 	h.Set(headerRevision, strconv.FormatUint(rec.Revision, 10))
 	h.Set(headerChecksum, formatChecksum(rec.Checksum))
 	setTime(h, headerCreatedAt, rec.CreatedAtMs)
+	if rec.CreatedRevision != 0 {
+		h.Set(headerCreatedRevision, strconv.FormatUint(rec.CreatedRevision, 10))
+	}
+	if rec.Lease != "" {
+		h.Set(headerLease, rec.Lease)
+	}
 	setTime(h, headerUpdatedAt, rec.UpdatedAtMs)
 	setTime(h, headerExpiresAt, rec.ExpiresAtMs)
 	if len(rec.Tags) > 0 {

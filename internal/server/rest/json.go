@@ -4,15 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
 	"mime"
 	"net/http"
 	"strconv"
 	"strings"
-	"unicode/utf16"
-	"unicode/utf8"
 
 	"kvstore/internal/fault"
+	"kvstore/internal/jsondoc"
 )
 
 func formatInt(n int64) string { return strconv.FormatInt(n, 10) }
@@ -42,65 +40,14 @@ func jsonContent(h http.Header) error {
 		fault: fault.New(fault.Unsupported, "the body must be application/json without an encoding", "actual", clip(text))}
 }
 
-// decodeJSON is strict: unknown members, text after the document and strings
-// that are not Unicode are errors, since encoding/json would silently drop or
-// change what the caller meant.
+// decodeJSON decodes a body strictly.
 func decodeJSON(body []byte, v any) error {
-	if len(body) == 0 {
-		return fault.New(fault.InvalidArgument, "the body is empty; a JSON document is expected")
+	err := jsondoc.Decode(body, v)
+	var e *jsondoc.Error
+	if errors.As(err, &e) {
+		return e.Fault()
 	}
-	if !utf8.Valid(body) {
-		return fault.New(fault.InvalidArgument, "the body is not valid UTF-8")
-	}
-	if at := loneSurrogate(body); at >= 0 {
-		return fault.New(fault.InvalidArgument, "the body holds half a surrogate pair", "offset", at)
-	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		var f *fault.Error
-		if errors.As(err, &f) {
-			return f
-		}
-		return fault.New(fault.InvalidArgument, "the body is not the JSON that is expected: "+clip(err.Error()), "offset", d.InputOffset())
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return fault.New(fault.InvalidArgument, "there is more after the JSON document", "offset", d.InputOffset())
-	}
-	return nil
-}
-
-// loneSurrogate returns the offset of a \u escape that is half a pair, or -1.
-func loneSurrogate(body []byte) int {
-	for i := 0; i < len(body); i++ {
-		if body[i] != '\\' {
-			continue
-		}
-		r, ok := escaped(body[i:])
-		if !ok {
-			i++ // the escaped character, whatever it is
-			continue
-		}
-		if !utf16.IsSurrogate(r) {
-			i += 5
-			continue
-		}
-		low, _ := escaped(body[min(i+6, len(body)):])
-		if utf16.DecodeRune(r, low) == utf8.RuneError {
-			return i
-		}
-		i += 11
-	}
-	return -1
-}
-
-// escaped reads a backslash, a u and four hexadecimal digits at the start of b.
-func escaped(b []byte) (rune, bool) {
-	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(string(b[2:6]), 16, 16)
-	return rune(n), err == nil
+	return err
 }
 
 // wantsEnvelope tells whether a key is asked for, or a write answered, as JSON:

@@ -65,6 +65,15 @@ func (s *Server) fetch(q *request, head bool) (*api.GetResponse, error) {
 	if at != nil {
 		get.AtRevision = *at
 	}
+	then, err := q.query.moment()
+	switch {
+	case err != nil:
+		return nil, err
+	case at != nil && q.query.has("at"):
+		return nil, badParam("at", "excludes at_revision", q.query.text("at"))
+	case at == nil:
+		get.AtRevision, get.AtTimeMs = then.Revision, then.TimeMs
+	}
 	res, err := s.do(q.ctx(), &api.PipelineOp{Op: &api.PipelineOp_Get{Get: get}})
 	if err != nil {
 		return nil, err
@@ -104,7 +113,7 @@ func writeValue(q *request, resp *api.GetResponse, envelope, head bool) error {
 // putKey writes the body as the key's value. Everything that can be refused
 // before the body is read is refused then.
 func (s *Server) putKey(q *request) error {
-	put := &api.PutRequest{Namespace: q.query.text("namespace"), Key: q.param}
+	put := &api.PutRequest{Namespace: q.query.text("namespace"), Key: q.param, RequestId: q.r.Header.Get(headerRequestID)}
 	if err := keyspace.ValidateKey(put.Key); err != nil {
 		return err
 	}
@@ -119,6 +128,9 @@ func (s *Server) putKey(q *request) error {
 		return fault.New(fault.InvalidArgument, "a value is written whole; Content-Range is not supported", "header", "Content-Range")
 	}
 	if put.Condition, err = s.writeCondition(q, put.Key); err != nil {
+		return err
+	}
+	if put.Fence, err = readFence(q); err != nil {
 		return err
 	}
 	if put.Value, err = readBody(q, keyspace.MaxValueBytes, valueTooLarge(put.Key)); err != nil {
@@ -153,10 +165,57 @@ func writePut(q *request, res *api.PutResponse, envelope bool) error {
 	return nil
 }
 
+// touchKey gives a key another deadline; its value stays.
+func (s *Server) touchKey(q *request) error {
+	touch := &api.TouchRequest{Namespace: q.query.text("namespace"), Key: q.param}
+	if err := keyspace.ValidateKey(touch.Key); err != nil {
+		return err
+	}
+	envelope, err := wantsEnvelope(q)
+	if err != nil {
+		return err
+	}
+	if err := readTouch(q, touch); err != nil {
+		return err
+	}
+	if touch.Condition, err = s.writeCondition(q, touch.Key); err != nil {
+		return err
+	}
+	res, err := s.do(q.ctx(), &api.PipelineOp{Op: &api.PipelineOp_Touch{Touch: touch}})
+	if err != nil {
+		return err
+	}
+	return writePut(q, res.GetTouch(), envelope)
+}
+
+// readTouch reads what is to become of the deadline, from the query or headers. A
+// body means something else, a new value perhaps: it must not seem to be taken.
+func readTouch(q *request, touch *api.TouchRequest) (err error) {
+	const takes = "the query parameters ttl_seconds, expires_at and persist"
+	if _, err = readBody(q, 0, func(int64, string) error {
+		return fault.New(fault.InvalidArgument, "a PATCH has no body; it takes "+takes)
+	}); err != nil {
+		return err
+	}
+	if touch.TtlSeconds, touch.ExpiresAtMs, err = readExpiry(q); err != nil {
+		return err
+	}
+	if touch.Persist, err = q.query.flag("persist"); err != nil {
+		return err
+	}
+	switch expires := touch.TtlSeconds != 0 || touch.ExpiresAtMs != 0; {
+	case touch.Persist && expires:
+		return fault.New(fault.InvalidArgument, "persist excludes ttl_seconds and expires_at")
+	case !touch.Persist && !expires:
+		return fault.New(fault.InvalidArgument, "a PATCH needs one of "+takes)
+	}
+	return nil
+}
+
 // deleteKey removes a key. A key that is not there is no error: the outcome is
 // what was asked for.
 func (s *Server) deleteKey(q *request) error {
-	del := &api.DeleteRequest{Namespace: q.query.text("namespace"), Key: q.param}
+	del := &api.DeleteRequest{Namespace: q.query.text("namespace"), Key: q.param, RequestId: q.r.Header.Get(headerRequestID)}
 	if err := keyspace.ValidateKey(del.Key); err != nil {
 		return err
 	}
@@ -165,6 +224,9 @@ func (s *Server) deleteKey(q *request) error {
 		return err
 	}
 	if del.Condition, err = s.writeCondition(q, del.Key); err != nil {
+		return err
+	}
+	if del.Fence, err = readFence(q); err != nil {
 		return err
 	}
 	res, err := s.do(q.ctx(), &api.PipelineOp{Op: &api.PipelineOp_Delete{Delete: del}})

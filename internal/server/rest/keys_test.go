@@ -234,7 +234,7 @@ func TestBadRequests(t *testing.T) {
 		{"range", call{"PUT", "/api/v1/keys/k", []string{"Content-Range: bytes 0-1/2"}, "v"}, 400, fault.InvalidArgument},
 		{"no route", call{method: "GET", target: "/api/v2/keys/k"}, 404, fault.Unsupported},
 		{"slash in a namespace", call{method: "GET", target: "/api/v1/namespaces/a/b"}, 404, fault.Unsupported},
-		{"no method", call{method: "PATCH", target: "/api/v1/keys/k"}, 405, fault.Unsupported},
+		{"no method", call{method: "POST", target: "/api/v1/keys/k"}, 405, fault.Unsupported},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if p := newFixture(t).problem(c.want, c.call); p.Code != c.code {
@@ -251,6 +251,10 @@ func TestErrorsNameWhatWasSent(t *testing.T) {
 		target, header, want, detail string
 	}{
 		{"k", "X-Kvstore-Ttl: never", "header X-Kvstore-Ttl must be", "never"},
+		{"k", "X-Kvstore-Ttl: 0", "header X-Kvstore-Ttl must be", "0"},
+		{"k?ttl_seconds=-1", "", "query parameter ttl_seconds must be", "-1"},
+		{"k?ttl_seconds=99999999999999999999", "", "query parameter ttl_seconds must be", "99999999999999999999"},
+		{"k?ttl_seconds=", "", "query parameter ttl_seconds must be", ""},
 		{"k", "X-Kvstore-Expires-At: tomorrow", "header X-Kvstore-Expires-At must be", "tomorrow"},
 		{"k?expires_at=tomorrow", "X-Kvstore-Expires-At: tomorrow", "query parameter expires_at must be", "tomorrow"},
 		{"k?ttl_seconds=5", "X-Kvstore-Ttl: 6", "header X-Kvstore-Ttl differs from the query parameter ttl_seconds", "6"},
@@ -272,12 +276,59 @@ func TestErrorsNameWhatWasSent(t *testing.T) {
 func TestMethodNotAllowedNamesTheAllowed(t *testing.T) {
 	f := newFixture(t)
 	for target, want := range map[string]string{
-		"/api/v1/keys/k": "DELETE, GET, HEAD, PUT", "/api/v1/keys": "GET, HEAD", "/api/v1/batch/put": "POST", "/healthz": "GET, HEAD",
+		"/api/v1/keys/k": "DELETE, GET, HEAD, PATCH, PUT", "/api/v1/keys": "DELETE, GET, HEAD", "/api/v1/batch/put": "POST", "/healthz": "GET, HEAD",
 	} {
-		res, _ := f.expect(405, call{method: "PATCH", target: target})
+		res, _ := f.expect(405, call{method: "TRACE", target: target})
 		if got := res.Header.Get("Allow"); got != want {
 			t.Errorf("%s: Allow %q, want %q", target, got, want)
 		}
+	}
+}
+
+// A touch changes the deadline and the ETag, and answers as a put of a key that exists.
+func TestTouch(t *testing.T) {
+	f := newFixture(t)
+	res, _ := f.expect(201, call{"PUT", "/api/v1/keys/k", []string{"X-Kvstore-Tags: a=b"}, "value"})
+	tag := res.Header.Get("ETag")
+	res, _ = f.expect(204, call{"PATCH", "/api/v1/keys/k", []string{"X-Kvstore-Ttl: 60", "If-Match: " + tag}, ""})
+	if res.Header.Get("X-Kvstore-Expires-At") != "2027-01-15T08:01:00.000Z" || res.Header.Get("X-Kvstore-Version") != "2" || res.Header.Get("ETag") == tag {
+		t.Errorf("touched: %v", res.Header)
+	}
+	res, body := f.expect(200, call{method: "GET", target: "/api/v1/keys/k"})
+	if body != "value" || res.Header.Get("X-Kvstore-Tags") != "a=b" || res.Header.Get("X-Kvstore-Expires-At") != "2027-01-15T08:01:00.000Z" {
+		t.Errorf("read: %q, %v", body, res.Header)
+	}
+	if res, _ = f.expect(204, call{method: "PATCH", target: "/api/v1/keys/k?persist=true"}); res.Header.Get("X-Kvstore-Expires-At") != "" {
+		t.Errorf("persistent: %v", res.Header)
+	}
+	f.expect(412, call{"PATCH", "/api/v1/keys/k?persist=true", []string{"If-Match: " + tag}, ""})
+	f.expect(412, call{method: "PATCH", target: "/api/v1/keys/none?persist=true"})
+	f.expect(400, call{method: "PATCH", target: "/api/v1/keys/k?persist=perhaps"})
+	_, body = f.expect(200, call{method: "POST", target: "/api/v1/transaction", body: `{"operations":[{"type":"TOUCH","key":"k","ttl_seconds":60},{"type":"GET","key":"k","keys_only":true}]}`})
+	if !strings.Contains(body, `"type":"TOUCH"`) || !strings.Contains(body, `"expires_at":"2027-01-15T08:01:00.000Z"`) {
+		t.Errorf("in a transaction: %s", body)
+	}
+}
+
+// A touch that would do nothing says in REST's words what it takes.
+func TestTouchSaysWhatItTakes(t *testing.T) {
+	for _, c := range []struct{ query, body, want string }{
+		{"", "newvalue", "a PATCH has no body; it takes the query parameters ttl_seconds, expires_at and persist"},
+		{"?persist", `{"ttl_seconds":5}`, "a PATCH has no body; it takes the query parameters ttl_seconds, expires_at and persist"},
+		{"", "", "a PATCH needs one of the query parameters ttl_seconds, expires_at and persist"},
+		{"?persist=false", "", "a PATCH needs one of the query parameters ttl_seconds, expires_at and persist"},
+		{"?persist&ttl_seconds=5", "", "persist excludes ttl_seconds and expires_at"},
+		{"?ttl_seconds=5&expires_at=2027-01-31T12:00:00Z", "", "ttl_seconds and expires_at exclude each other"},
+	} {
+		f := newFixture(t)
+		f.put("k", "v")
+		if p := f.problem(400, call{"PATCH", "/api/v1/keys/k" + c.query, nil, c.body}); p.Detail != c.want {
+			t.Errorf("%q with %q: %q", c.query, c.body, p.Detail)
+		}
+	}
+	f := newFixture(t)
+	if p := f.problem(400, call{"PUT", "/api/v1/keys/k?ttl_seconds=5", []string{"X-Kvstore-Expires-At: 2027-01-31T12:00:00Z"}, "v"}); p.Detail != "ttl_seconds and expires_at exclude each other" {
+		t.Errorf("%+v", p)
 	}
 }
 

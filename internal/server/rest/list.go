@@ -3,6 +3,7 @@ package rest
 import (
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	api "kvstore/api/kvstore/v1"
@@ -14,6 +15,9 @@ type page struct {
 	Token    string   `json:"continuation_token,omitempty"`
 	Revision revision `json:"revision"`
 	Count    *uint64  `json:"count,omitempty"`
+	// Consistency and Age say how the snapshot was chosen.
+	Consistency string `json:"consistency"`
+	Age         int64  `json:"age_ms"`
 }
 
 // listKeys answers with one page; the Link header names the next one, which is
@@ -27,7 +31,12 @@ func (s *Server) listKeys(q *request) error {
 	if err != nil {
 		return err
 	}
-	out := page{Records: make([]record, len(res.GetRecords())), Token: res.GetContinuationToken(), Revision: revision(res.GetRevision())}
+	out := page{Records: make([]record, len(res.GetRecords())), Token: res.GetContinuationToken(), Revision: revision(res.GetRevision()),
+		Consistency: consistencyName(res.GetConsistency()), Age: res.GetAgeMs()}
+	h := q.w.Header()
+	h.Set(headerConsistency, out.Consistency)
+	h.Set(headerReadRevision, strconv.FormatUint(res.GetRevision(), 10))
+	h.Set(headerAge, strconv.FormatInt(out.Age, 10))
 	for i, rec := range res.GetRecords() {
 		out.Records[i] = listed(rec, req.KeysOnly)
 	}
@@ -38,7 +47,7 @@ func (s *Server) listKeys(q *request) error {
 	if out.Token != "" {
 		next := url.Values(q.query)
 		next.Set("continuation_token", out.Token)
-		q.w.Header().Set("Link", "<"+keysPath+"?"+next.Encode()+`>; rel="next"`)
+		h.Set("Link", "<"+keysPath+"?"+next.Encode()+`>; rel="next"`)
 	}
 	return writeJSON(q, http.StatusOK, out)
 }
@@ -66,6 +75,14 @@ func listRequest(q *request) (*api.ListRequest, error) {
 		if *f.to, err = p.flag(f.name); err != nil {
 			return nil, err
 		}
+	}
+	at, err := p.moment()
+	if err != nil {
+		return nil, err
+	}
+	req.AtRevision, req.AtTimeMs = at.Revision, at.TimeMs
+	if req.Consistency, req.MaxStalenessMs, err = p.listConsistency(); err != nil {
+		return nil, err
 	}
 	req.Tags, err = tagFilter(url.Values(p)["tag"])
 	return req, err

@@ -124,6 +124,8 @@ func have(keys ...string) func(*fixture) {
 	}
 }
 
+func aJob(f *fixture) { f.expect(202, call{method: "DELETE", target: "/api/v1/keys?all=true"}) }
+
 func exercises() []exercise {
 	const key, keyOp = "/api/v1/keys/k", " /api/v1/keys/{key}"
 	long := "/api/v1/keys/" + strings.Repeat("k", 1025)
@@ -137,6 +139,11 @@ func exercises() []exercise {
 		{"PUT" + keyOp, 500, call{method: "PUT", target: key}, failing(fault.UnknownOutcome)},
 		{"PUT" + keyOp, 503, call{method: "PUT", target: key}, failing(fault.Unavailable)},
 		{"PUT" + keyOp, 504, call{method: "PUT", target: key}, failing(fault.DeadlineExceeded)},
+		{"POST /api/v1/requests", 201, call{method: "POST", target: "/api/v1/requests"}, nil},
+		{"GET /api/v1/requests/{id}", 200, call{method: "GET", target: "/api/v1/requests/06h1l51rd0000abckvutghq468"}, nil},
+		{"GET /api/v1/requests/{id}", 400, call{method: "GET", target: "/api/v1/requests/none"}, nil},
+		{"PATCH" + keyOp, 200, call{method: "PATCH", target: key + "?format=json&ttl_seconds=5"}, have("k")},
+		{"PATCH" + keyOp, 204, call{method: "PATCH", target: key + "?persist"}, have("k")},
 		{"DELETE" + keyOp, 200, call{method: "DELETE", target: key + "?format=json"}, nil},
 		{"DELETE" + keyOp, 204, call{method: "DELETE", target: key}, nil},
 		{"GET" + keyOp, 410, call{method: "GET", target: key}, failing(fault.OutOfRange)},
@@ -144,6 +151,9 @@ func exercises() []exercise {
 		{"GET /api/v1/keys", 400, call{method: "GET", target: "/api/v1/keys?limit=x"}, nil},
 		{"GET /api/v1/keys", 404, call{method: "GET", target: "/api/v1/keys?namespace=x"}, nil},
 		{"GET /api/v1/keys", 410, call{method: "GET", target: "/api/v1/keys"}, failing(fault.OutOfRange)},
+		{"GET /api/v1/watch/{prefix}", 200, call{method: "HEAD", target: "/api/v1/watch/"}, withWatches},
+		{"GET /api/v1/watch/{prefix}", 400, call{method: "GET", target: "/api/v1/watch/?after_revision=x"}, nil},
+		{"GET /api/v1/watch/{prefix}", 404, call{method: "GET", target: "/api/v1/watch/?namespace=none"}, withWatches},
 		{"GET /api/v1/namespaces", 200, call{method: "GET", target: "/api/v1/namespaces"}, nil},
 		{"POST /api/v1/namespaces", 201, call{method: "POST", target: "/api/v1/namespaces", body: `{"name":"n"}`}, nil},
 		{"POST /api/v1/namespaces", 400, call{method: "POST", target: "/api/v1/namespaces", body: `{"name":"!"}`}, nil},
@@ -158,6 +168,17 @@ func exercises() []exercise {
 		{"GET /api/v1/jobs/{id}", 200, call{method: "GET", target: "/api/v1/jobs/job-default"}, func(f *fixture) {
 			f.expect(202, call{method: "DELETE", target: "/api/v1/namespaces/default"})
 		}},
+		{"DELETE /api/v1/keys", 202, call{method: "DELETE", target: "/api/v1/keys?prefix=a&tag=x%3Dy"}, nil},
+		{"DELETE /api/v1/keys", 400, call{method: "DELETE", target: "/api/v1/keys"}, nil},
+		{"GET /api/v1/jobs", 200, call{method: "GET", target: "/api/v1/jobs"}, aJob},
+		{"DELETE /api/v1/jobs/{id}", 202, call{method: "DELETE", target: "/api/v1/jobs/range-1"}, aJob},
+		{"DELETE /api/v1/jobs/{id}", 404, call{method: "DELETE", target: "/api/v1/jobs/none"}, nil},
+		{"DELETE /api/v1/jobs/{id}", 409, call{method: "DELETE", target: "/api/v1/jobs/range-1"}, func(f *fixture) {
+			aJob(f)
+			f.expect(202, call{method: "DELETE", target: "/api/v1/jobs/range-1"})
+		}},
+		{"GET /api/v1/history/{key}", 200, call{method: "GET", target: "/api/v1/history/k?limit=1"}, have("k")},
+		{"GET /api/v1/history/{key}", 400, call{method: "GET", target: "/api/v1/history/k?limit=0"}, nil},
 		{"GET /api/v1/admin/status", 200, call{method: "GET", target: "/api/v1/admin/status"}, nil},
 		{"GET /api/v1/admin/metrics", 200, call{method: "GET", target: "/api/v1/admin/metrics"}, nil},
 		{"GET /api/v1/admin/digest", 200, call{method: "GET", target: "/api/v1/admin/digest"}, nil},
@@ -167,20 +188,33 @@ func exercises() []exercise {
 		{"GET /readyz", 200, call{method: "GET", target: "/readyz"}, nil},
 		{"GET /readyz", 503, call{method: "GET", target: "/readyz"}, func(f *fixture) { f.ready = false }},
 	}
+	all = append(all, leaseExercises()...)
+	const txnOp, txn = "POST /api/v1/transaction", "/api/v1/transaction"
+	put := `{"operations":[{"type":"PUT","key":"k","value":"v","conditions":{"must_not_exist":true}}]}`
+	all = append(all,
+		exercise{txnOp, 200, call{method: "POST", target: txn, body: put}, nil},
+		exercise{txnOp, 400, call{method: "POST", target: txn, body: "{"}, nil},
+		exercise{txnOp, 412, call{method: "POST", target: txn, body: put}, have("k")},
+		exercise{txnOp, 413, call{method: "POST", target: txn, body: put}, failing(fault.MessageTooLarge)},
+		exercise{txnOp, 415, call{"POST", txn, []string{"Content-Type: text/csv"}, put}, nil},
+		exercise{txnOp, 422, call{method: "POST", target: txn, body: put}, failing(fault.CrossGroup)})
 	for _, method := range []string{"GET", "HEAD"} {
 		all = append(all,
 			exercise{method + keyOp, 200, call{method: method, target: key}, have("k")},
 			exercise{method + keyOp, 304, call{method, key, []string{"If-None-Match: *"}, ""}, have("k")})
 	}
-	for _, method := range []string{"GET", "HEAD", "PUT", "DELETE"} {
-		target := key
-		if method == "PUT" || method == "DELETE" {
+	for _, method := range []string{"GET", "HEAD", "PUT", "PATCH", "DELETE"} {
+		target, here := key, key
+		if method != "GET" && method != "HEAD" {
 			target += "?namespace=none"
+		}
+		if method == "PATCH" {
+			target, here = target+"&persist", key+"?persist"
 		}
 		all = append(all,
 			exercise{method + keyOp, 400, call{method: method, target: long}, nil},
 			exercise{method + keyOp, 404, call{method: method, target: target}, nil},
-			exercise{method + keyOp, 412, call{method, key, []string{`If-Match: "x"`}, ""}, have("k")})
+			exercise{method + keyOp, 412, call{method, here, []string{`If-Match: "x"`}, ""}, have("k")})
 	}
 	for path, body := range map[string]string{"put": `{"items":[]}`, "delete": `{"items":[]}`, "get": `{"keys":[]}`} {
 		op, target := "POST /api/v1/batch/"+path, "/api/v1/batch/"+path

@@ -11,6 +11,7 @@ import (
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/fault"
+	"kvstore/internal/moment"
 )
 
 // params are the query parameters of a request. Unknown and repeated ones are
@@ -122,9 +123,36 @@ func (p params) consistency() (api.Consistency, int64, error) {
 	}
 }
 
+// moment reads which moment of the past is asked for.
+func (p params) moment() (moment.Moment, error) {
+	if !p.has("at") {
+		return moment.Moment{}, nil
+	}
+	return moment.Parse(p.text("at"))
+}
+
+// listConsistency reads the level of a list, which has one more.
+func (p params) listConsistency() (api.Consistency, int64, error) {
+	switch level := p.text("consistency"); level {
+	case "snapshot":
+		if stale := p.text("max_staleness_ms"); stale != "" {
+			return 0, 0, badParam("max_staleness_ms", "needs consistency=bounded_staleness", stale)
+		}
+		return api.Consistency_CONSISTENCY_SNAPSHOT, 0, nil
+	case "", "linearizable", "bounded_staleness":
+		return p.consistency()
+	default:
+		return 0, 0, badParam("consistency", "must be linearizable, snapshot or bounded_staleness", level)
+	}
+}
+
 func consistencyName(c api.Consistency) string {
-	if c == api.Consistency_CONSISTENCY_BOUNDED_STALENESS {
+	switch c {
+	case api.Consistency_CONSISTENCY_BOUNDED_STALENESS:
 		return "bounded_staleness"
+	case api.Consistency_CONSISTENCY_SNAPSHOT:
+		return "snapshot"
+	case api.Consistency_CONSISTENCY_LINEARIZABLE:
 	}
 	return "linearizable"
 }
@@ -138,6 +166,13 @@ func (p params) condition() (*api.Condition, error) {
 	}
 	if c.RevisionMatch, err = p.number("revision_match", 64); err != nil {
 		return nil, err
+	}
+	if c.CreatedMatch, err = p.number("created_match", 64); err != nil {
+		return nil, err
+	}
+	if p.has("lease_match") {
+		lease := p.text("lease_match")
+		c.LeaseMatch = &lease
 	}
 	if c.MustExist, err = p.flag("must_exist"); err != nil {
 		return nil, err
@@ -154,7 +189,8 @@ func (p params) condition() (*api.Condition, error) {
 		}
 		c.ValueEquals = []byte(p.text("value_equals"))
 	}
-	if c.VersionMatch == nil && c.RevisionMatch == nil && !c.MustExist && !c.MustNotExist && c.ValueEquals == nil {
+	if c.VersionMatch == nil && c.RevisionMatch == nil && !c.MustExist && !c.MustNotExist && c.ValueEquals == nil &&
+		c.CreatedMatch == nil && c.LeaseMatch == nil {
 		return nil, nil
 	}
 	return c, nil

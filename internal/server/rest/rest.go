@@ -16,6 +16,7 @@ import (
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/guard"
 	"kvstore/internal/router"
+	"kvstore/internal/watch"
 )
 
 var _ Backend = (*router.Router)(nil)
@@ -28,14 +29,29 @@ type Backend interface {
 	List(ctx context.Context, req *api.ListRequest) (*api.ListResponse, error)
 	Status(ctx context.Context, req *api.StatusRequest) (*api.StatusResponse, error)
 	Digest(ctx context.Context, req *api.DigestRequest) (*api.DigestResponse, error)
+	NewRequestID(ctx context.Context, req *api.NewRequestIDRequest) (*api.NewRequestIDResponse, error)
+	DescribeRequest(ctx context.Context, req *api.DescribeRequestRequest) (*api.RequestOutcome, error)
 	CreateNamespace(ctx context.Context, req *api.CreateNamespaceRequest) (*api.Namespace, error)
 	ListNamespaces(ctx context.Context, req *api.ListNamespacesRequest) (*api.ListNamespacesResponse, error)
 	DescribeNamespace(ctx context.Context, req *api.DescribeNamespaceRequest) (*api.Namespace, error)
 	DeleteNamespace(ctx context.Context, req *api.DeleteNamespaceRequest) (*api.Job, error)
 	DescribeJob(ctx context.Context, req *api.DescribeJobRequest) (*api.Job, error)
+	ListJobs(ctx context.Context, req *api.ListJobsRequest) (*api.ListJobsResponse, error)
+	CancelJob(ctx context.Context, req *api.CancelJobRequest) (*api.Job, error)
+	DeleteRange(ctx context.Context, req *api.DeleteRangeRequest) (*api.Job, error)
+	History(ctx context.Context, req *api.HistoryRequest) (*api.HistoryResponse, error)
 }
 
-// Options configure a Server; all are required.
+// Leases grants leases and keeps them alive; *lease.Service is one.
+type Leases interface {
+	Grant(ctx context.Context, req *api.LeaseGrantRequest) (*api.Lease, error)
+	KeepAlive(ctx context.Context, req *api.LeaseKeepAliveRequest) (*api.Lease, error)
+	Revoke(ctx context.Context, req *api.LeaseRevokeRequest) (*api.LeaseRevokeResponse, error)
+	Describe(ctx context.Context, req *api.LeaseDescribeRequest) (*api.Lease, error)
+	List(ctx context.Context, req *api.LeaseListRequest) (*api.LeaseListResponse, error)
+}
+
+// Options configure a Server; all but Leases and Watches are required.
 type Options struct {
 	Backend Backend
 	Guard   *guard.Guard
@@ -44,6 +60,10 @@ type Options struct {
 	Ready func() (bool, string)
 	// Metrics serves /api/v1/admin/metrics.
 	Metrics http.Handler
+	// Leases serves /api/v1/leases; nil refuses it.
+	Leases Leases
+	// Watches serves /api/v1/watch; nil refuses it.
+	Watches *watch.Hub
 }
 
 // Server is the handler of the HTTP port; safe for concurrent use.
@@ -70,7 +90,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rt = &route{name: "Unmatched", handle: func(*request) error { return err }}
 	}
 	s.o.Guard.HTTP(w, r, guard.Route{
-		Method: rt.name, MaxBody: rt.maxBody, Open: rt.open,
+		Method: rt.name, MaxBody: rt.maxBody, Open: rt.open, Stream: rt.stream,
 		Handle: func(w http.ResponseWriter, r *http.Request) error {
 			return s.serve(rt, &request{w: w, r: r, param: param})
 		},
@@ -85,6 +105,9 @@ func (s *Server) serve(rt *route, q *request) error {
 			return err
 		}
 		q.query = values
+	}
+	if err := rt.checkSafety(q.r.Header); err != nil {
+		return err
 	}
 	h := q.w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")

@@ -26,7 +26,7 @@ func newFixture(t *testing.T) *fixture {
 	f := &fixture{t: t, backend: servertest.New(), ready: true}
 	m := metrics.New("test")
 	s, err := New(Options{
-		Backend: f.backend, Guard: guard.New(guard.Options{Metrics: m.Requests()}), Metrics: m.Handler(),
+		Backend: f.backend, Guard: guard.New(guard.Options{Metrics: m.Requests()}), Metrics: m.Handler(), Leases: f.backend.Leases(),
 		Ready: func() (bool, string) { return f.ready, "no leader in group 3" },
 	})
 	if err != nil {

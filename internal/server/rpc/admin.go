@@ -31,6 +31,16 @@ func (s *Service) Recover(ctx context.Context, q *api.RecoverRequest) (*api.Reco
 	return s.b.Recover(ctx, q)
 }
 
+// NewRequestID hands out an id for a request.
+func (s *Service) NewRequestID(ctx context.Context, q *api.NewRequestIDRequest) (*api.NewRequestIDResponse, error) {
+	return s.b.NewRequestID(ctx, q)
+}
+
+// DescribeRequest tells what became of a request.
+func (s *Service) DescribeRequest(ctx context.Context, q *api.DescribeRequestRequest) (*api.RequestOutcome, error) {
+	return s.b.DescribeRequest(ctx, q)
+}
+
 // CreateNamespace creates a namespace.
 func (s *Service) CreateNamespace(ctx context.Context, q *api.CreateNamespaceRequest) (*api.Namespace, error) {
 	return s.b.CreateNamespace(ctx, q)
@@ -54,4 +64,24 @@ func (s *Service) DeleteNamespace(ctx context.Context, q *api.DeleteNamespaceReq
 // DescribeJob returns the state of a job.
 func (s *Service) DescribeJob(ctx context.Context, q *api.DescribeJobRequest) (*api.Job, error) {
 	return s.b.DescribeJob(ctx, q)
+}
+
+// ListJobs returns the jobs that have not ended and the last that have.
+func (s *Service) ListJobs(ctx context.Context, q *api.ListJobsRequest) (*api.ListJobsResponse, error) {
+	return s.b.ListJobs(ctx, q)
+}
+
+// CancelJob asks a job to end where it is.
+func (s *Service) CancelJob(ctx context.Context, q *api.CancelJobRequest) (*api.Job, error) {
+	return s.b.CancelJob(ctx, q)
+}
+
+// DeleteRange starts the job that deletes the keys of a range.
+func (s *Service) DeleteRange(ctx context.Context, q *api.DeleteRangeRequest) (*api.Job, error) {
+	return s.b.DeleteRange(ctx, q)
+}
+
+// History returns the versions of one key.
+func (s *Service) History(ctx context.Context, q *api.HistoryRequest) (*api.HistoryResponse, error) {
+	return s.b.History(ctx, q)
 }

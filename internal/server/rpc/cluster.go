@@ -17,6 +17,7 @@ type Cluster interface {
 	ReplaceNode(ctx context.Context, req *api.ReplaceNodeRequest) (*api.MembersResponse, error)
 	Configure(ctx context.Context, req *api.ConfigureRequest) (*api.MembersResponse, error)
 	HoldGroup(ctx context.Context, req *api.HoldGroupRequest) (*api.MembersResponse, error)
+	CancelSlotMove(ctx context.Context, req *api.CancelSlotMoveRequest) (*api.MembersResponse, error)
 }
 
 // clusterService implements api.ClusterServer.

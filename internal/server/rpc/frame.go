@@ -89,6 +89,8 @@ func opBytes(op *api.PipelineOp, expect int64) (request, answer int64) {
 		answer = expect
 	case *api.PipelineOp_Delete:
 		request += int64(len(o.Delete.GetKey()))
+	case *api.PipelineOp_Touch:
+		request += int64(len(o.Touch.GetKey()) + len(o.Touch.GetCondition().GetValueEquals()))
 	case *api.PipelineOp_BatchPut:
 		for _, q := range o.BatchPut.GetItems() {
 			request += perOperation + putBytes(q)
@@ -99,6 +101,28 @@ func opBytes(op *api.PipelineOp, expect int64) (request, answer int64) {
 		answer = n * expect
 	case *api.PipelineOp_BatchDelete:
 		request += int64(len(o.BatchDelete.GetItems())) * perOperation
+	case *api.PipelineOp_Transaction:
+		return txnBytes(o.Transaction, expect)
+	}
+	return request, answer
+}
+
+// txnBytes is opBytes of a transaction; of its two lists the one with more gets
+// may be taken.
+func txnBytes(q *api.TransactionRequest, expect int64) (request, answer int64) {
+	request = perOperation
+	for _, c := range q.GetChecks() {
+		request += perOperation + int64(len(c.GetCondition().GetValueEquals()))
+	}
+	for _, ops := range [...][]*api.TransactionOp{q.GetThen(), q.GetOtherwise()} {
+		gets := int64(0)
+		for _, op := range ops {
+			request += perOperation + putBytes(op.GetPut())
+			if op.GetGet() != nil {
+				gets += expect
+			}
+		}
+		answer = max(answer, gets)
 	}
 	return request, answer
 }
@@ -122,6 +146,10 @@ func resultBytes(res *api.PipelineResult) int64 {
 		size += int64(len(r.BatchPut.GetResults())) * perOperation
 	case *api.PipelineResult_BatchDelete:
 		size += int64(len(r.BatchDelete.GetResults())) * perOperation
+	case *api.PipelineResult_Transaction:
+		for _, item := range r.Transaction.GetResults() {
+			size += perOperation + int64(len(item.GetGet().GetValue()))
+		}
 	}
 	return size
 }
@@ -149,12 +177,16 @@ func methodOf(op *api.PipelineOp) string {
 		return "Get"
 	case *api.PipelineOp_Delete:
 		return "Delete"
+	case *api.PipelineOp_Touch:
+		return "Touch"
 	case *api.PipelineOp_BatchPut:
 		return "BatchPut"
 	case *api.PipelineOp_BatchGet:
 		return "BatchGet"
 	case *api.PipelineOp_BatchDelete:
 		return "BatchDelete"
+	case *api.PipelineOp_Transaction:
+		return "Transaction"
 	}
 	return "Unknown"
 }

@@ -63,6 +63,17 @@ func (s *Service) Delete(ctx context.Context, q *api.DeleteRequest) (*api.Delete
 	return res.GetDelete(), nil
 }
 
+// Touch changes a key's deadline.
+func (s *Service) Touch(ctx context.Context, q *api.TouchRequest) (*api.PutResponse, error) {
+	u := &unary{}
+	u.op.Op = &api.PipelineOp_Touch{Touch: q}
+	res, err := u.run(ctx, s.b)
+	if err != nil {
+		return nil, err
+	}
+	return res.GetTouch(), nil
+}
+
 // BatchPut writes many keys; the response says per item what happened.
 func (s *Service) BatchPut(ctx context.Context, q *api.BatchPutRequest) (*api.BatchPutResponse, error) {
 	u := &unary{}
@@ -94,6 +105,18 @@ func (s *Service) BatchDelete(ctx context.Context, q *api.BatchDeleteRequest) (*
 		return nil, err
 	}
 	return res.GetBatchDelete(), nil
+}
+
+// Transaction executes one of two lists of operations, whole or not at all; the
+// response says per operation what happened.
+func (s *Service) Transaction(ctx context.Context, q *api.TransactionRequest) (*api.TransactionResponse, error) {
+	u := &unary{}
+	u.op.Op = &api.PipelineOp_Transaction{Transaction: q}
+	res, err := u.run(ctx, s.b)
+	if err != nil {
+		return nil, err
+	}
+	return res.GetTransaction(), nil
 }
 
 // List returns one page.

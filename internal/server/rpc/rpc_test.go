@@ -22,6 +22,7 @@ import (
 	"kvstore/internal/keyspace"
 	"kvstore/internal/server/servertest"
 	"kvstore/internal/server/status"
+	"kvstore/internal/wirebuf"
 )
 
 type fixture struct {
@@ -35,13 +36,13 @@ type fixture struct {
 func newFixture(t *testing.T, g guard.Options, o Options) *fixture {
 	t.Helper()
 	f := &fixture{backend: servertest.New()}
-	o.Backend, o.Guard = f.backend, guard.New(g)
+	o.Backend, o.Guard, o.Leases = f.backend, guard.New(g), f.backend.Leases()
 	var err error
 	if f.service, err = New(o); err != nil {
 		t.Fatal(err)
 	}
 	f.server = grpc.NewServer(grpc.UnaryInterceptor(o.Guard.Unary()), grpc.StreamInterceptor(o.Guard.Stream()),
-		grpc.MaxRecvMsgSize(20<<20), grpc.MaxSendMsgSize(20<<20))
+		grpc.ForceServerCodecV2(wirebuf.NewCodec()), grpc.MaxRecvMsgSize(20<<20), grpc.MaxSendMsgSize(20<<20))
 	f.service.Register(f.server)
 	l := bufconn.Listen(1 << 20)
 	served := make(chan error, 1)

@@ -19,6 +19,7 @@ import (
 	"kvstore/internal/guard"
 	"kvstore/internal/profiling"
 	"kvstore/internal/router"
+	"kvstore/internal/watch"
 )
 
 var _ Backend = (*router.Router)(nil)
@@ -43,11 +44,18 @@ type Backend interface {
 	RecoverPlan(ctx context.Context, req *api.RecoverPlanRequest) (*api.RecoverPlanResponse, error)
 	Recover(ctx context.Context, req *api.RecoverRequest) (*api.RecoverResponse, error)
 
+	NewRequestID(ctx context.Context, req *api.NewRequestIDRequest) (*api.NewRequestIDResponse, error)
+	DescribeRequest(ctx context.Context, req *api.DescribeRequestRequest) (*api.RequestOutcome, error)
+
 	CreateNamespace(ctx context.Context, req *api.CreateNamespaceRequest) (*api.Namespace, error)
 	ListNamespaces(ctx context.Context, req *api.ListNamespacesRequest) (*api.ListNamespacesResponse, error)
 	DescribeNamespace(ctx context.Context, req *api.DescribeNamespaceRequest) (*api.Namespace, error)
 	DeleteNamespace(ctx context.Context, req *api.DeleteNamespaceRequest) (*api.Job, error)
 	DescribeJob(ctx context.Context, req *api.DescribeJobRequest) (*api.Job, error)
+	ListJobs(ctx context.Context, req *api.ListJobsRequest) (*api.ListJobsResponse, error)
+	CancelJob(ctx context.Context, req *api.CancelJobRequest) (*api.Job, error)
+	DeleteRange(ctx context.Context, req *api.DeleteRangeRequest) (*api.Job, error)
+	History(ctx context.Context, req *api.HistoryRequest) (*api.HistoryResponse, error)
 }
 
 // Defaults of Options.
@@ -64,7 +72,11 @@ type Options struct {
 	Guard   *guard.Guard
 	// Cluster answers the Cluster service; nil leaves it out.
 	Cluster Cluster
-	Logger  *slog.Logger
+	// Leases answers the Leases service; nil leaves it out.
+	Leases Leases
+	Logger *slog.Logger
+	// Watches serves Watch; nil refuses it.
+	Watches *watch.Hub
 	// Profiles makes the recordings of Profile; nil refuses them.
 	Profiles *profiling.Recorder
 	// MaxInflight bounds the unanswered operations of one Pipeline stream,
@@ -124,10 +136,11 @@ func New(o Options) (*Service, error) {
 	return s, nil
 }
 
-// Register adds the KVStore, Cluster, health and reflection services to a server.
+// Register adds the KVStore, Cluster, Leases, health and reflection services to a server.
 func (s *Service) Register(g *grpc.Server) {
 	api.RegisterKVStoreServer(g, s)
 	registerCluster(g, s.o.Cluster)
+	s.registerLeases(g)
 	healthpb.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
 }

@@ -4,6 +4,7 @@ package servertest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,8 @@ type Backend struct {
 	records    map[string]map[string]*api.Record
 	namespaces map[string]*api.Namespace
 	jobs       map[string]*api.Job
+	requests   map[string]kept
+	ids        uint64
 }
 
 // New returns an empty store with the namespace "default".
@@ -44,8 +47,9 @@ func New() *Backend {
 	return &Backend{
 		revision:   uint64(keyspace.RevisionAt(Now)),
 		records:    map[string]map[string]*api.Record{},
-		namespaces: map[string]*api.Namespace{"default": {Name: "default", Id: 1, State: "active", CreatedAtMs: Now}},
+		namespaces: map[string]*api.Namespace{keyspace.LeaseNamespaceName: {Name: keyspace.LeaseNamespaceName}, "default": {Name: "default", Id: 1, State: "active", CreatedAtMs: Now}},
 		jobs:       map[string]*api.Job{},
+		requests:   map[string]kept{},
 	}
 }
 
@@ -87,6 +91,16 @@ func (b *Backend) answer(ctx context.Context, c *router.Call) {
 func (b *Backend) run(op *api.PipelineOp, res *api.PipelineResult) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	once, err := b.once(op, func() (*api.PipelineResult, error) {
+		res := new(api.PipelineResult)
+		return res, b.runNow(op, res)
+	})
+	res.Result = once.GetResult()
+	return err
+}
+
+// runNow executes an operation; mu must be held.
+func (b *Backend) runNow(op *api.PipelineOp, res *api.PipelineResult) error {
 	switch o := op.GetOp().(type) {
 	case *api.PipelineOp_Put:
 		put, err := b.put(o.Put.Namespace, o.Put)
@@ -94,11 +108,15 @@ func (b *Backend) run(op *api.PipelineOp, res *api.PipelineResult) error {
 		return err
 	case *api.PipelineOp_Get:
 		rec, err := b.get(o.Get.Namespace, o.Get.Key, o.Get.KeysOnly)
-		res.Result = &api.PipelineResult_Get{Get: &api.GetResponse{Record: rec, Consistency: o.Get.Consistency, ReadRevision: b.revision}}
+		res.Result = &api.PipelineResult_Get{Get: &api.GetResponse{Record: rec, Consistency: o.Get.Consistency, ReadRevision: cmp.Or(o.Get.AtRevision, b.revision)}}
 		return err
 	case *api.PipelineOp_Delete:
 		del, err := b.delete(o.Delete.Namespace, o.Delete)
 		res.Result = &api.PipelineResult_Delete{Delete: del}
+		return err
+	case *api.PipelineOp_Touch:
+		touched, err := b.touch(o.Touch.Namespace, o.Touch)
+		res.Result = &api.PipelineResult_Touch{Touch: touched}
 		return err
 	case *api.PipelineOp_BatchPut:
 		res.Result = &api.PipelineResult_BatchPut{BatchPut: b.batchPut(o.BatchPut)}
@@ -106,6 +124,8 @@ func (b *Backend) run(op *api.PipelineOp, res *api.PipelineResult) error {
 		res.Result = &api.PipelineResult_BatchGet{BatchGet: b.batchGet(o.BatchGet)}
 	case *api.PipelineOp_BatchDelete:
 		res.Result = &api.PipelineResult_BatchDelete{BatchDelete: b.batchDelete(o.BatchDelete)}
+	case *api.PipelineOp_Transaction:
+		res.Result = &api.PipelineResult_Transaction{Transaction: b.transaction(o.Transaction)}
 	default:
 		return fault.New(fault.InvalidArgument, "no operation")
 	}
@@ -151,7 +171,10 @@ func (b *Backend) put(ns string, q *api.PutRequest) (*api.PutResponse, error) {
 	rec := &api.Record{
 		Key: q.Key, Value: bytes.Clone(q.Value), ContentType: q.ContentType, Encoding: q.Encoding, Checksum: sum,
 		CreatedAtMs: Now, UpdatedAtMs: Now, ExpiresAtMs: q.ExpiresAtMs, Version: old.GetVersion() + 1, Revision: b.revision,
-		Tags: q.Tags, Metadata: q.Metadata, Size: uint64(len(q.Value)),
+		Tags: q.Tags, Metadata: q.Metadata, Size: uint64(len(q.Value)), CreatedRevision: b.revision, Lease: q.Lease,
+	}
+	if old != nil {
+		rec.CreatedRevision = old.CreatedRevision
 	}
 	if q.TtlSeconds > 0 {
 		rec.ExpiresAtMs = Now + q.TtlSeconds*1000
@@ -160,6 +183,31 @@ func (b *Backend) put(ns string, q *api.PutRequest) (*api.PutResponse, error) {
 	return &api.PutResponse{
 		Version: rec.Version, Revision: rec.Revision, CreatedAtMs: rec.CreatedAtMs, UpdatedAtMs: rec.UpdatedAtMs,
 		ExpiresAtMs: rec.ExpiresAtMs, Checksum: sum,
+	}, nil
+}
+
+func (b *Backend) touch(ns string, q *api.TouchRequest) (*api.PutResponse, error) {
+	all, err := b.space(ns)
+	if err != nil {
+		return nil, err
+	}
+	old := all[q.Key]
+	if err := judge(q.Key, q.Condition, old); err != nil {
+		return nil, err
+	}
+	if old == nil {
+		return nil, fault.New(fault.ConditionFailed, "condition does not hold", "key", q.Key, "condition", "must_exist")
+	}
+	b.revision++
+	rec := view(old, false)
+	rec.Version, rec.Revision, rec.ExpiresAtMs = old.Version+1, b.revision, q.ExpiresAtMs
+	if q.TtlSeconds > 0 {
+		rec.ExpiresAtMs = Now + q.TtlSeconds*1000
+	}
+	all[q.Key] = rec
+	return &api.PutResponse{
+		Version: rec.Version, Revision: rec.Revision, CreatedAtMs: rec.CreatedAtMs, UpdatedAtMs: rec.UpdatedAtMs,
+		ExpiresAtMs: rec.ExpiresAtMs, Checksum: rec.Checksum,
 	}, nil
 }
 
@@ -175,6 +223,10 @@ func judge(key string, c *api.Condition, old *api.Record) error {
 		failed = "must_exist"
 	case c.MustNotExist && old != nil:
 		failed = "must_not_exist"
+	case c.CreatedMatch != nil && *c.CreatedMatch != old.GetCreatedRevision():
+		failed = "created_match"
+	case c.LeaseMatch != nil && *c.LeaseMatch != old.GetLease():
+		failed = "lease_match"
 	case c.ValueEquals != nil && (old == nil || !bytes.Equal(c.ValueEquals, old.Value)):
 		failed = "value_equals"
 	}
@@ -206,6 +258,7 @@ func view(rec *api.Record, keysOnly bool) *api.Record {
 		Key: rec.Key, Value: rec.Value, ContentType: rec.ContentType, Encoding: rec.Encoding, Checksum: rec.Checksum,
 		CreatedAtMs: rec.CreatedAtMs, UpdatedAtMs: rec.UpdatedAtMs, ExpiresAtMs: rec.ExpiresAtMs, Version: rec.Version,
 		Revision: rec.Revision, Tags: rec.Tags, Metadata: rec.Metadata, Size: rec.Size,
+		CreatedRevision: rec.CreatedRevision, Lease: rec.Lease,
 	}
 	if keysOnly {
 		out.Value = nil
@@ -275,7 +328,7 @@ func (b *Backend) List(_ context.Context, q *api.ListRequest) (*api.ListResponse
 	if limit == 0 {
 		limit = 1000
 	}
-	out := &api.ListResponse{Revision: b.revision}
+	out := &api.ListResponse{Revision: b.revision, Consistency: q.Consistency, AgeMs: q.MaxStalenessMs}
 	matching := b.matching(all, q)
 	if q.CountOnly {
 		out.Count = uint64(len(matching))
@@ -396,6 +449,9 @@ func (b *Backend) ListNamespaces(context.Context, *api.ListNamespacesRequest) (*
 	defer b.mu.Unlock()
 	out := &api.ListNamespacesResponse{}
 	for _, n := range b.namespaces {
+		if n.Name == keyspace.LeaseNamespaceName {
+			continue
+		}
 		out.Namespaces = append(out.Namespaces, n)
 	}
 	sort.Slice(out.Namespaces, func(i, j int) bool { return out.Namespaces[i].Name < out.Namespaces[j].Name })
@@ -426,14 +482,4 @@ func (b *Backend) DeleteNamespace(_ context.Context, q *api.DeleteNamespaceReque
 	j := &api.Job{Id: "job-" + q.Name, Kind: "delete-namespace", State: "done", Done: n, Total: n, StartedAtMs: Now, FinishedAtMs: Now}
 	b.jobs[j.Id] = j
 	return j, nil
-}
-
-// DescribeJob returns a job.
-func (b *Backend) DescribeJob(_ context.Context, q *api.DescribeJobRequest) (*api.Job, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if j := b.jobs[q.Id]; j != nil {
-		return j, nil
-	}
-	return nil, fault.New(fault.NotFound, "job does not exist", "job", q.Id)
 }
