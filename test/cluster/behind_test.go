@@ -22,6 +22,7 @@ const entriesBehind = 14_000
 // it does; from the log, and in long runs, where it was away for longer than
 // the log reaches back, by a snapshot of the group.
 func TestChaosBehind(t *testing.T) {
+	t.Parallel()
 	c := harness.Start(t, harness.Options{})
 	snapshot := *chaos >= 10
 	c.MustCtl("put", "{behind}/before", "value")

@@ -69,6 +69,7 @@ func TestChaosKillAll(t *testing.T) {
 // gets a new id and is rebuilt; the old id never takes part again, not even
 // when the old directory is found again.
 func TestChaosLostDisk(t *testing.T) {
+	t.Parallel()
 	c := harness.Start(t, harness.Options{})
 	w := startWriter(t, c, 8)
 	for round := range max(1, *chaos/4) {

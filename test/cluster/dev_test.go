@@ -24,6 +24,7 @@ import (
 // TestDevLife: SIGINT and SIGTERM stop all children, kill -9 leaves none, and
 // each next start, at once, continues with the data.
 func TestDevLife(t *testing.T) {
+	t.Parallel()
 	c := harness.Start(t, harness.Options{})
 	checkClusterFile(t, c)
 	checkContext(t, c)
@@ -107,6 +108,7 @@ func checkContext(t *testing.T, c *harness.Cluster) {
 
 // TestRestartAtOnce: kill -9 and the node's argv, with no moment in between.
 func TestRestartAtOnce(t *testing.T) {
+	t.Parallel()
 	c := harness.Start(t, harness.Options{})
 	for i := range 2 {
 		c.KillNow(i)
@@ -118,6 +120,7 @@ func TestRestartAtOnce(t *testing.T) {
 
 // TestDevRestart: with --restart a killed node comes back by itself.
 func TestDevRestart(t *testing.T) {
+	t.Parallel()
 	c := harness.Start(t, harness.Options{Restart: true})
 	old := c.PID(1)
 	c.Kill(1)
@@ -134,6 +137,7 @@ func TestDevRestart(t *testing.T) {
 // TestDevSizes: one node; and five, where every node answers for groups that
 // it has no replica of.
 func TestDevSizes(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{1, 5} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			c := harness.Start(t, harness.Options{Nodes: size})

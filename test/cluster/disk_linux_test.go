@@ -129,6 +129,7 @@ func through(t *testing.T, c *harness.Cluster) {
 // TestDiskFails: an fsync reports an error. The node ends and says why; the
 // others go on; started on a disk that works, it takes part again.
 func TestDiskFails(t *testing.T) {
+	t.Parallel()
 	c, disk := harness.StartOnFaultyDisk(t, harness.Options{})
 	c.ExpectErrors(0)
 	c.Kill(0)
@@ -156,6 +157,7 @@ func TestDiskFails(t *testing.T) {
 // TestDiskIsFull: no space is left for a while. The node hands over what it
 // leads, so that writes go on, and neither ends nor loses anything.
 func TestDiskIsFull(t *testing.T) {
+	t.Parallel()
 	c, disk := harness.StartOnFaultyDisk(t, harness.Options{})
 	c.ExpectErrors(0)
 	w := startWriter(t, c, 4)

@@ -129,7 +129,7 @@ func smallGroup(t *testing.T) (*cgroup.Group, error) {
 			t.Error(err)
 		}
 	})
-	return tree.Group("edge", edgeMachine)
+	return tree.Group(strings.ToLower(t.Name()), edgeMachine) // tests may run at the same time
 }
 
 // expectIdleMemory waits until the node is idle, and looks at its memory.

@@ -32,6 +32,7 @@ const maxValue = 16 << 20
 // TestLimits (issue 2, ASKS A2-A5): what is too large, malformed or unknown
 // gets a clear error from outside, and no node ends or restarts.
 func TestLimits(t *testing.T) {
+	t.Parallel()
 	c := harness.Start(t, harness.Options{})
 	pids := []int{c.PID(0), c.PID(1), c.PID(2)}
 	for _, sub := range []struct {

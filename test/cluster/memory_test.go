@@ -4,14 +4,25 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
+	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	api "kvstore/api/kvstore/v1"
 	"kvstore/client"
 	"kvstore/test/cluster/harness"
 )
+
+// listed is how many keys are listed; scripts/bench-list has more.
+var listed = flag.Int("listed", 100_000, "how many keys TestMemory lists")
 
 const (
 	idleLimit = 400 << 20 // three dev nodes together
@@ -27,36 +38,97 @@ func TestMemory(t *testing.T) {
 	if idle > idleLimit {
 		t.Errorf("three idle nodes take %d MB, at most %d", idle>>20, idleLimit>>20)
 	}
-	keys := 100_000
+	keys := *listed
 	if *chaos >= 10 {
 		keys = 1_000_000
 	}
 	cl := c.Client(client.Config{Timeout: time.Minute})
 	load(t, cl, keys, listItem)
-	before := rss(t, c)
-	peak := watchRSS(t, c, func() {
-		n := 0
-		last := ""
-		for rec, err := range cl.Scan(t.Context(), client.WithPrefix("list/"), client.WithLimit(10_000)) {
-			if err != nil {
-				t.Fatalf("after %d keys: %v", n, err)
+	for name, list := range map[string]func(*testing.T, *harness.Cluster, int){
+		"Scan": scanAll, "Scan, 10,000 keys a page, with values": scanLarge, "ListStream": streamAll, "kvctl list": ctlAll,
+	} {
+		before := rss(t, c)
+		peak := watchRSS(t, c, func() { list(t, c, keys) })
+		for i := range before {
+			more := peak[i] - before[i]
+			t.Logf("node %d: %d MB before, %d MB more while %d keys are listed by %s", i, before[i]>>20, more>>20, keys, name)
+			if more > listLimit {
+				t.Errorf("node %d grows by %d MB, at most %d", i, more>>20, listLimit>>20)
 			}
-			if rec.Key <= last {
-				t.Fatalf("%q after %q", rec.Key, last)
-			}
-			last = rec.Key
-			n++
 		}
-		if n != keys {
-			t.Errorf("%d keys, want %d", n, keys)
+	}
+}
+
+func scanAll(t *testing.T, c *harness.Cluster, keys int) { scan(t, c, keys, client.KeysOnly()) }
+
+func scanLarge(t *testing.T, c *harness.Cluster, keys int) {
+	scan(t, c, keys, client.WithLimit(10_000))
+}
+
+func scan(t *testing.T, c *harness.Cluster, keys int, opt client.ListOption) {
+	var o order
+	for rec, err := range c.Client(client.Config{Timeout: time.Minute}).Scan(t.Context(), client.WithPrefix("list/"), opt) {
+		if err != nil {
+			t.Fatalf("after %d keys: %v", o.n, err)
 		}
-	})
-	for i := range before {
-		more := peak[i] - before[i]
-		t.Logf("node %d: %d MB before, %d MB more while %d keys are listed", i, before[i]>>20, more>>20, keys)
-		if more > listLimit {
-			t.Errorf("node %d grows by %d MB, at most %d", i, more>>20, listLimit>>20)
+		o.next(t, rec.Key)
+	}
+	o.end(t, keys)
+}
+
+// order sees every key once, in order.
+type order struct {
+	last string
+	n    int
+}
+
+func (o *order) next(t *testing.T, key string) {
+	if key <= o.last {
+		t.Fatalf("%q after %q", key, o.last)
+	}
+	o.last = key
+	o.n++
+}
+
+func (o *order) end(t *testing.T, keys int) {
+	if o.n != keys {
+		t.Errorf("%d keys, want %d", o.n, keys)
+	}
+}
+
+// streamAll takes all pages of one call, the first of them so slowly that the node
+// could run ahead.
+func streamAll(t *testing.T, c *harness.Cluster, keys int) {
+	conn, err := grpc.NewClient(c.Nodes()[0].GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(32<<20)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	stream, err := api.NewKVStoreClient(conn).ListStream(t.Context(), &api.ListRequest{Prefix: "list/", Limit: 10_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(500 * time.Millisecond)
+	var o order
+	for {
+		page, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
 		}
+		if err != nil {
+			t.Fatalf("after %d keys: %v", o.n, err)
+		}
+		for _, rec := range page.Records {
+			o.next(t, rec.Key)
+		}
+	}
+	o.end(t, keys)
+}
+
+func ctlAll(t *testing.T, c *harness.Cluster, keys int) {
+	if n := strings.Count(c.MustCtl("list", "list/", "-o", "raw"), "\n"); n != keys {
+		t.Errorf("%d keys, want %d", n, keys)
 	}
 }
 

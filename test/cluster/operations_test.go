@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"kvstore/test/cluster/harness"
 )
@@ -15,11 +16,11 @@ import (
 // and all keys are there.
 func TestOperations(t *testing.T) {
 	t.Parallel()
-	c := harness.Start(t, harness.Options{Nodes: 1})
+	// Whoever leads group 0 decides soon who is dead.
+	c := harness.Start(t, harness.Options{Nodes: 1, Env: []string{"KVSTORE_CLUSTER_REPLACE_AFTER=3s"}})
 	first := c.Nodes()[0]
-	w := startWriter(t, c, 4)
+	w := startPacedWriter(t, c, 4, 10*time.Millisecond)
 	w.waitMore(500)
-	// The members decide soon who is dead; one of them leads group 0.
 	quick := []string{"--cluster.replace_after", "3s"}
 	members := map[string]*harness.Member{"m2": c.Join("m2", first.Peer, append(quick, "--node.leader_priority", "5")...)}
 	for _, name := range []string{"m3", "m4", "m5"} {
@@ -123,8 +124,9 @@ func waitSpread(t *testing.T, c *harness.Cluster, names ...string) {
 			}
 		}
 		slices.Sort(names)
-		if slices.Sort(have); !slices.Equal(have, names) || len(s.Moves) > 0 {
-			return fmt.Errorf("nodes %v, want %v, %d moves", have, names, len(s.Moves))
+		if slices.Sort(have); !slices.Equal(have, names) || len(s.Moves)+len(s.SlotMoves) > 0 || len(s.Groups) < s.GroupsWanted {
+			return fmt.Errorf("nodes %v, want %v, %d moves, %d moves of slots, %d groups of %d",
+				have, names, len(s.Moves), len(s.SlotMoves), len(s.Groups), s.GroupsWanted)
 		}
 		return nil
 	})
@@ -144,7 +146,7 @@ func leadsAll(t *testing.T, c *harness.Cluster, name string) {
 	})
 }
 
-// copies expects every group to have so many.
+// copies expects every group, that of the metadata too, to have so many.
 func copies(t *testing.T, c *harness.Cluster, want int) {
 	t.Helper()
 	s, err := c.Shape()
@@ -155,7 +157,7 @@ func copies(t *testing.T, c *harness.Cluster, want int) {
 	for _, n := range s.Nodes {
 		sum += n.Replicas
 	}
-	if groups := 4; s.ReplicationFactor != want || sum != groups*want {
+	if groups := len(s.Groups) + 1; s.ReplicationFactor != want || sum != groups*want {
 		t.Fatalf("%d copies of %d groups: %+v", want, groups, s)
 	}
 }

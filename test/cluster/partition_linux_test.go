@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"regexp"
 	"slices"
@@ -32,7 +34,7 @@ type cut struct {
 }
 
 var cuts = []cut{
-	{name: "n1 is cut from both", during: othersGoOn, apply: func(n *harness.Network) {
+	{name: "n1 is cut from both", during: func(t *testing.T, c *harness.Cluster) { cutOffSaysSo(t, c); othersGoOn(t, c) }, apply: func(n *harness.Network) {
 		for i := 1; i < 3; i++ {
 			n.Cut(0, i)
 			n.Cut(i, 0)
@@ -48,6 +50,7 @@ var cuts = []cut{
 // every partition heals by itself: writes go on, none is lost, all replicas are
 // equal.
 func TestPartitions(t *testing.T) {
+	t.Parallel()
 	if !harness.Apart(t) {
 		return
 	}
@@ -174,6 +177,37 @@ func othersGoOn(t *testing.T, c *harness.Cluster) {
 	})
 }
 
+// cutOffSaysSo: callers of n1 that may know no other node are told at once that it
+// is cut off, and when to come back, instead of waiting for their deadline.
+func cutOffSaysSo(t *testing.T, c *harness.Cluster) {
+	t.Helper()
+	longest := time.Duration(0)
+	for key := range 4 { // of several groups
+		for _, method := range []string{http.MethodPut, http.MethodGet} {
+			req, err := http.NewRequestWithContext(t.Context(), method, fmt.Sprintf("http://%s/api/v1/keys/cut-off-%d", c.Nodes()[0].HTTP, key), strings.NewReader("x"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			took := time.Since(began)
+			longest = max(longest, took)
+			if err != nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || took > cutOffLimit {
+				t.Errorf("%s at the node that is cut off: %d after %v, Retry-After %q, %s", method, resp.StatusCode, took, resp.Header.Get("Retry-After"), text)
+			}
+		}
+	}
+	t.Logf("callers of the node that is cut off are told after %v at most", longest.Round(time.Millisecond))
+}
+
+// cutOffLimit is far below the default deadline of 10 s.
+const cutOffLimit = 4 * time.Second
+
 // heardOf is the column GOSSIP of `kvctl status`, asked of node i.
 func heardOf(c *harness.Cluster, i int) (heard map[string]string, err error) {
 	r := c.Ctl("status", "-e", c.Nodes()[i].GRPC, "--gateway", "-o", "json")
@@ -279,7 +313,7 @@ type gaps struct {
 
 // gapLimit is above the aim of 3 s, for loaded machines, and below the deadline
 // of a client that waits at a node which is cut off.
-const gapLimit = 9 * time.Second
+const gapLimit = 6 * time.Second
 
 func startGaps(t *testing.T, c *harness.Cluster) *gaps {
 	t.Helper()

@@ -46,6 +46,7 @@ func TestReadYourWritesAnywhere(t *testing.T) {
 
 // TestOneNodeDown: the other nodes answer everything.
 func TestOneNodeDown(t *testing.T) {
+	t.Parallel()
 	c := harness.Start(t, harness.Options{})
 	everyNodeAnswers(t, c, 3)
 	c.Kill(2)

@@ -95,6 +95,7 @@ func expectKeys(t *testing.T, c *harness.Cluster, nodes ...int) {
 // TestRecover (G6): two of three disks are gone. The survivor goes on with all
 // that it has; the old nodes are refused, wiped ones join.
 func TestRecover(t *testing.T) {
+	t.Parallel()
 	c := harness.Start(t, harness.Options{})
 	putAll(t, c, 0)
 	survivor := c.Nodes()[0].GRPC
@@ -102,6 +103,7 @@ func TestRecover(t *testing.T) {
 		t.Fatalf("a healthy cluster: %s", out)
 	}
 	connectedNodesAreNotLeftOut(t, c)
+	c.ExpectEqualDigests(3) // the survivor has all that was acknowledged
 	old := destroy(t, c, 1, 2)
 	p := planOf(t, c, 0)
 	if p.Epoch != 1 || p.Count(recovery.Lost) != len(p.Groups) || len(p.Nodes) != 3 {
@@ -128,6 +130,7 @@ func TestRecover(t *testing.T) {
 	expectKeys(t, c, 0)
 	c.ExpectEqualDigests(1)
 	c.MustCtl("put", "-e", survivor, "after", "recovery")
+	expectEpoch(t, c, 1)
 	if out := c.MustCtl("cluster", "recover", "-e", survivor, "--yes"); !strings.Contains(out, "nothing is to be done") {
 		t.Fatalf("after the recovery: %s", out)
 	}
@@ -141,6 +144,20 @@ func TestRecover(t *testing.T) {
 	expectKeys(t, c, 0, 1, 2)
 	if got := strings.TrimSpace(c.MustCtl("get", "-e", c.Nodes()[1].GRPC, "after")); got != "recovery" {
 		t.Errorf("after is %q", got)
+	}
+}
+
+// expectEpoch: the survivor, its metadata and its metrics say the recovery's epoch.
+func expectEpoch(t *testing.T, c *harness.Cluster, epoch int) {
+	t.Helper()
+	for _, command := range [][]string{{"status"}, {"cluster", "status"}} {
+		out := c.MustCtl(append(command, "-e", c.Nodes()[0].GRPC, "-o", "yaml")...)
+		if !strings.Contains(out, fmt.Sprint("recovery_epoch: ", epoch, "\n")) {
+			t.Errorf("kvctl %v does not say epoch %d:\n%s", command, epoch, out)
+		}
+	}
+	if page, err := c.Metrics(0); err != nil || !strings.Contains(page, fmt.Sprint("\nkvstore_recovery_epoch ", epoch, "\n")) {
+		t.Errorf("metrics do not say epoch %d: %v", epoch, err)
 	}
 }
 
@@ -205,8 +222,10 @@ var errInterrupted = errors.New("interrupted")
 // TestRecoverIsInterrupted: after any step, and with the node killed there, the
 // same command finishes.
 func TestRecoverIsInterrupted(t *testing.T) {
+	t.Parallel()
 	c := harness.Start(t, harness.Options{})
 	putAll(t, c, 0)
+	c.ExpectEqualDigests(3)
 	destroy(t, c, 1, 2)
 	planOf(t, c, 0)
 	rounds := 0
@@ -263,8 +282,10 @@ func interrupt(t *testing.T, c *harness.Cluster) bool {
 // TestRecoverSomeGroups: with two of five nodes gone, groups that have a quorum
 // are left alone, and the others are recovered on the nodes that are left.
 func TestRecoverSomeGroups(t *testing.T) {
+	t.Parallel()
 	c := harness.Start(t, harness.Options{Nodes: 5})
 	putAll(t, c, 0)
+	c.ExpectEqualDigests(3)
 	destroy(t, c, 3, 4)
 	p := planOf(t, c, 0)
 	live, lost := p.Count(recovery.Live), p.Count(recovery.Lost)

@@ -20,6 +20,7 @@ import (
 // TestChaosBootstrap: first members that are killed in the middle of founding
 // the cluster, again and again, found one cluster in the end.
 func TestChaosBootstrap(t *testing.T) {
+	t.Parallel()
 	c := harness.Start(t, harness.Options{})
 	for round := range *chaos {
 		for i, n := range c.Nodes() {
@@ -64,6 +65,7 @@ func clusterID(t *testing.T, c *harness.Cluster, i int) string {
 // TestNoQuorum: without a majority nothing is acknowledged and nothing hangs;
 // the node says that it cannot serve, and serves again with one more.
 func TestNoQuorum(t *testing.T) {
+	t.Parallel()
 	c := harness.Start(t, harness.Options{})
 	c.MustCtl("put", "k", "before")
 	c.Kill(1)
@@ -102,6 +104,7 @@ func TestNoQuorum(t *testing.T) {
 
 // TestStopByHand: a node that is asked to stop ends with 0, and loses nothing.
 func TestStopByHand(t *testing.T) {
+	t.Parallel()
 	c := harness.Start(t, harness.Options{Nodes: 1})
 	c.Kill(0)
 	for i := range 3 {

@@ -28,6 +28,8 @@ type writerConfig struct {
 	CA, Cert, Key string
 	Journal       string
 	Workers       int
+	// Every is the time from one write of a worker to its next; 0 for at once.
+	Every time.Duration
 }
 
 // writer is the parent's side of a writer process.
@@ -40,7 +42,14 @@ type writer struct {
 // startWriter writes until stop. It goes on through every fault.
 func startWriter(t *testing.T, c *harness.Cluster, workers int) *writer {
 	t.Helper()
-	config := writerConfig{Endpoints: c.Endpoints(), Journal: filepath.Join(t.TempDir(), "journal"), Workers: workers}
+	return startPacedWriter(t, c, workers, 0)
+}
+
+// startPacedWriter leaves time between writes, for tests in which other things
+// take long.
+func startPacedWriter(t *testing.T, c *harness.Cluster, workers int, every time.Duration) *writer {
+	t.Helper()
+	config := writerConfig{Endpoints: c.Endpoints(), Journal: filepath.Join(t.TempDir(), "journal"), Workers: workers, Every: every}
 	if c.TLS {
 		config.CA, config.Cert, config.Key = c.TLSFiles()
 	}
@@ -136,7 +145,7 @@ func runWriter(config writerConfig) (err error) {
 	}()
 	var workers sync.WaitGroup
 	for w := range config.Workers {
-		workers.Go(func() { work(c, j, w, stop) })
+		workers.Go(func() { work(c, j, w, config.Every, stop) })
 	}
 	workers.Wait()
 	close(j.in)
@@ -145,12 +154,15 @@ func runWriter(config writerConfig) (err error) {
 
 // work writes one key after the other and journals every outcome before it
 // goes on.
-func work(c *client.Client, j *syncedJournal, worker int, stop <-chan struct{}) {
+func work(c *client.Client, j *syncedJournal, worker int, every time.Duration, stop <-chan struct{}) {
+	next := time.NewTimer(0)
+	defer next.Stop()
 	for n := 0; ; n++ {
 		select {
 		case <-stop:
 			return
-		default:
+		case <-next.C:
+			next.Reset(every)
 		}
 		outcome := byte('A')
 		_, err := c.Put(context.Background(), keyOf(worker, n), valueOf(worker, n))

@@ -1,7 +1,9 @@
 package harness
 
 import (
+	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +18,16 @@ const apartVariable = "_KVSTORE_TEST_APART"
 
 // netnsDir is where ip keeps the names of namespaces.
 const netnsDir = "/run/netns"
+
+// CanBeApart says whether Apart has what it needs to try.
+func CanBeApart() bool {
+	for _, program := range []string{"ip", "nft"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return false
+		}
+	}
+	return os.Geteuid() == 0
+}
 
 // Apart runs the calling test once more, in a process with a network and a view
 // of the mounts of its own, and returns false when that ended: the caller
@@ -44,13 +56,30 @@ func Apart(t testing.TB) bool {
 		t.Fatal(err)
 	}
 	limit := 10 * time.Minute
-	cmd := exec.Command(exe, "-test.run=^"+t.Name()+"$", "-test.v=true", "-test.count=1", "-test.timeout="+limit.String())
+	if own, ok := flag.Lookup("test.timeout").Value.(flag.Getter).Get().(time.Duration); ok {
+		limit = max(limit, own)
+	}
+	args := []string{"-test.run=^" + t.Name() + "$", "-test.v=true", "-test.count=1", "-test.timeout=" + limit.String()}
+	flag.Visit(func(f *flag.Flag) { // those of the package
+		if !strings.HasPrefix(f.Name, "test.") {
+			args = append(args, "-"+f.Name+"="+f.Value.String())
+		}
+	})
+	cmd := exec.Command(exe, args...)
+	out := &Buffer{}
+	cmd.Stdout = out
+	if testing.Verbose() { // a long test says how far it is
+		cmd.Stdout = io.MultiWriter(out, os.Stderr)
+	}
+	cmd.Stderr = cmd.Stdout
 	cmd.Env = append(os.Environ(), apartVariable+"=1", binariesVariable+"="+filepath.Dir(Binary(t, "kvstore")))
 	cmd.SysProcAttr = apart()
 	p := StartProcess(t, t.Name()+" apart", cmd)
 	code := p.Wait(t, limit+Patience)
-	t.Logf("apart:\n%s", indented(p.Out.String()))
-	if code != 0 || !strings.Contains(p.Out.String(), "--- PASS: "+t.Name()) {
+	if !testing.Verbose() {
+		t.Logf("apart:\n%s", indented(out.String()))
+	}
+	if code != 0 || !strings.Contains(out.String(), "--- PASS: "+t.Name()) {
 		t.Fatalf("apart, it ended with %d", code)
 	}
 	return false

@@ -30,6 +30,18 @@ var built = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
+// Program builds another program of this module and returns its path.
+func Program(t testing.TB, pkg string) string {
+	t.Helper()
+	path := Binary(t, filepath.Base(pkg))
+	args := append([]string{"build", "-o", path}, raceFlags...)
+	cmd := exec.Command("go", append(args, pkg)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build %s: %v\n%s", pkg, err, out)
+	}
+	return path
+}
+
 // Main runs the tests of a package and removes what Binary made.
 func Main(m *testing.M) int {
 	used = false

@@ -27,6 +27,8 @@ type Options struct {
 	Profile string
 	// Dir continues with the data of an earlier cluster.
 	Dir string
+	// Env is what the nodes have in their environment, KEY=value.
+	Env []string
 }
 
 // Cluster is a running `kvstore dev` with data, ports and kvctl contexts of its
@@ -80,7 +82,7 @@ func (c *Cluster) StartDev(o Options) {
 		args = append(args, "--profile", o.Profile)
 	}
 	cmd := exec.Command(Binary(c.t, "kvstore"), args...)
-	cmd.Env = c.env()
+	cmd.Env = append(c.env(), o.Env...)
 	c.Dev = StartProcess(c.t, "kvstore dev", cmd)
 	Within(c.t, 2*Patience, func() error {
 		if strings.Contains(c.Dev.Out.String(), "\nReady.") {

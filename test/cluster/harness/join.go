@@ -5,12 +5,16 @@ package harness
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
+
+	"kvstore/internal/keyspace"
 )
 
 // Member is a node that joined a running cluster, started by `kvstore server`.
@@ -75,8 +79,22 @@ func (m *Member) Start() {
 	m.p = StartProcess(m.c.t, m.Name, cmd)
 }
 
+// Wipe deletes what the node, which must not run, has on its disk.
+func (m *Member) Wipe() {
+	m.c.t.Helper()
+	if err := os.RemoveAll(filepath.Join(m.c.Dir, m.Name, "data")); err != nil {
+		m.c.t.Fatal(err)
+	}
+}
+
 // Kill ends the node by SIGKILL.
 func (m *Member) Kill() { m.p.Kill() }
+
+// PID is the process of the last start.
+func (m *Member) PID() int { return m.p.PID() }
+
+// Set adds flags to the next start; the last value of a flag counts.
+func (m *Member) Set(flags ...string) { m.flags = append(m.flags, flags...) }
 
 // freePorts returns addresses of loopback on which nothing listens, for TCP and
 // UDP.
@@ -90,31 +108,61 @@ func (c *Cluster) freePorts(n int) []string {
 	}()
 	var out []string
 	for len(out) < n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		addr := fmt.Sprint("127.0.0.1:", nextPort())
+		l, err := net.Listen("tcp", addr)
 		if err != nil {
-			c.t.Fatal(err)
+			continue
 		}
 		taken = append(taken, l)
-		u, err := net.ListenPacket("udp", l.Addr().String())
+		u, err := net.ListenPacket("udp", addr)
 		if err != nil {
 			continue
 		}
 		taken = append(taken, u)
-		out = append(out, l.Addr().String())
+		out = append(out, addr)
 	}
 	return out
 }
+
+// Ports that members are given lie between those that kvstore dev looks for and those
+// that the system gives out: a node binds its ports some time after they were found free.
+const firstPort, ports = 30_000, 2_700
+
+var (
+	portsFrom  = rand.Uint32N(ports) // other processes give ports, too
+	portsGiven atomic.Uint32
+)
+
+// nextPort is one that this process has not given yet.
+func nextPort() uint32 { return firstPort + (portsFrom+portsGiven.Add(1))%ports }
 
 // Shape is what `kvctl cluster status -o json` says.
 type Shape struct {
 	ReplicationFactor int         `json:"replication_factor"`
 	Nodes             []ShapeNode `json:"nodes"`
 	Moves             []any       `json:"moves"`
+	Copies            []Copies    `json:"copies"`
+	// Groups are the data groups with how many slots they own.
+	Groups []struct {
+		Group uint32 `json:"group"`
+		Count int    `json:"slots"`
+	} `json:"groups"`
+	GroupsWanted int   `json:"groups_wanted"`
+	SlotMoves    []any `json:"slot_moves"`
+}
+
+// Copies is how many copies a group has.
+type Copies struct {
+	Group     int `json:"group"`
+	Copies    int `json:"copies"`
+	Of        int `json:"of"`
+	Witnesses int `json:"witnesses"`
 }
 
 // ShapeNode is one node of a Shape.
 type ShapeNode struct {
 	Name     string `json:"name"`
+	Role     string `json:"role"`
 	State    string `json:"state"`
 	SilentMS uint64 `json:"silent_ms"`
 	Replicas int    `json:"replicas"`
@@ -132,9 +180,9 @@ func (c *Cluster) Shape() (s Shape, err error) {
 	return s, json.Unmarshal([]byte(r.Out), &s)
 }
 
-// WaitBalanced waits until the cluster is these nodes, nothing moves, and no
-// node that is not drained has two replicas or two leaderships more than
-// another.
+// WaitBalanced waits until the cluster is these nodes, nothing moves, there are as
+// many groups as nodes at least, each with its part of the slots, and no node that
+// is not drained has two replicas or two leaderships more than another.
 func (c *Cluster) WaitBalanced(names ...string) {
 	c.t.Helper()
 	Within(c.t, Patience, func() error {
@@ -165,9 +213,25 @@ func (s Shape) balanced(names []string) error {
 			}
 		}
 	}
+	if err := s.spread(len(active)); err != nil {
+		return err
+	}
 	slices.Sort(names)
 	if slices.Sort(have); strings.Join(have, " ") != strings.Join(names, " ") || len(s.Moves) > 0 {
 		return fmt.Errorf("nodes %v, want %v, %d moves", have, names, len(s.Moves))
+	}
+	return nil
+}
+
+// spread reports what is missing until the slots are spread over enough groups.
+func (s Shape) spread(nodes int) error {
+	if len(s.Groups) < max(nodes, s.GroupsWanted) || len(s.SlotMoves) > 0 {
+		return fmt.Errorf("%d groups for %d nodes, %d moves of slots: %+v", len(s.Groups), nodes, len(s.SlotMoves), s)
+	}
+	for _, g := range s.Groups {
+		if share := keyspace.SlotCount / len(s.Groups); g.Count < share || g.Count > share+1 {
+			return fmt.Errorf("group %d owns %d slots: %+v", g.Group, g.Count, s)
+		}
 	}
 	return nil
 }

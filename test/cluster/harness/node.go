@@ -64,7 +64,10 @@ func (c *Cluster) PID(i int) int {
 }
 
 // Restart starts node i by its argv, as a user would; it must not run.
-func (c *Cluster) Restart(i int) {
+func (c *Cluster) Restart(i int) { c.t.Helper(); c.RestartAs(i, c.Nodes()[i].Argv[0]) }
+
+// RestartAs starts node i by another program, with its argv and more variables.
+func (c *Cluster) RestartAs(i int, program string, env ...string) {
 	c.t.Helper()
 	n := c.Nodes()[i]
 	log, err := os.OpenFile(filepath.Join(c.Dir, n.Name, "kvstore.log"), os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o600)
@@ -72,9 +75,9 @@ func (c *Cluster) Restart(i int) {
 		c.t.Fatal(err)
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.Command(n.Argv[0], n.Argv[1:]...)
+	cmd := exec.Command(program, n.Argv[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = c.env()
+	cmd.Env = append(c.env(), env...)
 	c.byHand[i] = StartProcess(c.t, n.Name, cmd)
 }
 

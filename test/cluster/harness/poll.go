@@ -17,21 +17,28 @@ func Eventually(t testing.TB, f func() error) {
 	Within(t, Patience, f)
 }
 
+// A look is followed by a pause of at least leastPause, and of four times as long as
+// it took up to mostPause: one that runs kvctl takes as much CPU as what it waits for.
+const (
+	leastPause = 20 * time.Millisecond
+	mostPause  = 400 * time.Millisecond
+)
+
 // Within polls until f succeeds, for at most limit.
 func Within(t testing.TB, limit time.Duration, f func() error) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
 	for {
+		began := time.Now()
 		err := f()
 		if err == nil {
 			return
 		}
-		if time.Now().After(deadline) {
+		now := time.Now()
+		if now.After(deadline) {
 			t.Fatalf("not within %v: %v", limit, err)
 		}
-		<-ticker.C
+		<-time.After(min(max(leastPause, 4*now.Sub(began)), mostPause))
 	}
 }
 

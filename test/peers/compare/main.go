@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 
@@ -32,6 +33,7 @@ type settings struct {
 	// SDKConnections are per node; a unary run uses as many as etcd, in all.
 	SDKConnections int    `json:"sdk_connections_per_node"`
 	Profile        string `json:"kvstore_profile"`
+	Set            string `json:"set"`
 	Only           string `json:"only,omitempty"`
 
 	bin, work, json, markdown, doc string
@@ -49,13 +51,14 @@ func (s *settings) flags(f *flag.FlagSet) {
 	f.IntVar(&s.ValueSize, "value-size", 256, "bytes of a value")
 	f.IntVar(&s.SDKConnections, "sdk-connections", 1, "connections of the SDK to each node")
 	f.StringVar(&s.Profile, "profile", "standard", "profile of the kvstore nodes")
+	f.StringVar(&s.Set, "set", "peers", "what is compared: "+strings.Join(setNames(), ", "))
 	f.StringVar(&s.Only, "only", "", "regular expression of the workloads to run, such as ^put-")
 	f.DurationVar(&s.limit, "timeout", time.Hour, "of the whole comparison")
 	f.StringVar(&s.bin, "bin", "", "directory of kvstore, etcd and kvbench")
 	f.StringVar(&s.work, "work", "", "directory for the data of both stores; a new one inside is used and removed")
 	f.StringVar(&s.json, "json", "", "file for the results; standard output when empty")
 	f.StringVar(&s.markdown, "markdown", "", "file for the table")
-	f.StringVar(&s.doc, "doc", "", "document that gets the table between its peers markers")
+	f.StringVar(&s.doc, "doc", "", "document that gets the table between the markers of the set")
 }
 
 func (s *settings) check() (*regexp.Regexp, error) {
@@ -68,6 +71,9 @@ func (s *settings) check() (*regexp.Regexp, error) {
 	}
 	if s.bin == "" || s.work == "" {
 		errs = append(errs, errors.New("--bin and --work are needed; scripts/bench-peers sets them"))
+	}
+	if _, known := sets[s.Set]; !known {
+		errs = append(errs, fmt.Errorf("--set %q: want one of %v", s.Set, setNames()))
 	}
 	only, err := regexp.Compile(s.Only)
 	return only, errors.Join(append(errs, err)...)
@@ -98,7 +104,7 @@ func run(ctx context.Context) (err error) {
 	if s.work, err = filepath.Abs(s.work); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(s.work, "peers-")
+	dir, err := os.MkdirTemp(s.work, s.Set+"-")
 	if err != nil {
 		return err
 	}
@@ -106,9 +112,9 @@ func run(ctx context.Context) (err error) {
 	l := cluster.NewLauncher()
 	defer func() { err = errors.Join(err, l.Close()) }() // before the directory goes
 	c := &comparison{settings: s, launcher: l, report: &report{
-		Format: 1, Tool: "bench-peers", StartedAt: time.Now().UTC(), Settings: s, Machine: facts.Machine(dir), Versions: facts.Versions(s.bin),
+		Format: 1, Tool: "bench-" + s.Set, StartedAt: time.Now().UTC(), Settings: s, Machine: facts.Machine(dir), Versions: facts.Versions(s.bin),
 	}}
-	for _, r := range rows() {
+	for _, r := range sets[s.Set].rows() {
 		if only.MatchString(r.Name) {
 			c.report.Rows = append(c.report.Rows, &rowReport{row: r})
 		}
@@ -121,7 +127,7 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	if c.kvstore, err = l.KVStore(ctx, cluster.KVStore{
-		Exe: filepath.Join(s.bin, "kvstore"), Dir: filepath.Join(dir, "kvstore"), Nodes: 3, Profile: s.Profile,
+		Exe: filepath.Join(s.bin, "kvstore"), Dir: filepath.Join(dir, "kvstore"), Nodes: 3, Profile: s.Profile, Env: sets[s.Set].env(),
 	}); err != nil {
 		return err
 	}

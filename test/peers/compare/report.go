@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"slices"
 	"time"
 
 	"kvstore/internal/bench"
@@ -40,6 +41,8 @@ type rowReport struct {
 	Throughput figures.Spread `json:"throughput_ratio"`
 	P50        figures.Spread `json:"p50_ratio"`
 	P99        figures.Spread `json:"p99_ratio"`
+	// ByPut is kvstore's p50 by that of its puts in the same round.
+	ByPut figures.Spread `json:"p50_by_put"`
 }
 
 type peerReport struct {
@@ -128,6 +131,21 @@ func (r *rowReport) summarize() {
 	r.P99 = ratio(func(m *measurement) float64 { return m.P99 })
 }
 
+// compareWithPuts takes the ratios of transactions to the puts of as many clients.
+func (r *report) compareWithPuts() {
+	for _, row := range r.Rows {
+		at := slices.IndexFunc(r.Rows, func(put *rowReport) bool { return put.Name == row.put })
+		if at < 0 {
+			continue
+		}
+		var values []float64
+		for i, m := range row.KVStore.Rounds {
+			values = append(values, m.P50/r.Rows[at].KVStore.Rounds[i].P50)
+		}
+		row.ByPut = figures.SpreadOf(values)
+	}
+}
+
 // write puts the results where the settings say.
 func (r *report) write(s *settings) error {
 	text, err := json.MarshalIndent(r, "", "  ")
@@ -148,7 +166,7 @@ func (r *report) write(s *settings) error {
 		errs = append(errs, os.WriteFile(s.markdown, []byte(table), 0o644)) //nolint:gosec // results are for everybody
 	}
 	if s.doc != "" {
-		errs = append(errs, markers.Fill(s.doc, "peers", table))
+		errs = append(errs, markers.Fill(s.doc, s.Set, table))
 	}
 	return errors.Join(errs...)
 }

@@ -43,22 +43,38 @@ func TestVerdict(t *testing.T) {
 	if got, want := latency.verdict(), "0.75x p50, 0.5: missed"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
+	for median, want := range map[float64]string{2.2: "3x: missed", 3.1: "3x: met"} {
+		bare := rowReport{row: row{Required: 3}, Throughput: figures.Spread{Median: median}, P99: figures.Spread{Median: 1}}
+		if got := bare.verdict(); got != want {
+			t.Errorf("%v times etcd: %q, want %q", median, got, want)
+		}
+	}
 }
 
 func TestTable(t *testing.T) {
-	r := &report{Settings: &settings{Keys: 1234567}}
-	for _, each := range rows() {
+	for name := range sets {
+		t.Run(name, func(t *testing.T) { tableOf(t, name) })
+	}
+}
+
+func tableOf(t *testing.T, name string) {
+	r := &report{Settings: &settings{Keys: 1234567, Set: name}}
+	for _, each := range sets[name].rows() {
 		row := &rowReport{row: each}
 		row.Etcd, row.KVStore = peer([2]float64{1000, 1}), peer([2]float64{2000, 2})
 		row.summarize()
 		r.Rows = append(r.Rows, row)
 	}
+	r.compareWithPuts()
 	text := r.table()
+	if name == "transactions" && !strings.Contains(text, "| transaction of 5 puts in 5 groups, 200/s | 1.00 [1.00, 1.00] | at most 3: met |") {
+		t.Errorf("transactions are not compared with puts in\n%s", text)
+	}
 	if !strings.Contains(text, "1,234,567 keys") {
 		t.Errorf("no separators in\n%s", text)
 	}
 	for line := range strings.Lines(text) {
-		if columns := strings.Count(line, "|"); columns != 0 && columns != 8 && columns != 10 {
+		if columns := strings.Count(line, "|"); columns != 0 && columns != 4 && columns != 8 && columns != 10 {
 			t.Errorf("%d separators in %q", columns, line)
 		}
 	}

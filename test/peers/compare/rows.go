@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"kvstore/internal/bench"
 )
@@ -16,10 +18,82 @@ type row struct {
 	// Latency rows are judged by p50, the others by throughput.
 	Latency bool `json:"latency,omitempty"`
 	// Required and Aim are ratios to etcd: of throughput at least, of p50 at
-	// most.
+	// most; 0 where nothing is wanted.
 	Required float64 `json:"required"`
 	Aim      float64 `json:"aim"`
-	args     []string
+	// ByPut is the most that p50 may be, in p50 of kvstore's puts of the same run.
+	ByPut float64 `json:"p50_by_put_at_most,omitempty"`
+	put   string  // names the row of those puts
+	args  []string
+}
+
+// sets are what can be compared in one run: rows, and what they need.
+var sets = map[string]set{
+	"peers":        {rows: rows},
+	"transactions": {rows: transactionRows, groups: 5},
+}
+
+// set is rows that are measured in one run; its name is that of the files and of
+// the markers.
+type set struct {
+	rows func() []row
+	// groups of kvstore, its default where 0.
+	groups int
+}
+
+// env is what kvstore's nodes are told.
+func (s set) env() []string {
+	if s.groups == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("KVSTORE_CLUSTER_GROUPS=%d", s.groups)}
+}
+
+func setNames() []string { return slices.Sorted(maps.Keys(sets)) }
+
+// transactionRows are 5 puts at once, of keys in 1, 2 and 5 groups of kvstore, and
+// single puts beside them: as many as 64 clients can do, and at a moderate rate, where
+// their latency is their own. etcd, which has no groups, does the same Txn each time.
+func transactionRows() []row {
+	var all []row
+	for _, load := range []struct {
+		name, text  string
+		clients     int
+		rate        []string
+		most, least float64 // of p50 by that of a put; throughput matters where 1
+	}{
+		{"", "", 64, nil, 0, 1},
+		{"-at-rate", fmt.Sprintf(", %d/s", moderate), 8, []string{"--rate", fmt.Sprint(moderate)}, mostByPut, 0},
+	} {
+		put := row{Name: "put" + load.name, Title: "put" + load.text, Workload: bench.WorkPut, Mode: bench.ModePipeline,
+			Clients: load.clients, Latency: load.rate != nil, args: load.rate}
+		all = append(all, put)
+		for _, groups := range []int{1, 2, 5} {
+			all = append(all, row{
+				Name: fmt.Sprintf("transaction-%d%s", groups, load.name), Title: fmt.Sprintf("transaction of 5 puts in %s%s", groupsText(groups), load.text),
+				Workload: bench.WorkTxn, Mode: bench.ModePipeline, Clients: load.clients, Latency: load.rate != nil,
+				Required: load.least * atLeast[groups], ByPut: load.most, put: put.Name,
+				args: append([]string{"--batch", "5", "--groups", fmt.Sprint(groups)}, load.rate...),
+			})
+		}
+	}
+	return all
+}
+
+// moderate is a rate per second that leaves the machine idle most of the time.
+const moderate = 200
+
+// atLeast is the throughput of transactions by that of etcd's, by groups.
+var atLeast = map[int]float64{1: 3, 5: 1}
+
+// mostByPut is how many times as long as a put a transaction may take.
+const mostByPut = 3
+
+func groupsText(n int) string {
+	if n == 1 {
+		return "1 group"
+	}
+	return fmt.Sprintf("%d groups", n)
 }
 
 func rows() []row {

@@ -49,6 +49,7 @@ func (c *comparison) run(ctx context.Context) error {
 	for _, r := range c.report.Rows {
 		r.summarize()
 	}
+	c.report.compareWithPuts()
 	return nil
 }
 

@@ -43,7 +43,6 @@ func (l *latency) Flags(f *flag.FlagSet) {
 
 func (l *latency) Check() error {
 	return errors.Join(
-		experiment.Within("key-size", l.KeySize, atomicKey, 1024),
 		experiment.Within("rounds", l.Rounds, 1, 100),
 		experiment.Lasting("duration", l.Duration, 100*time.Millisecond, time.Hour),
 		experiment.Lasting("warmup", l.Warmup, 100*time.Millisecond, time.Minute),

@@ -13,13 +13,6 @@ var names = [...]string{"p50", "p95", "p99", "p99.9"}
 // four is a figure at each of the quantiles, in milliseconds.
 type four [len(quantiles)]float64
 
-// atomic is kvbench's workload of batches that take effect whole, in one
-// group.
-const atomic = "atomic"
-
-// atomicKey is the least bytes of its keys, which name their batch.
-const atomicKey = 16
-
 // row is one operation with the latencies that are wanted.
 type row struct {
 	Title    string `json:"title"`
@@ -44,6 +37,6 @@ func (l *latency) rows() []*row {
 		{Title: "get", Workload: bench.WorkGet, Method: "Get", Rate: l.GetRate, Wanted: four{0.3, 1, 3, 8}},
 		{Title: "batch put of 10", Workload: bench.WorkBatchPut, Method: "BatchPut", Rate: l.BatchRate, Wanted: four{2, 8, 15, 30}, args: []string{"--batch", "10"}},
 		{Title: "batch get of 10", Workload: bench.WorkBatchGet, Method: "BatchGet", Rate: l.BatchRate, Wanted: four{1, 4, 10, 20}, args: []string{"--batch", "10"}},
-		{Title: "transaction of 5", Workload: atomic, Method: "BatchPut", Rate: l.TxnRate, Wanted: four{5, 12, 25, 50}, args: []string{"--batch", "5"}},
+		{Title: "transaction of 5", Workload: bench.WorkTxn, Method: "Transaction", Rate: l.TxnRate, Wanted: four{5, 12, 25, 50}, args: []string{"--batch", "5", "--groups", "1"}},
 	}
 }
