@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"kvstore/internal/env"
 	"kvstore/internal/env/simfs"
 	"kvstore/internal/fault"
@@ -80,6 +82,15 @@ func ver(inst keyspace.InstanceID, key string, rev, until keyspace.Revision) pla
 
 // writable is a History or Runs.
 type writable interface{ Writer() *Writer }
+
+// blockwise writes each block alone.
+type blockwise struct{ writable }
+
+func (b blockwise) Writer() *Writer {
+	w := b.writable.Writer()
+	w.most = 1
+	return w
+}
 
 // tryWrite makes a file of versions that are in order, or none.
 func tryWrite(s writable, versions []placed) error {
@@ -229,4 +240,17 @@ func wantCode(t testing.TB, err error, want fault.Code) {
 	if fault.CodeOf(err) != want {
 		t.Fatalf("error %v, want %s", err, want)
 	}
+}
+
+// checkUntil repeats a check, whose draws are random, until it came to all that it
+// has to reach; a short one draws too little for that.
+func checkUntil(t *testing.T, reached func() bool, check func(*rapid.T)) {
+	t.Helper()
+	for range 8 {
+		rapid.Check(t, check)
+		if testing.Short() || t.Failed() || reached() {
+			return
+		}
+	}
+	t.Error("the test reaches too little")
 }

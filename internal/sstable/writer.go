@@ -20,6 +20,9 @@ const (
 	// syncBytes is how much is written between two syncs: the raft log shares
 	// the disk, and must not find a whole file in front of its next sync.
 	syncBytes = 4 << 20
+	// writeBytes is how much is written at once: blocks of runs are small, and each
+	// write costs the system as much as copying one.
+	writeBytes = 256 << 10
 	// fullRetry is the hint when the disk is full.
 	fullRetry = 5 * time.Second
 )
@@ -36,7 +39,9 @@ type Writer struct {
 
 	spans    map[keyspace.InstanceID]Span
 	blocks   []block
-	buf      []byte // the open block
+	buf      []byte // what is to be written, with the open block from open on
+	open     int
+	most     int // bytes that wait to be written
 	instance keyspace.InstanceID
 	key      []byte // the last one of the open block
 	any      bool
@@ -47,7 +52,7 @@ type Writer struct {
 func (s *dir) Writer() *Writer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := &Writer{store: s, number: s.next, spans: make(map[keyspace.InstanceID]Span)}
+	w := &Writer{store: s, number: s.next, spans: make(map[keyspace.InstanceID]Span), most: writeBytes}
 	w.path = s.dir + "/" + s.kind.nameOf(w.number) + temporary
 	s.next++
 	return w
@@ -66,15 +71,16 @@ func (w *Writer) Add(inst keyspace.InstanceID, v Version) error {
 		panic(fmt.Sprintf("sstable: version %d of key %x in a %s is replaced at %d",
 			uint64(v.Revision), v.Key, w.store.kind.name, uint64(v.Until)))
 	}
-	if len(w.buf) >= w.store.kind.blockBytes || w.any && inst != w.instance {
+	if len(w.buf)-w.open >= w.store.kind.blockBytes || w.any && inst != w.instance {
 		if err := w.endBlock(); err != nil {
 			return err
 		}
 	}
-	if len(w.buf) == 0 {
+	first := len(w.buf) == w.open
+	if first {
 		w.blocks = append(w.blocks, block{instance: inst, key: bytes.Clone(v.Key), rev: v.Revision})
 	}
-	same := len(w.buf) > 0 && bytes.Equal(v.Key, w.key)
+	same := !first && bytes.Equal(v.Key, w.key)
 	w.buf = appendVersion(w.buf, &v, same)
 	w.key = append(w.key[:0], v.Key...)
 	w.any, w.instance = true, inst
@@ -87,21 +93,24 @@ func (w *Writer) Add(inst keyspace.InstanceID, v Version) error {
 	return nil
 }
 
-// endBlock writes the open block.
+// endBlock ends the open block, and writes once there is enough.
 func (w *Writer) endBlock() error {
-	if len(w.buf) == 0 {
+	if len(w.buf) == w.open {
 		return nil
 	}
 	if err := w.create(); err != nil {
 		return err
 	}
-	w.buf = binary.LittleEndian.AppendUint32(w.buf, crc32.Checksum(w.buf, castagnoli))
+	w.buf = binary.LittleEndian.AppendUint32(w.buf, crc32.Checksum(w.buf[w.open:], castagnoli))
 	last := &w.blocks[len(w.blocks)-1]
-	last.offset, last.length = w.at, len(w.buf)
-	if err := w.write(w.buf); err != nil {
+	last.offset, last.length = w.at+int64(w.open), len(w.buf)-w.open
+	w.open = len(w.buf)
+	if len(w.buf) < w.most {
+		return nil
+	}
+	if err := w.writeBlocks(); err != nil {
 		return err
 	}
-	w.buf = w.buf[:0]
 	if w.at-w.synced < syncBytes {
 		return nil
 	}
@@ -110,6 +119,15 @@ func (w *Writer) endBlock() error {
 		return err
 	}
 	return w.sync()
+}
+
+// writeBlocks writes the blocks that have ended.
+func (w *Writer) writeBlocks() error {
+	if err := w.write(w.buf[:w.open]); err != nil {
+		return err
+	}
+	w.buf, w.open = append(w.buf[:0], w.buf[w.open:]...), 0
+	return nil
 }
 
 // admit refuses to go on when too little of the disk is left.
@@ -171,6 +189,9 @@ func (w *Writer) Finish() error {
 		return nil
 	}
 	if err := w.endBlock(); err != nil {
+		return err
+	}
+	if err := w.writeBlocks(); err != nil {
 		return err
 	}
 	if err := w.writeIndex(); err != nil {
