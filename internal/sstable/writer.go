@@ -37,7 +37,8 @@ type Writer struct {
 	at     int64 // end of what was written
 	synced int64
 
-	spans    map[keyspace.InstanceID]Span
+	spans    map[keyspace.InstanceID]*Span
+	span     *Span // of instance
 	blocks   []block
 	buf      []byte // what is to be written, with the open block from open on
 	open     int
@@ -52,7 +53,7 @@ type Writer struct {
 func (s *dir) Writer() *Writer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := &Writer{store: s, number: s.next, spans: make(map[keyspace.InstanceID]Span), most: writeBytes}
+	w := &Writer{store: s, number: s.next, spans: make(map[keyspace.InstanceID]*Span), most: writeBytes}
 	w.path = s.dir + "/" + s.kind.nameOf(w.number) + temporary
 	s.next++
 	return w
@@ -83,14 +84,22 @@ func (w *Writer) Add(inst keyspace.InstanceID, v Version) error {
 	same := !first && bytes.Equal(v.Key, w.key)
 	w.buf = appendVersion(w.buf, &v, same)
 	w.key = append(w.key[:0], v.Key...)
-	w.any, w.instance = true, inst
-	span, known := w.spans[inst]
-	if !known || v.Revision < span.Low {
-		span.Low = v.Revision
+	if w.span == nil || inst != w.instance {
+		w.span = w.spanOf(inst, v.Revision)
 	}
-	span.Until = max(span.Until, end)
-	w.spans[inst] = span
+	w.any, w.instance = true, inst
+	w.span.Low, w.span.Until = min(w.span.Low, v.Revision), max(w.span.Until, end)
 	return nil
+}
+
+// spanOf is the span of an instance, which a version at rev belongs to.
+func (w *Writer) spanOf(inst keyspace.InstanceID, rev keyspace.Revision) *Span {
+	s := w.spans[inst]
+	if s == nil {
+		s = &Span{Low: rev}
+		w.spans[inst] = s
+	}
+	return s
 }
 
 // endBlock ends the open block, and writes once there is enough.
@@ -223,7 +232,7 @@ func (w *Writer) Finish() error {
 func (w *Writer) writeIndex() error {
 	var spans []instanceSpan
 	for _, inst := range slices.Sorted(maps.Keys(w.spans)) {
-		spans = append(spans, instanceSpan{inst, w.spans[inst]})
+		spans = append(spans, instanceSpan{inst, *w.spans[inst]})
 	}
 	index := encodeIndex(spans, w.blocks)
 	if w.store.kind.current {
