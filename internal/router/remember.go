@@ -1,8 +1,8 @@
 package router
 
 import (
-	"bytes"
 	"encoding/binary"
+	"sync"
 	"time"
 
 	"github.com/zeebo/xxh3"
@@ -122,12 +122,20 @@ func (st *callState) contentHash() uint64 {
 	case *api.PipelineOp_BatchDelete:
 		op.Op = &api.PipelineOp_BatchDelete{BatchDelete: &api.BatchDeleteRequest{Namespace: o.BatchDelete.Namespace, Items: o.BatchDelete.Items}}
 	}
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(op)
+	buf := contents.Get().(*[]byte)
+	defer contents.Put(buf)
+	b, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend((*buf)[:0], op)
 	if err != nil {
 		return 0 // cannot be: it was received
 	}
+	if cap(b) <= maxKept {
+		*buf = b
+	}
 	return xxh3.Hash(b)
 }
+
+// contents are buffers for operations that are hashed.
+var contents = sync.Pool{New: func() any { return new([]byte) }}
 
 // markOf is the mark of what a record keeps, nil when it keeps nothing.
 func markOf(kept []byte) (named bool, mark []byte) {
@@ -139,13 +147,14 @@ func markOf(kept []byte) (named bool, mark []byte) {
 
 // encodeOutcome encodes an outcome for the call's record.
 func (st *callState) encodeOutcome(o *api.RequestOutcome) []byte {
-	b := bytes.Clone(st.mark())
-	if proto.Size(o) > maxKept {
+	mark := st.mark()
+	b, err := proto.MarshalOptions{}.MarshalAppend(mark[:len(mark):len(mark)], o)
+	if err == nil && len(b)-len(mark) > maxKept {
 		o.Answer = nil
+		b, err = proto.MarshalOptions{}.MarshalAppend(mark[:len(mark):len(mark)], o)
 	}
-	b, err := proto.MarshalOptions{}.MarshalAppend(b, o)
 	if err != nil {
-		return st.mark()
+		return mark
 	}
 	return b
 }
