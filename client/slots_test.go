@@ -116,7 +116,8 @@ func TestWrongGroupAsksUntilANodeKnows(t *testing.T) {
 	if got := f.served(); got[0] != 1 || got[1] != 1 {
 		t.Errorf("served %v: the old way was gone again", got)
 	}
-	if asked != 4 {
+	// One more node is asked beside each that is slow to answer.
+	if asked < 4 || asked > 8 {
 		t.Errorf("%d topologies", asked)
 	}
 }
