@@ -239,5 +239,5 @@ func (c *Core) settle(r *Request) {
 	if r.Clock != nil {
 		c.closed = max(c.closed, min(r.Clock.Result, c.state.Ceiling, c.OldestPrepared()-1))
 	}
-	r.finish(nil)
+	r.finish(r.denied)
 }

@@ -111,6 +111,7 @@ const (
 
 // evaluate judges one request and, when it may happen, adds its writes.
 func (c *Core) evaluate(r *Request, b *building) verdict {
+	r.denied = nil
 	switch {
 	case r.Clock != nil:
 		c.evaluateClock(r, b)

@@ -154,7 +154,7 @@ func (c *Core) StepDown(err error) {
 		u.req.finish(err)
 	}
 	for _, r := range l.done {
-		r.finish(nil)
+		r.finish(r.denied)
 	}
 	for _, p := range l.inflight {
 		for _, r := range p.requests {

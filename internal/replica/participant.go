@@ -71,7 +71,7 @@ func (c *Core) evaluateOrder(r *Request, b *building) verdict {
 		answer.Expired = cur.State == twophase.Unknown && expired
 	case OrderCommit:
 		if err := o.mayCommit(&cur, expired); err != nil {
-			return c.refuse(r, err)
+			return c.deny(r, err)
 		}
 		next, answer = twophase.Commit(cur, expired, o.At, o.Branch)
 	default: // OrderAbort

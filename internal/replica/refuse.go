@@ -5,6 +5,14 @@ import (
 	"kvstore/internal/keyspace"
 )
 
+// deny refuses a request with an error that follows from what this leader knows. Who
+// was deposed and has not heard of it knows too little: so it waits as refusals do.
+func (c *Core) deny(r *Request, err error) verdict {
+	c.abandon(r)
+	r.denied = err
+	return verdictRefused
+}
+
 // park makes refusals wait. One answered by this or a later entry of the term
 // is confirmed by it; without an entry it takes a ReadIndex, and in both cases
 // everything the evaluation saw must be applied first (DESIGN 4).
@@ -43,7 +51,7 @@ func (c *Core) answerEarly(refused []*Request) (rest []*Request) {
 			}
 		}
 		if seen == c.cfg.Bugs.Has(invariant.BugRefusalInFlight) {
-			r.finish(nil)
+			r.finish(r.denied)
 		} else {
 			rest = append(rest, r)
 		}

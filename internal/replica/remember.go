@@ -44,10 +44,10 @@ func (c *Core) evaluateOnce(r *Request, b *building) (v verdict, over bool) {
 		return verdictRefused, true
 	case rec.State != twophase.Unknown:
 		r.Remembered = slices.Clone(rec.Answer)
-		return c.refuse(r, fault.New(fault.UnknownOutcome, "a request of this id was begun over several groups; ask how it ended",
+		return c.deny(r, fault.New(fault.UnknownOutcome, "a request of this id was begun over several groups; ask how it ended",
 			"request_id", r.ID)), true
 	case r.ID.Created <= c.lead.low:
-		return c.refuse(r, fault.New(fault.OutOfRange, "the request id is older than what is remembered",
+		return c.deny(r, fault.New(fault.OutOfRange, "the request id is older than what is remembered",
 			"request_id", r.ID, "created", uint64(r.ID.Created), "limit", uint64(c.lead.low))), true
 	case r.ID.Created > limit:
 		return c.refuse(r, fault.New(fault.OutOfRange, "the request id was created too far in the future",

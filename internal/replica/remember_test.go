@@ -187,3 +187,41 @@ func TestDroppedRequestsAreRememberedOnce(t *testing.T) {
 	r.settle()
 	again.mustRemember(t, "ops 0 condition_failed")
 }
+
+// DESIGN 4: what follows from the state is said once leadership is confirmed. A
+// leader that was deposed, and does not know, lacks what others wrote meanwhile.
+func TestDenialsWaitForConfirmation(t *testing.T) {
+	begun := aTxn(1)
+	for name, c := range map[string]struct {
+		ask  func(*rig) *answer
+		want fault.Code
+	}{
+		"a commit of what is not prepared": {func(r *rig) *answer { return r.commitTxn(aTxn(2), keyspace.RevisionAt(wall), twophase.Then) }, fault.FailedPrecondition},
+		"an id of several groups":          {func(r *rig) *answer { return r.once(begun.ID, nil, put("a", "1")) }, fault.UnknownOutcome},
+		"an id that is too old": {func(r *rig) *answer {
+			return r.once(keyspace.TxnID{Created: keyspace.RevisionAt(wall - 5000), Random: 1}, nil, put("b", "1"))
+		}, fault.OutOfRange},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, deposed := range []bool{false, true} {
+				r := newRig(t)
+				r.elect()
+				r.low(keyspace.RevisionAt(wall - 1000))
+				r.settle()
+				begun = r.recordKey(&Request{ID: begun.ID, Ops: []Op{put("a", "1")}})
+				r.prepareTxn(begun, TxnOp{Then: []Op{put("a", "0")}})
+				r.settle()
+				a := c.ask(r)
+				r.evaluate()
+				a.mustBe(t, false, "")
+				if deposed {
+					r.core.StepDown(fault.New(fault.WrongLeader, "another leads"))
+					a.mustBe(t, true, fault.WrongLeader)
+					continue
+				}
+				r.core.Confirmed(r.term, r.core.Unconfirmed())
+				a.mustBe(t, true, c.want)
+			}
+		})
+	}
+}

@@ -142,7 +142,9 @@ type Request struct {
 	evaluation uint64
 	confirmed  bool
 	refused    bool
-	finished   bool
+	// denied is the error that a refusal ends with once it is confirmed.
+	denied   error
+	finished bool
 	// patience is when it waits for holds no longer, once it met one.
 	patience time.Duration
 }

@@ -148,7 +148,7 @@ func watchMoves(t *testing.T, seed uint64, elsewhere bool) {
 		n.Put(key, "end")
 	}
 	for i, w := range c.watchers {
-		w.finish(n.Put("zz-end", "v"), "zz-end")
+		w.finish(c.end(n))
 		w.got = dropEnds(w.got)
 		w.compare(i, c.all)
 	}
