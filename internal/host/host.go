@@ -114,6 +114,7 @@ func (h *Host) Start(context.Context) {
 
 func (h *Host) run() {
 	defer close(h.done)
+	defer h.endFailed()
 	ticker := time.NewTicker(h.opt.TickInterval)
 	defer ticker.Stop()
 	paced := time.NewTimer(time.Hour)
@@ -274,8 +275,25 @@ func (h *Host) receive() {
 func (h *Host) fail(err error) {
 	h.failed.CompareAndSwap(nil, &err)
 	h.opt.Logger.Error("the host stopped", "error", err)
-	h.stopWaiters(fault.Wrap(fault.Unavailable, err, "this node's storage failed"))
+	h.stopWaiters(errFailed(err))
 	h.cancel()
+}
+
+// endFailed answers what came while a loop ran that failed, and refuses what
+// comes later. Close would do it too late: whoever sends requests is closed
+// before the host, and waits for the answers.
+func (h *Host) endFailed() {
+	err := h.Err()
+	if err == nil {
+		return
+	}
+	down := errFailed(err)
+	h.receiveLast(down)
+	h.stopWaiters(down)
+}
+
+func errFailed(err error) error {
+	return fault.Wrap(fault.Unavailable, err, "this node's storage failed")
 }
 
 // Err returns why the host stopped by itself, nil while it runs.
@@ -302,7 +320,7 @@ func (h *Host) Close() error {
 	}
 	h.wg.Wait()
 	h.closing = true
-	h.receiveLast()
+	h.receiveLast(errStopped())
 	h.stopWaiters(errStopped())
 	if h.Err() != nil {
 		return h.Err()
@@ -311,9 +329,8 @@ func (h *Host) Close() error {
 }
 
 // receiveLast ends requests that arrived after the loop.
-func (h *Host) receiveLast() {
+func (h *Host) receiveLast(down error) {
 	m := h.inbox.close()
-	down := errStopped()
 	for _, r := range m.requests {
 		r.Fail(down)
 	}

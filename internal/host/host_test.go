@@ -2,14 +2,17 @@ package host
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"kvstore/internal/fault"
 	"kvstore/internal/keyspace"
+	"kvstore/internal/replica"
 )
 
 // Linearizable reads are served by the leader and by followers.
@@ -248,6 +251,36 @@ func TestStartedHostCloses(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-done
+}
+
+// What comes while the loop fails is answered before Close: who sends it is closed
+// first, and waits for the answer.
+func TestFailedHostAnswers(t *testing.T) {
+	c := newCluster(t, 1, 1)
+	n := &node{c: c, host: c.nodes[0].host}
+	h := n.host
+	c.nodes[0].host = nil // the loop is its own now
+	h.Start(t.Context())
+	var late *replica.Request
+	var answers *atomic.Int32
+	reads := make(chan error, 1)
+	h.control(func() {
+		late, answers = n.submit(testOp("k", "v"))
+		h.ReadIndex(context.Background(), testGroup, func(_ ReadPoint, err error) { reads <- err })
+		h.syncs.err = errors.New("the disk is gone")
+	})
+	<-h.Done()
+	if answers.Load() != 1 || len(reads) != 1 {
+		t.Fatalf("%d answers to a write, %d to a read", answers.Load(), len(reads))
+	}
+	mustBe(t, late.Err, fault.Unavailable)
+	mustBe(t, <-reads, fault.Unavailable)
+	answers.Store(0)
+	again := &replica.Request{Group: testGroup, Ops: []replica.Op{testOp("k", "w")}, Done: func(*replica.Request) { answers.Add(1) }}
+	h.refetch(h.lookup(testGroup), []*replica.Request{again})
+	if err := h.Close(); err == nil || answers.Load() != 1 {
+		t.Fatalf("closed: %v, with %d answers to what was fetched again", err, answers.Load())
+	}
 }
 
 // Replicas hash the same records at one index.

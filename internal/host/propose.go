@@ -46,7 +46,7 @@ func (h *Host) SubmitAll(ctx context.Context, requests []*replica.Request) {
 // admissible refuses early what the loop would refuse.
 func (h *Host) admissible(g *group, id keyspace.GroupID) error {
 	if err := h.Err(); err != nil {
-		return fault.Wrap(fault.Unavailable, err, "this node's storage failed")
+		return errFailed(err)
 	}
 	if h.watched.blocked.Load() {
 		return errUnfit(id)
@@ -219,7 +219,12 @@ func (h *Host) refetch(g *group, requests []*replica.Request) {
 		for _, r := range requests {
 			r.Err = h.prefetch(ctx, g, r) // admit ends it: its uploads belong to the loop
 		}
-		h.inbox.put(func(m *mail) { m.requests = append(m.requests, requests...) })
+		if h.inbox.put(func(m *mail) { m.requests = append(m.requests, requests...) }) {
+			return
+		}
+		for _, r := range requests { // the loop failed meanwhile
+			r.Fail(errStopped())
+		}
 	})
 }
 
