@@ -56,7 +56,8 @@ type Host struct {
 	nextRead     uint64
 	gathering    time.Duration // how long the first group that gathers readers still does, 0 for none
 	nextInstance atomic.Uint64
-	receiving    atomic.Int64 // snapshots being received: the floor stands still
+	inherited    keyspace.InstanceID // the highest instance of earlier lives of the node
+	receiving    atomic.Int64        // snapshots being received: the floor stands still
 	floor        atomic.Uint64
 	ticks        uint64
 

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -239,10 +240,16 @@ func TestFlushMeetsAWaitingSwitch(t *testing.T) {
 // receive streams a snapshot of the leader to a node and leaves it complete.
 func (c *cluster) receive(n *node, snap *raftpb.Snapshot) *Sink {
 	c.t.Helper()
+	return c.receiveFor(n, n.group().replica, snap)
+}
+
+// receiveFor is receive for a replica that need not be there yet.
+func (c *cluster) receiveFor(n *node, to keyspace.ReplicaID, snap *raftpb.Snapshot) *Sink {
+	c.t.Helper()
 	lead := c.nodes[0]
-	m := snapshotMessage(lead.group(), n.group().replica, snap)
+	m := snapshotMessage(lead.group(), to, snap)
 	h := &api.SnapshotHeader{FormatVersion: format.Version, ClusterId: "test", FromNode: string(lead.id), ToNode: string(n.id),
-		Group: uint32(testGroup), FromReplica: 1, ToReplica: uint64(n.group().replica), Raft: mustMarshal(m),
+		Group: uint32(testGroup), FromReplica: 1, ToReplica: uint64(to), Raft: mustMarshal(m),
 		State: format.AppendState(nil, lead.group().snapState)}
 	sink, err := n.host.ReceiveSnapshot(h)
 	if err != nil {
@@ -256,4 +263,23 @@ func (c *cluster) receive(n *node, snap *raftpb.Snapshot) *Sink {
 		}
 	}
 	return sink
+}
+
+// Snapshots may come once the transport runs, before the host does. What a start
+// deletes is of earlier lives only.
+func TestStartKeepsASnapshotUnderWay(t *testing.T) {
+	c := newCluster(t, 2, 1)
+	c.write(testOp("k", "v"))
+	snap, err := c.nodes[0].host.snapshotAt(c.nodes[0].group())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := c.nodes[1].host
+	sink := c.receiveFor(c.nodes[1], 2, snap)
+	defer sink.Abort()
+	h.deleteOrphans()
+	h.wg.Wait()
+	if ids, err := h.opt.Store.Instances(t.Context()); err != nil || !slices.Contains(ids, sink.instance.id) {
+		t.Fatalf("instances %v, %v; the snapshot's is %d", ids, err, sink.instance.id)
+	}
 }

@@ -199,11 +199,13 @@ func (h *Host) scanInstances() error {
 		top = max(top, info.Checkpoint.Instance)
 	}
 	h.nextInstance.Store(uint64(top))
+	h.inherited = top
 	return nil
 }
 
-// deleteOrphans removes instances that no replica owns: snapshots that were
-// not finished and replaced lives.
+// deleteOrphans removes instances of earlier lives that no replica owns: snapshots
+// that were not finished and replaced lives. One that is received already is of
+// this life.
 func (h *Host) deleteOrphans() {
 	ids, err := h.opt.Store.Instances(context.Background())
 	if err != nil {
@@ -215,7 +217,7 @@ func (h *Host) deleteOrphans() {
 		owned[g.instance.id] = true
 	}
 	for _, id := range ids {
-		if !owned[id] {
+		if id <= h.inherited && !owned[id] {
 			h.deleteInstance(&instance{id: id})
 		}
 	}
