@@ -283,6 +283,28 @@ func TestFailedHostAnswers(t *testing.T) {
 	}
 }
 
+// Who waits for an index to be applied is told when the host has ended.
+func TestWaitForAnIndexEndsWithTheHost(t *testing.T) {
+	c := newCluster(t, 1, 1)
+	h := c.nodes[0].host
+	c.nodes[0].host = nil // the loop is its own now
+	h.Start(t.Context())
+	far := ScanPoint{Group: testGroup, Index: 1 << 40}
+	waits := make(chan error, 1)
+	h.control(func() {
+		go func() {
+			_, err := h.PointBehind(context.Background(), far, keyspace.MaxRevision)
+			waits <- err
+		}()
+	})
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustBe(t, <-waits, fault.Unavailable)
+	_, err := h.PointBehind(context.Background(), far, keyspace.MaxRevision)
+	mustBe(t, err, fault.Unavailable)
+}
+
 // Replicas hash the same records at one index.
 func TestDigestsAgree(t *testing.T) {
 	c := newCluster(t, 3, 3)

@@ -461,6 +461,8 @@ func (h *Host) awaitIndex(ctx context.Context, id keyspace.GroupID, index keyspa
 		return err
 	case <-ctx.Done():
 		return fault.Wrap(fault.DeadlineExceeded, ctx.Err(), "the replica did not catch up in time", "group", id, "index", index)
+	case <-h.done:
+		return fault.New(fault.Unavailable, "this node stopped", "group", id)
 	}
 }
 
