@@ -24,6 +24,10 @@ func (h *Host) Deliver(from keyspace.NodeID, clockMS int64, msgs []*api.GroupMes
 				h.opt.Logger.Warn("undecodable raft message", "from", from, "group", in.group, "error", err)
 				continue
 			}
+			if in.raft.GetType() == raftpb.MsgSnap {
+				h.opt.Logger.Warn("refused a snapshot without its records", "from", from, "group", in.group)
+				continue // raft would take it; it comes as a stream (ReceiveSnapshot)
+			}
 		} else {
 			in.other = m
 		}

@@ -283,3 +283,24 @@ func TestStartKeepsASnapshotUnderWay(t *testing.T) {
 		t.Fatalf("instances %v, %v; the snapshot's is %d", ids, err, sink.instance.id)
 	}
 }
+
+// A snapshot without its records, or whose message is of another index than its
+// state, is refused.
+func TestHollowSnapshotsAreRefused(t *testing.T) {
+	c := newCluster(t, 2, 2)
+	c.write(testOp("k", "v"))
+	c.settle()
+	lead, n := c.nodes[0], c.nodes[1]
+	snap, err := lead.host.snapshotAt(lead.group())
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap.Metadata.Index = new(snap.Metadata.GetIndex() + 1000)
+	m := mustMarshal(snapshotMessage(lead.group(), n.group().replica, snap))
+	_, err = n.host.ReceiveSnapshot(&api.SnapshotHeader{FromNode: string(lead.id), ToNode: string(n.id), Group: uint32(testGroup),
+		Raft: m, State: format.AppendState(nil, lead.group().snapState)})
+	mustBe(t, err, fault.Corruption)
+	n.host.Deliver(lead.id, c.Wall(), []*api.GroupMessage{{Group: uint32(testGroup), Body: &api.GroupMessage_Raft{Raft: m}}})
+	c.write(testOp("k", "w"))
+	c.mustAgree()
+}

@@ -157,6 +157,9 @@ func (h *Host) ReceiveSnapshot(header *api.SnapshotHeader) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
+	if at := m.GetSnapshot().GetMetadata().GetIndex(); at != uint64(s.Index) {
+		return nil, fault.New(fault.Corruption, "the snapshot's state is of another index", "group", header.GetGroup(), "index", at, "actual", s.Index)
+	}
 	h.receiving.Add(1)
 	return &Sink{h: h, header: header, message: m, state: s,
 		instance: &instance{id: keyspace.InstanceID(h.nextInstance.Add(1))}}, nil
