@@ -66,6 +66,8 @@ type Host struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
+	jobs    sync.Mutex
+	over    bool // no job begins any more; guarded by jobs
 	failed  atomic.Pointer[error]
 	done    chan struct{}
 }
@@ -96,8 +98,14 @@ func New(o Options) (*Host, error) {
 	return h, nil
 }
 
-// spawn runs a job on a goroutine that Close waits for.
+// spawn runs a job on a goroutine that Close waits for. After that there is none:
+// the loop has ended, and readers and snapshots give up instances only.
 func (h *Host) spawn(job func(context.Context)) {
+	h.jobs.Lock()
+	defer h.jobs.Unlock()
+	if h.over {
+		return
+	}
 	h.wg.Add(1)
 	go func() {
 		defer h.wg.Done()
@@ -319,6 +327,9 @@ func (h *Host) Close() error {
 	if h.started {
 		<-h.done
 	}
+	h.jobs.Lock()
+	h.over = true
+	h.jobs.Unlock()
 	h.wg.Wait()
 	h.closing = true
 	h.receiveLast(errStopped())

@@ -305,6 +305,25 @@ func TestWaitForAnIndexEndsWithTheHost(t *testing.T) {
 	mustBe(t, err, fault.Unavailable)
 }
 
+// Whoever gives an instance up may have looked just before Close whether the host
+// goes on: nothing is begun then whose storage goes meanwhile.
+func TestNothingBeginsAfterClose(t *testing.T) {
+	c := newCluster(t, 1, 1)
+	h := c.nodes[0].host
+	began := false
+	h.opt.Go = func(func(context.Context)) {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+		h.spawn(func(context.Context) { began = true })
+	}
+	h.deleteInstance(&instance{id: 99})
+	h.wg.Wait()
+	if began {
+		t.Fatal("a job began after Close")
+	}
+}
+
 // Replicas hash the same records at one index.
 func TestDigestsAgree(t *testing.T) {
 	c := newCluster(t, 3, 3)
