@@ -38,7 +38,8 @@ var keepAlive = net.KeepAliveConfig{
 // ServerOptions are what the gRPC server of the peer port needs for this
 // package's streams: message sizes, windows and keepalive. Without them
 // clients are cut off for pinging, and large frames are refused. Nodes that do
-// not belong to the cluster any more are refused by its interceptors.
+// not belong to the cluster any more are refused by its interceptors. Stop ends
+// the contexts of handlers and waits for them: what they read may be closed then.
 func (t *Transport) ServerOptions() []grpc.ServerOption {
 	return append(t.gate(),
 		grpc.MaxRecvMsgSize(MaxMessageBytes),
@@ -49,6 +50,7 @@ func (t *Transport) ServerOptions() []grpc.ServerOption {
 		grpc.WriteBufferSize(ioBuffer),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: probeEvery, Timeout: deadAfter}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minClientPing / 2, PermitWithoutStream: true}),
+		grpc.WaitForHandlers(true),
 	)
 }
 

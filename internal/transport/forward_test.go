@@ -429,3 +429,28 @@ func TestForwardOpensInTime(t *testing.T) {
 		t.Fatalf("after the end: %v", err)
 	}
 }
+
+// The server of the peer port has stopped when its handlers have: what they read is
+// closed after it.
+func TestStopWaitsForHandlers(t *testing.T) {
+	serving, stopped, left := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	from := mustNode(t, "a", nodeOptions{notStarted: true})
+	to := mustNode(t, "b", nodeOptions{streams: true, forward: func(stream api.Peer_ForwardServer) error {
+		defer close(left)
+		close(serving)
+		<-stream.Context().Done()
+		select {
+		case <-stopped:
+			t.Error("the server stopped before what it served")
+		case <-time.After(100 * time.Millisecond):
+		}
+		return nil
+	}})
+	link(t, from, to)
+	_, cancel := mustForward(t, from, to)
+	defer cancel()
+	await(t, serving, "the handler")
+	to.server.Stop()
+	close(stopped)
+	await(t, left, "the end of the handler")
+}
