@@ -1,6 +1,7 @@
 package router
 
 import (
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -106,6 +107,19 @@ func (p *part) forwardedStatus(res *api.PipelineResult) error {
 	if err := StatusError(res.GetStatus()); err != nil {
 		return err
 	}
+	// What is remembered of a request may have another form than a call made of it.
+	if !p.sameKind(res) && (p.st.kind.batch() || p.st.id.Zero()) {
+		return p.badResult("kind", fmt.Sprintf("%T", p.st.call.Op.GetOp()), fmt.Sprintf("%T", res.GetResult()))
+	}
+	if txn := res.GetTransaction(); txn != nil && p.st.id.Zero() {
+		list := p.st.call.Op.GetTransaction().GetThen()
+		if !txn.GetSucceeded() {
+			list = p.st.call.Op.GetTransaction().GetOtherwise()
+		}
+		if got := len(txn.GetResults()); got != len(list) {
+			return p.badResult("results", len(list), got)
+		}
+	}
 	if !p.st.kind.batch() {
 		return nil
 	}
@@ -120,6 +134,33 @@ func (p *part) forwardedStatus(res *api.PipelineResult) error {
 		return nil
 	}
 	return first
+}
+
+// sameKind reports whether a result is one of the operation that the peer was asked
+// for.
+func (p *part) sameKind(res *api.PipelineResult) (same bool) {
+	switch p.st.kind {
+	case kindPut:
+		_, same = res.GetResult().(*api.PipelineResult_Put)
+	case kindGet:
+		_, same = res.GetResult().(*api.PipelineResult_Get)
+	case kindDelete:
+		_, same = res.GetResult().(*api.PipelineResult_Delete)
+	case kindTouch:
+		_, same = res.GetResult().(*api.PipelineResult_Touch)
+	case kindTransaction:
+		_, same = res.GetResult().(*api.PipelineResult_Transaction)
+	case kindOrder:
+		_, same = res.GetResult().(*api.PipelineResult_Order)
+	case kindBatchPut:
+		_, same = res.GetResult().(*api.PipelineResult_BatchPut)
+	case kindBatchGet:
+		_, same = res.GetResult().(*api.PipelineResult_BatchGet)
+	case kindBatchDelete:
+		_, same = res.GetResult().(*api.PipelineResult_BatchDelete)
+	case kindNone:
+	}
+	return same
 }
 
 func (p *part) badResult(what string, want, got any) error {

@@ -201,6 +201,10 @@ func breaking(f *fixture, cause error) (asked *[]keyspace.NodeID) {
 				if op.GetGet() != nil {
 					return &api.PipelineResult{Result: &api.PipelineResult_Get{Get: &api.GetResponse{}}}
 				}
+				if op.GetTransaction() != nil {
+					return &api.PipelineResult{Result: &api.PipelineResult_Transaction{Transaction: &api.TransactionResponse{
+						Succeeded: true, Results: []*api.TransactionResult{{}}}}}
+				}
 				return putResult(1)
 			})
 			return s, nil
@@ -472,4 +476,42 @@ func TestWhoHostsNothingNamesWhoDoes(t *testing.T) {
 			t.Fatalf("names %q", to)
 		}
 	})
+}
+
+// What a peer answers is an answer to what it was asked, or none.
+func TestAnswersToOtherOperationsAreRefused(t *testing.T) {
+	check := &api.TransactionOp{Op: &api.TransactionOp_Check{Check: &api.TransactionCheck{Key: "k", Condition: &api.Condition{MustExist: true}}}}
+	put := &api.TransactionOp{Op: &api.TransactionOp_Put{Put: &api.PutRequest{Key: "k"}}}
+	transaction := func() *api.PipelineOp {
+		return &api.PipelineOp{Op: &api.PipelineOp_Transaction{Transaction: &api.TransactionRequest{Then: []*api.TransactionOp{check, put}}}}
+	}
+	for name, c := range map[string]struct {
+		op     *api.PipelineOp
+		answer *api.PipelineResult
+		item   func(*api.PipelineResult) *api.Status // nil: the whole is refused
+	}{
+		"another batch": {
+			op: &api.PipelineOp{Op: &api.PipelineOp_BatchPut{BatchPut: &api.BatchPutRequest{Items: []*api.PutRequest{{Key: "k"}}}}},
+			answer: &api.PipelineResult{Result: &api.PipelineResult_BatchDelete{BatchDelete: &api.BatchDeleteResponse{
+				Results: []*api.BatchDeleteResult{{}}}}},
+			item: func(r *api.PipelineResult) *api.Status { return r.GetBatchPut().GetResults()[0].GetStatus() },
+		},
+		"a put to a transaction":  {op: transaction(), answer: putResult(1)},
+		"nothing":                 {op: transaction(), answer: &api.PipelineResult{}},
+		"a part of a transaction": {op: transaction(), answer: &api.PipelineResult{Result: &api.PipelineResult_Transaction{Transaction: &api.TransactionResponse{Succeeded: true}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t)
+				f.remote("b", func(string, *api.PipelineOp) *api.PipelineResult { return c.answer })
+				call := &Call{Op: c.op}
+				f.Do(t.Context(), call)
+				err := call.Err
+				if c.item != nil {
+					err = StatusError(c.item(call.Result))
+				}
+				wantCode(t, err, fault.UnknownOutcome)
+			})
+		})
+	}
 }
