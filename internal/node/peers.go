@@ -58,6 +58,8 @@ func openAddressBook(c *config.Config, self keyspace.NodeID, t *transport.Transp
 	}
 	if err != nil { // it is a cache: what it knew is learned again
 		logger.Warn("address book is not usable", "file", b.file, "error", err)
+	}
+	if err != nil || b.peers == nil { // null is JSON
 		b.peers = map[keyspace.NodeID]peerAddress{}
 	}
 	for id, p := range b.peers {
