@@ -85,9 +85,9 @@ func (ws *watchStream) open() bool {
 // add opens a subscription's watch on the stream.
 func (ws *watchStream) add(s *subscription) error {
 	ws.mu.Lock()
-	if ws.err != nil {
+	if err := ws.err; err != nil {
 		ws.mu.Unlock()
-		return ws.err
+		return err
 	}
 	ws.next++
 	id := ws.next
