@@ -96,6 +96,7 @@ type Stream struct {
 	mu       sync.Mutex
 	queue    []item
 	bytes    int
+	closed   bool // nothing is queued any more
 	watches  map[uint64]*watch
 	behind   []*watch
 	catching bool
@@ -145,6 +146,9 @@ func (s *Stream) tell(n *note) {
 
 // add needs mu.
 func (s *Stream) add(cost int, items ...item) {
+	if s.closed {
+		return
+	}
 	s.queue = append(s.queue, items...)
 	s.bytes += cost
 	s.hub.stats.buffered.Add(int64(cost))
@@ -401,7 +405,7 @@ func (s *Stream) Close() {
 	s.watches = make(map[uint64]*watch)
 	s.hub.stats.watches.Add(-int64(len(all)))
 	s.hub.stats.buffered.Add(-int64(s.bytes))
-	s.queue, s.bytes = nil, 0
+	s.queue, s.bytes, s.closed = nil, 0, true
 	s.mu.Unlock()
 	for _, w := range all {
 		w.detach()

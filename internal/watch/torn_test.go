@@ -64,3 +64,25 @@ func TestAnEventThatCannotBeReadTearsNothing(t *testing.T) {
 		t.Error("the first event was not sent, which shows nothing")
 	}
 }
+
+// TestClosedStreamsBufferNothing: what a source, or who catches up, still gives to a
+// stream that was closed meanwhile does not count as waiting to be sent.
+func TestClosedStreamsBufferNothing(t *testing.T) {
+	h := &Hub{o: Options{Clock: stoppedClock{}, StreamBytes: 1 << 20}, streams: make(map[*Stream]struct{})}
+	s, err := h.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &watch{id: 1, stream: s, pattern: &pattern{}}
+	give := func() { s.push([]item{{w: w, ev: putOf("a", 20)}}, true) }
+	give()
+	if h.Stats().BufferBytes == 0 {
+		t.Fatal("nothing is buffered")
+	}
+	s.Close()
+	give()
+	s.tell(&note{marked: []*watch{w}, rev: 20})
+	if n := h.Stats().BufferBytes; n != 0 {
+		t.Fatalf("%d bytes are buffered", n)
+	}
+}
