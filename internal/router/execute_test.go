@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -356,6 +357,17 @@ func TestBoundedStaleness(t *testing.T) {
 		wantCode(t, err, "")
 		if resp.Consistency != api.Consistency_CONSISTENCY_LINEARIZABLE || len(f.host.reads) != 1 {
 			t.Fatalf("%v after %d ReadIndex", resp, len(f.host.reads))
+		}
+		req.MaxStalenessMs = math.MaxInt64 // of any age
+		resp, err = f.Get(t.Context(), req)
+		wantCode(t, err, "")
+		if resp.Consistency != req.Consistency || len(f.host.reads) != 1 {
+			t.Fatalf("%v after %d ReadIndex", resp, len(f.host.reads))
+		}
+		list, err := f.List(t.Context(), &api.ListRequest{Consistency: req.Consistency, MaxStalenessMs: math.MaxInt64})
+		wantCode(t, err, "")
+		if list.Consistency != req.Consistency {
+			t.Fatalf("a list at %v", list.Consistency)
 		}
 	})
 }

@@ -119,7 +119,7 @@ func (c clockReading) unsettles(number int) bool {
 func (l *lister) stale() bool {
 	rev := keyspace.MaxRevision
 	for _, g := range l.groups {
-		p, err := l.r.o.Host.StaleRead(g, time.Duration(l.req.MaxStalenessMs)*time.Millisecond)
+		p, err := l.r.o.Host.StaleRead(g, ageOf(l.req.MaxStalenessMs))
 		if err != nil {
 			return false
 		}

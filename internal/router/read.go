@@ -3,6 +3,7 @@ package router
 import (
 	"bytes"
 	"context"
+	"math"
 	"time"
 
 	api "kvstore/api/kvstore/v1"
@@ -110,7 +111,13 @@ func staleness(op *api.PipelineOp) time.Duration {
 	if level != api.Consistency_CONSISTENCY_BOUNDED_STALENESS {
 		return 0
 	}
-	return time.Duration(ms) * time.Millisecond
+	return ageOf(ms)
+}
+
+// ageOf is a staleness of so many milliseconds, the longest one where they are more
+// than a duration holds.
+func ageOf(ms int64) time.Duration {
+	return time.Duration(min(ms, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 }
 
 // done takes the confirmation of the group and hands the driver what can be
