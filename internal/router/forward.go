@@ -2,6 +2,7 @@ package router
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -119,6 +120,9 @@ func (p *part) forwardedStatus(res *api.PipelineResult) error {
 		if got := len(txn.GetResults()); got != len(list) {
 			return p.badResult("results", len(list), got)
 		}
+	}
+	if set := res.GetOrder().GetParticipants(); len(set) > 0 && (!slices.IsSorted(set) || set[len(set)-1] >= keyspace.SlotCount) {
+		return p.badResult("participants", keyspace.SlotCount, set[len(set)-1])
 	}
 	if !p.st.kind.batch() {
 		return nil

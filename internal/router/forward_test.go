@@ -14,6 +14,7 @@ import (
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/fault"
+	"kvstore/internal/format"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
 )
@@ -514,4 +515,27 @@ func TestAnswersToOtherOperationsAreRefused(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A peer may name other participants of a transaction, but only slots that there are.
+func TestImpossibleParticipantsAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		var record format.SlotsRecord
+		for g := keyspace.GroupID(1); g <= testGroups; g++ {
+			record.Owners = append(record.Owners, format.SlotOwner{Group: g, Slots: format.FoundingSlots(g, testGroups)})
+		}
+		f.dir.m.Slots = NewSlotMap(&record, 1)
+		f.remote("b", func(string, *api.PipelineOp) *api.PipelineResult {
+			return &api.PipelineResult{Result: &api.PipelineResult_Order{Order: &api.TxnAnswer{
+				State: api.TxnAnswer_STATE_PREPARED, Participants: []uint32{0, keyspace.SlotCount}}}}
+		})
+		q := &api.TransactionRequest{}
+		for i := range 20 { // of several groups
+			q.Then = append(q.Then, &api.TransactionOp{Op: &api.TransactionOp_Put{Put: &api.PutRequest{Key: fmt.Sprint(i)}}})
+		}
+		call := &Call{Op: &api.PipelineOp{Op: &api.PipelineOp_Transaction{Transaction: q}, TimeoutMs: 1000}}
+		f.Do(t.Context(), call)
+		wantCode(t, call.Err, fault.UnknownOutcome)
+	})
 }
