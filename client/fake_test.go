@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/env/freeports"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/pipelink"
 	"kvstore/internal/server/listen"
@@ -99,7 +100,7 @@ func newFakeCluster(t *testing.T, nodes int) *fakeCluster {
 	}
 	for i := range nodes {
 		n := &fakeNode{cluster: f, links: i%2 == 0, name: "node-" + nodeName(i), zone: "zone-" + nodeName(i)}
-		n.start("127.0.0.1:0")
+		n.start("")
 		t.Cleanup(n.stop)
 		f.nodes = append(f.nodes, n)
 	}
@@ -109,10 +110,14 @@ func newFakeCluster(t *testing.T, nodes int) *fakeCluster {
 	return f
 }
 
-// start serves on addr; after stop a node starts again on its own address.
+// start serves on addr, on a free port without one; after stop a node starts again on its own address.
 func (n *fakeNode) start(addr string) {
 	n.cluster.t.Helper()
-	l, err := net.Listen("tcp", addr)
+	listenAt := func() (net.Listener, error) { return net.Listen("tcp", addr) }
+	if addr == "" {
+		listenAt = freeports.Listen
+	}
+	l, err := listenAt()
 	if err != nil {
 		n.cluster.t.Fatal(err)
 	}

@@ -143,7 +143,7 @@ func TestNodesJoinAndLeave(t *testing.T) {
 	c := f.client(func(cfg *Config) { cfg.RefreshInterval = 5 * time.Millisecond; cfg.Endpoints = cfg.Endpoints[:1] })
 	leaving := f.nodes[1]
 	joining := &fakeNode{cluster: f, name: "node-z"}
-	joining.start("127.0.0.1:0")
+	joining.start("")
 	t.Cleanup(joining.stop)
 	key := f.keyLedBy(leaving, "k")
 	mustPut(t, c, key, "v")

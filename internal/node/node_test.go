@@ -25,6 +25,7 @@ import (
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/config"
 	"kvstore/internal/dirlock"
+	"kvstore/internal/env/freeports"
 	"kvstore/internal/gossip"
 	"kvstore/internal/tlsconf"
 )
@@ -44,12 +45,12 @@ func newTestCluster(t *testing.T, size int, secure bool) *testCluster {
 	values := make([]map[string]any, size)
 	var members []any
 	for i := range values {
-		addr := freeAddresses(t, 4)
+		addr := freeAddresses(t, 5)
 		name := fmt.Sprintf("n%d", i+1)
 		values[i] = map[string]any{
 			"node.name": name, "node.data_dir": filepath.Join(dir, name), "profile": "edge", "log.level": "error",
 			"listen.http": addr[0], "listen.grpc": addr[1], "listen.peer": addr[2], "listen.metrics": addr[3],
-			"listen.gossip": freePacketAddress(t),
+			"listen.gossip": addr[4],
 		}
 		members = append(members, map[string]any{"node_id": name, "address": addr[2], "role": "voter"})
 	}
@@ -105,29 +106,14 @@ func mustClient(t *testing.T, ca *tlsconf.DevCA) *tls.Config {
 	return source.Client()
 }
 
+// freeAddresses are for TCP and UDP; a node may end and bind them again.
 func freeAddresses(t *testing.T, n int) []string {
 	t.Helper()
-	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = l.Close() }()
-		out = append(out, l.Addr().String())
-	}
-	return out
-}
-
-// freePacketAddress is for UDP, whose ports are others than those of TCP.
-func freePacketAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.ListenPacket("udp", "127.0.0.1:0")
+	addr, err := freeports.Addresses(n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.LocalAddr().String()
+	return addr
 }
 
 func (c *testCluster) start(i int) {
@@ -219,7 +205,7 @@ func TestCluster(t *testing.T) {
 		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
 			c := newTestCluster(t, 3, secure)
 			c.startAll()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // of all steps, two starts among them
 			defer cancel()
 			for i := range 30 {
 				addr := c.configs[i%3].Listen.GRPC

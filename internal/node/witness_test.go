@@ -15,11 +15,11 @@ import (
 // witnessConfig is that of a node without data.
 func witnessConfig(t *testing.T, dir string, more map[string]any) *config.Config {
 	t.Helper()
-	addr := freeAddresses(t, 4)
+	addr := freeAddresses(t, 5)
 	values := map[string]any{
 		"node.name": "w", "node.role": "witness", "node.data_dir": dir, "log.level": "error",
 		"listen.http": addr[0], "listen.grpc": addr[1], "listen.peer": addr[2], "listen.metrics": addr[3],
-		"listen.gossip": freePacketAddress(t),
+		"listen.gossip": addr[4],
 	}
 	for key, value := range more {
 		values[key] = value

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/env/freeports"
 	"kvstore/internal/fault"
 	"kvstore/internal/keyspace"
 )
@@ -150,10 +151,11 @@ func (n *node) start(t testing.TB) {
 
 func (n *node) listen(t testing.TB, o nodeOptions) {
 	t.Helper()
-	if o.addr == "" {
-		o.addr = "127.0.0.1:0"
+	listen := freeports.Listen
+	if o.addr != "" {
+		listen = func() (net.Listener, error) { return net.Listen("tcp", o.addr) }
 	}
-	l, err := net.Listen("tcp", o.addr)
+	l, err := listen()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ package nodetest
 import (
 	"context"
 	"fmt"
-	"net"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -13,6 +12,7 @@ import (
 
 	"kvstore/internal/config"
 	"kvstore/internal/env"
+	"kvstore/internal/env/freeports"
 	"kvstore/internal/env/system"
 	"kvstore/internal/node"
 )
@@ -43,11 +43,11 @@ type Node struct {
 // Start runs a node with a number of data groups until the test ends.
 func Start(t testing.TB, groups int) *Node {
 	t.Helper()
-	addr := freeAddresses(t, 4)
+	addr := freeAddresses(t, 5)
 	c, err := config.Load(config.Sources{Values: map[string]any{
 		"node.name": "n1", "node.data_dir": filepath.Join(t.TempDir(), "n1"), "profile": "edge", "log.level": "error", "cluster.groups": groups,
 		"listen.http": addr[0], "listen.grpc": addr[1], "listen.peer": addr[2], "listen.metrics": addr[3],
-		"listen.gossip":                     freePacketAddress(t),
+		"listen.gossip":                     addr[4],
 		"cluster_membership.current_config": []any{map[string]any{"node_id": "n1", "address": addr[2], "role": "voter"}},
 	}})
 	if err != nil {
@@ -104,26 +104,12 @@ func Eventually(t testing.TB, f func() error) {
 	}
 }
 
-func freeAddresses(t testing.TB, n int) (out []string) {
+// freeAddresses are for TCP and UDP; a node may end and bind them again.
+func freeAddresses(t testing.TB, n int) []string {
 	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = l.Close() }()
-		out = append(out, l.Addr().String())
-	}
-	return out
-}
-
-// freePacketAddress is for UDP, whose ports are others than those of TCP.
-func freePacketAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.ListenPacket("udp", "127.0.0.1:0")
+	addr, err := freeports.Addresses(n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.LocalAddr().String()
+	return addr
 }

@@ -5,15 +5,13 @@ package harness
 import (
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 
+	"kvstore/internal/env/freeports"
 	"kvstore/internal/keyspace"
 )
 
@@ -49,7 +47,10 @@ func (c *Cluster) Join(name, through string, flags ...string) *Member {
 // Move gives the node, which must not run, other addresses.
 func (m *Member) Move() {
 	m.c.t.Helper()
-	m.ports = m.c.freePorts(5)
+	var err error
+	if m.ports, err = freeports.Addresses(5); err != nil {
+		m.c.t.Fatal(err)
+	}
 	m.HTTP, m.GRPC, m.Peer = m.ports[0], m.ports[1], m.ports[2]
 }
 
@@ -95,46 +96,6 @@ func (m *Member) PID() int { return m.p.PID() }
 
 // Set adds flags to the next start; the last value of a flag counts.
 func (m *Member) Set(flags ...string) { m.flags = append(m.flags, flags...) }
-
-// freePorts returns addresses of loopback on which nothing listens, for TCP and
-// UDP.
-func (c *Cluster) freePorts(n int) []string {
-	c.t.Helper()
-	var taken []interface{ Close() error }
-	defer func() {
-		for _, l := range taken {
-			_ = l.Close()
-		}
-	}()
-	var out []string
-	for len(out) < n {
-		addr := fmt.Sprint("127.0.0.1:", nextPort())
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			continue
-		}
-		taken = append(taken, l)
-		u, err := net.ListenPacket("udp", addr)
-		if err != nil {
-			continue
-		}
-		taken = append(taken, u)
-		out = append(out, addr)
-	}
-	return out
-}
-
-// Ports that members are given lie between those that kvstore dev looks for and those
-// that the system gives out: a node binds its ports some time after they were found free.
-const firstPort, ports = 30_000, 2_700
-
-var (
-	portsFrom  = rand.Uint32N(ports) // other processes give ports, too
-	portsGiven atomic.Uint32
-)
-
-// nextPort is one that this process has not given yet.
-func nextPort() uint32 { return firstPort + (portsFrom+portsGiven.Add(1))%ports }
 
 // Shape is what `kvctl cluster status -o json` says.
 type Shape struct {
