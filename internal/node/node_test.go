@@ -258,16 +258,23 @@ func (c *testCluster) expectHealth(ctx context.Context) {
 	}
 	for _, n := range c.configs {
 		for _, url := range []string{n.Listen.HTTP + "/readyz", n.Listen.HTTP + "/healthz", n.Listen.Metrics + "/readyz"} {
-			if body, err := fetch(ctx, web, scheme+"://"+url); err != nil {
-				c.t.Errorf("%s: %v %s", url, err, body)
-			}
+			eventually(c.t, func() error { // reads that prove it have a second
+				body, err := fetch(ctx, web, scheme+"://"+url)
+				if err != nil {
+					err = fmt.Errorf("%s: %w %s", url, err, body)
+				}
+				return err
+			})
 		}
-		body, err := fetch(ctx, web, scheme+"://"+n.Listen.Metrics+"/metrics")
-		for _, name := range []string{"kvstore_request_duration_seconds", "kvstore_leader_elections_total", "kvstore_fsync_duration_seconds", "kvstore_badger_bytes", "kvstore_ready 1", "kvstore_recovery_epoch 0", `kvstore_gossip_members{state="alive"}`, "kvstore_gossip_dropped_total"} {
-			if err != nil || !strings.Contains(body, name) {
-				c.t.Errorf("metrics of %s have no %s (%v)", n.Node.Name, name, err)
+		eventually(c.t, func() error {
+			body, err := fetch(ctx, web, scheme+"://"+n.Listen.Metrics+"/metrics")
+			for _, name := range []string{"kvstore_request_duration_seconds", "kvstore_leader_elections_total", "kvstore_fsync_duration_seconds", "kvstore_badger_bytes", "kvstore_ready 1", "kvstore_recovery_epoch 0", `kvstore_gossip_members{state="alive"}`, "kvstore_gossip_dropped_total"} {
+				if err != nil || !strings.Contains(body, name) {
+					return fmt.Errorf("metrics of %s have no %s (%w)", n.Node.Name, name, err)
+				}
 			}
-		}
+			return nil
+		})
 		eventually(c.t, func() error {
 			h, err := healthpb.NewHealthClient(c.conn(n.Listen.GRPC)).Check(ctx, &healthpb.HealthCheckRequest{})
 			if err == nil && h.GetStatus() != healthpb.HealthCheckResponse_SERVING {
@@ -275,10 +282,13 @@ func (c *testCluster) expectHealth(ctx context.Context) {
 			}
 			return err
 		})
-		s, err := c.client(n.Listen.GRPC).Status(ctx, &api.StatusRequest{})
-		if err != nil || s.GetNodeName() != n.Node.Name || s.GetEffectiveConfig()["badger_config.compression"] != "snappy" || !s.GetReady() {
-			c.t.Errorf("status of %s: %v, %v", n.Node.Name, s, err)
-		}
+		eventually(c.t, func() error {
+			s, err := c.client(n.Listen.GRPC).Status(ctx, &api.StatusRequest{})
+			if err != nil || s.GetNodeName() != n.Node.Name || s.GetEffectiveConfig()["badger_config.compression"] != "snappy" || !s.GetReady() {
+				return fmt.Errorf("status of %s: %v, %w", n.Node.Name, s, err)
+			}
+			return nil
+		})
 	}
 }
 
@@ -298,15 +308,15 @@ func (c *testCluster) expectHeard(ctx context.Context) {
 			}
 			return nil
 		})
-		s, err := c.client(c.configs[i].Listen.GRPC).Status(ctx, &api.StatusRequest{})
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		for _, info := range s.GetNodes() {
-			if info.GetGossipState() != "alive" {
-				c.t.Errorf("status of n%d says %q of %s", i+1, info.GetGossipState(), info.GetName())
+		eventually(c.t, func() error {
+			s, err := c.client(c.configs[i].Listen.GRPC).Status(ctx, &api.StatusRequest{})
+			for _, info := range s.GetNodes() {
+				if info.GetGossipState() != "alive" {
+					return fmt.Errorf("status of n%d says %q of %s", i+1, info.GetGossipState(), info.GetName())
+				}
 			}
-		}
+			return err
+		})
 	}
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -20,7 +21,7 @@ import (
 func TestPast(t *testing.T) {
 	c := newTestCluster(t, 3, false)
 	c.startAll()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // of all steps
 	defer cancel()
 	first := c.client(c.configs[0].Listen.GRPC)
 	revisions := c.writePast(ctx, first)
@@ -181,13 +182,16 @@ func (c *testCluster) expectDeletion(ctx context.Context) {
 // metaLeader returns the node that leads the metadata, and another one.
 func (c *testCluster) metaLeader() (leader, other int) {
 	c.t.Helper()
-	for i, n := range c.nodes {
-		if node, _, known := n.host.Leader(0); known && node == n.id {
-			return i, (i + 1) % len(c.nodes)
+	eventually(c.t, func() error {
+		for i, n := range c.nodes {
+			if node, _, known := n.host.Leader(0); known && node == n.id {
+				leader, other = i, (i+1)%len(c.nodes)
+				return nil
+			}
 		}
-	}
-	c.t.Fatal("nobody leads the metadata")
-	return 0, 0
+		return errors.New("nobody leads the metadata")
+	})
+	return leader, other
 }
 
 // expectQueue has consumers wait for what producers add, on all nodes.
