@@ -186,8 +186,12 @@ func testExpiry(t *testing.T, c *cluster) {
 	c.must(paused.Close())
 }
 
+// revokedTTL is of sessions that hear of their end when they are kept alive next, a
+// third of it later, and must not end by themselves on a machine that is busy.
+const revokedTTL = 9 * time.Second
+
 func testRevoked(t *testing.T, c *cluster) {
-	s := c.session("revoked", time.Second)
+	s := c.session("revoked", revokedTTL)
 	m := NewMutex(s, "revoked")
 	c.must(m.Lock(c.ctx()))
 	l, err := c.c.DescribeLease(c.ctx(), s.Lease())
@@ -205,7 +209,7 @@ func testRevoked(t *testing.T, c *cluster) {
 
 // Who loses its session while it waits is told, and is in nobody's way.
 func testLostWaiting(_ *testing.T, c *cluster) {
-	owner, s := NewMutex(c.session("lost", time.Minute), "lost"), c.session("lost", time.Second)
+	owner, s := NewMutex(c.session("lost", time.Minute), "lost"), c.session("lost", revokedTTL)
 	c.must(owner.Lock(c.ctx()))
 	failed := make(chan error, 1)
 	waiting, ctx := NewMutex(s, "lost"), c.ctx()
@@ -399,7 +403,7 @@ func testUnreachable(t *testing.T, c *cluster) {
 	began := time.Now()
 	cancel()
 	c.want(context.Canceled, <-failed)
-	if took := time.Since(began); took > 2*time.Second { // the machine may be busy
+	if took := time.Since(began); took > 15*time.Second { // of 30 s that one operation has
 		t.Errorf("giving up took %v", took)
 	}
 	c.Run()
