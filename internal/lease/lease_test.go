@@ -176,11 +176,11 @@ func testExpiry(t *testing.T, c *cluster) {
 	if r := c.get("expiry/a"); r.GetLease() != l.Id {
 		t.Fatalf("%v", r)
 	}
-	c.Clock.Pass(59 * time.Second)
+	c.Clock.Pass(30 * time.Second)
 	if _, err := c.leases.Describe(c.ctx(), &api.LeaseDescribeRequest{Id: l.Id}); err != nil {
-		t.Fatalf("a second before its end: %v", err)
+		t.Fatalf("before its end: %v", err)
 	}
-	c.Clock.Pass(2 * time.Second)
+	c.Clock.Pass(31 * time.Second)
 	_, err := c.leases.KeepAlive(c.ctx(), &api.LeaseKeepAliveRequest{Id: l.Id})
 	c.expect(fault.LeaseNotFound, err)
 	_, err = c.kv.Put(c.ctx(), &api.PutRequest{Key: "expiry/late", Lease: l.Id})
