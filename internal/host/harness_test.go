@@ -36,6 +36,7 @@ type cluster struct {
 	elapsed atomic.Int64 // nanoseconds since the start
 	jobs    atomic.Int64 // in the background
 	ticked  time.Time
+	calling bool // a blocking call has not returned
 	// drop loses messages; nil loses none.
 	drop func(from, to *node, m *api.GroupMessage) bool
 	// opt changes a node's options before it is opened.
@@ -269,8 +270,9 @@ func (c *cluster) tick() {
 }
 
 // pump runs the loops until the condition holds. Time passes only while there
-// is nothing to do. Where jobs run in the background it passes slowly: on a busy
-// machine even a sync may take as long as an election would.
+// is nothing to do. Where jobs run in the background, or a call has not returned, it
+// passes slowly: on a busy machine even a sync may take as long as an election would,
+// and a goroutine that could go on is not run for as long as a deadline lasts.
 func (c *cluster) pump(what string, until func() bool) {
 	c.t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
@@ -282,8 +284,11 @@ func (c *cluster) pump(what string, until func() bool) {
 			continue
 		}
 		quiet := 200 * time.Microsecond
-		if c.jobs.Load() > 0 {
+		switch {
+		case c.jobs.Load() > 0:
 			quiet = 20 * time.Millisecond
+		case c.calling:
+			quiet = 5 * time.Millisecond
 		}
 		if time.Since(c.ticked) > quiet {
 			c.ticked = time.Now()
@@ -305,6 +310,8 @@ func (c *cluster) call(what string, f func()) {
 	c.t.Helper()
 	done := make(chan struct{})
 	go func() { defer close(done); f() }()
+	defer func(before bool) { c.calling = before }(c.calling)
+	c.calling = true
 	c.pump(what, func() bool {
 		select {
 		case <-done:
