@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -44,9 +45,8 @@ func Program(t testing.TB, pkg string) string {
 
 // Main runs the tests of a package and removes what Binary made.
 func Main(m *testing.M) int {
-	used = false
 	code := m.Run()
-	if used && os.Getenv(binariesVariable) == "" {
+	if used.Load() && os.Getenv(binariesVariable) == "" {
 		if dir, _ := built(); dir != "" {
 			_ = os.RemoveAll(dir)
 		}
@@ -55,12 +55,12 @@ func Main(m *testing.M) int {
 }
 
 // used says that Binary was called; tests that need no cluster build nothing.
-var used bool
+var used atomic.Bool
 
 // Binary returns the path of a program of this module, built once per run.
 func Binary(t testing.TB, name string) string {
 	t.Helper()
-	used = true
+	used.Store(true)
 	dir, err := built()
 	if err != nil {
 		t.Fatal(err)

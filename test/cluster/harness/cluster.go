@@ -5,17 +5,20 @@ package harness
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"kvstore/internal/dev"
+	"kvstore/internal/env/freeports"
 )
 
 // Options of a cluster; zero values mean what `kvstore dev` does.
@@ -67,7 +70,7 @@ func (c *Cluster) StartDev(o Options) {
 	c.t.Helper()
 	args := []string{"dev", "--data-dir", c.Dir}
 	if _, err := os.Stat(filepath.Join(c.Dir, dev.ClusterFile)); err != nil {
-		args = append(args, "--base-port", "0")
+		args = append(args, "--base-port", strconv.Itoa(basePort(c.t, max(3, o.Nodes))))
 	}
 	if o.Nodes > 0 {
 		args = append(args, "--nodes", strconv.Itoa(o.Nodes))
@@ -96,6 +99,38 @@ func (c *Cluster) StartDev(o Options) {
 		return fmt.Errorf("not ready:\n%s", c.Dev.Out)
 	})
 	c.http = c.newHTTP()
+}
+
+// Ports of clusters, where kvstore dev looks for free ones. It finds them free some
+// time before its nodes bind them, and would find those of a cluster that is started
+// at the same time.
+const (
+	firstBasePort, lastBasePort = 10_000, 30_000
+	portsOfNode                 = 10
+)
+
+var (
+	basePortsFrom  = rand.IntN((lastBasePort - firstBasePort) / portsOfNode)
+	basePortsGiven atomic.Int64
+)
+
+// basePort is the first of free ports in a row that no other cluster of this process
+// was given.
+func basePort(t testing.TB, nodes int) int {
+	t.Helper()
+	places := (lastBasePort-firstBasePort)/portsOfNode - nodes
+	for range places {
+		place := (basePortsFrom + int(basePortsGiven.Add(int64(nodes)))) % places
+		base, free := firstBasePort+place*portsOfNode, true
+		for port := base; free && port < base+nodes*portsOfNode; port++ {
+			free = freeports.Free(fmt.Sprint("127.0.0.1:", port)) == nil
+		}
+		if free {
+			return base
+		}
+	}
+	t.Fatal("no free ports")
+	return 0
 }
 
 // tempDir is like t.TempDir, but what cannot be removed fails nothing: nodes
