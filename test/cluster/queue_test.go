@@ -53,7 +53,8 @@ func TestChaosQueue(t *testing.T) {
 		}
 		<-time.After(10 * time.Millisecond)
 	}
-	<-time.After(100 * time.Millisecond) // what was taken last is counted
+	// Who took the last ones counts them once its answer is here.
+	harness.Eventually(t, k.counted)
 	drain()
 	consumers.Wait()
 	k.judge(t)
@@ -107,7 +108,7 @@ func (k *queueCheck) consume(ctx context.Context, t *testing.T, q *collections.Q
 	for {
 		item, err := q.Dequeue(ctx)
 		switch {
-		case ctx.Err() != nil:
+		case err != nil && ctx.Err() != nil:
 			return
 		case errors.Is(err, client.ErrUnavailable):
 			continue
@@ -128,6 +129,16 @@ func (k *queueCheck) consume(ctx context.Context, t *testing.T, q *collections.Q
 		k.last[of] = n
 		k.mu.Unlock()
 	}
+}
+
+// counted reports whether as many were taken as were added for certain.
+func (k *queueCheck) counted() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.taken) < k.added {
+		return fmt.Errorf("%d elements were taken, %d added and %d perhaps", len(k.taken), k.added, k.unknown)
+	}
+	return nil
 }
 
 func (k *queueCheck) judge(t *testing.T) {
