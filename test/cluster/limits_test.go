@@ -305,10 +305,10 @@ func expiry(t *testing.T, c *harness.Cluster) {
 	ctx := t.Context()
 	cl := c.Client(client.Config{Read: client.Any})
 	const key = "expiry/k"
+	written := time.Now() // at the earliest
 	if _, err := cl.Put(ctx, key, []byte("v"), client.WithTTL(time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	written := time.Now()
 	if _, err := cl.Put(ctx, "expiry/stays", []byte("v"), client.WithTTL(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
