@@ -89,11 +89,11 @@ func watchThrough(t *testing.T, c *harness.Cluster, trouble func(*changes)) {
 	acknowledged := writes.stop()
 	var end uint64
 	for _, key := range []string{"w/{pair}end", "w/1"} {
-		r, err := store.Put(t.Context(), key, []byte("end"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		end = max(end, r.Revision)
+		retryUnavailable(t, func() error { // there may be an election yet
+			r, err := store.Put(t.Context(), key, []byte("end"))
+			end = max(end, r.Revision)
+			return err
+		})
 	}
 	for _, s := range all {
 		harness.Eventually(t, func() error { return s.reached(end) })
@@ -261,7 +261,14 @@ func (s *seen) check(t *testing.T, store *client.Client, acknowledged map[uint64
 // checkLast compares the last event of a key with the key.
 func (s *seen) checkLast(t *testing.T, store *client.Client, key string, last client.Record) {
 	t.Helper()
-	rec, err := store.Get(t.Context(), key)
+	var rec client.Record
+	var err error
+	harness.Eventually(t, func() error {
+		if rec, err = store.Get(t.Context(), key); errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrDeadlineExceeded) {
+			return err
+		}
+		return nil
+	})
 	switch {
 	case errors.Is(err, client.ErrNotFound):
 		if last.Version != 0 {
