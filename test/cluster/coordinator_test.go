@@ -135,10 +135,13 @@ func (k *coordinatorKill) commit(ctx context.Context, cl *client.Client, worker 
 			continue
 		case errors.Is(err, client.ErrUnknownOutcome):
 			co.unknown = true
-		case !errors.Is(err, client.ErrUnavailable) && !errors.Is(err, client.ErrCanceled):
+			return co
+		case errors.Is(err, client.ErrUnavailable), errors.Is(err, client.ErrDeadlineExceeded), errors.Is(err, client.ErrOverloaded), errors.Is(err, client.ErrCanceled):
+			// It did not happen, for an election or because the node is gone.
+		default:
 			k.t.Errorf("a transaction: %v", err)
+			return co
 		}
-		return co
 	}
 	return co
 }
