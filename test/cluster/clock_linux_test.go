@@ -132,7 +132,7 @@ const (
 	revisionAhead = 3 * time.Second
 	expiryEarly   = 1500*time.Millisecond + 500*time.Millisecond
 	expiryLate    = 5 * time.Second
-	longestPause  = 10 * time.Second
+	longestPause  = 20 * time.Second
 )
 
 func startStamps(t *testing.T, c *harness.Cluster) *stamps {
