@@ -5,6 +5,7 @@ package cluster
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -76,9 +77,13 @@ func checkClusterFile(t *testing.T, c *harness.Cluster) {
 			t.Error(err)
 		}
 		for _, url := range []string{"http://" + n.HTTP + "/healthz", "http://" + n.HTTP + "/readyz", "http://" + n.Metrics + "/healthz", "http://" + n.Metrics + "/readyz", "http://" + n.Metrics + "/metrics"} {
-			if status, body, err := c.Do(http.MethodGet, url, nil, nil); err != nil || status != http.StatusOK {
-				t.Errorf("%s: %d %.200s, %v", url, status, body, err)
-			}
+			harness.Eventually(t, func() error { // reads that prove readiness have a second
+				status, body, err := c.Do(http.MethodGet, url, nil, nil)
+				if err != nil || status != http.StatusOK {
+					return fmt.Errorf("%s: %d %.200s, %w", url, status, body, err)
+				}
+				return nil
+			})
 		}
 		for _, said := range []string{n.HTTP, n.GRPC, n.Peer, n.Metrics, fmt.Sprint(n.PID)} {
 			if !strings.Contains(c.Dev.Out.String(), said) {
@@ -192,7 +197,14 @@ func everyNodeAnswers(t *testing.T, c *harness.Cluster, nodes int) {
 		if err != nil || len(page.Records) != nodes*keys {
 			t.Fatalf("node %d lists %d keys, want %d: %v", i, len(page.Records), nodes*keys, err)
 		}
-		status, body, err := c.Get(c.Nodes()[i], "/api/v1/keys/"+key((i+1)%nodes, 0))
+		var status int
+		var body string
+		harness.Eventually(t, func() (err error) { // 503 is the answer during an election
+			if status, body, err = c.Get(c.Nodes()[i], "/api/v1/keys/"+key((i+1)%nodes, 0)); err == nil && status == http.StatusServiceUnavailable {
+				err = errors.New(body)
+			}
+			return err
+		})
 		if err != nil || status != http.StatusOK || body != key((i+1)%nodes, 0) {
 			t.Errorf("node %d over HTTP: %d %q, %v", i, status, body, err)
 		}

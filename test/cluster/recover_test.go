@@ -196,9 +196,7 @@ func oldNodesAreRefused(t *testing.T, c *harness.Cluster, old map[int]string) {
 			t.Errorf("old node %d ended with %d:\n%s", i, code, log)
 		}
 	}
-	if err := c.Ready(c.Nodes()[0]); err != nil {
-		t.Error(err)
-	}
+	c.WaitReady(0)
 }
 
 func wipedNodesJoin(t *testing.T, c *harness.Cluster) {

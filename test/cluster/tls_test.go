@@ -117,14 +117,20 @@ func onlyProbes(t *testing.T, addr string, nobody *tls.Config) {
 	t.Helper()
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: nobody, DisableKeepAlives: true}}
 	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 401, "/api/v1/keys/k": 401, "/healthz/": 401} {
-		res, err := client.Get("https://" + addr + path)
-		if err != nil {
-			t.Errorf("%s%s without a certificate: %v", addr, path, err)
-			continue
-		}
-		_ = res.Body.Close()
-		if res.StatusCode != want {
-			t.Errorf("%s%s without a certificate: %d, want %d", addr, path, res.StatusCode, want)
+		var got int
+		harness.Eventually(t, func() error { // a busy node may be unready for a moment
+			res, err := client.Get("https://" + addr + path)
+			if err != nil {
+				return fmt.Errorf("%s%s without a certificate: %w", addr, path, err)
+			}
+			_ = res.Body.Close()
+			if got = res.StatusCode; path == "/readyz" && got == http.StatusServiceUnavailable {
+				return fmt.Errorf("%s is not ready", addr)
+			}
+			return nil
+		})
+		if got != want {
+			t.Errorf("%s%s without a certificate: %d, want %d", addr, path, got, want)
 		}
 	}
 }
