@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -179,6 +180,17 @@ func (w *worker) stopped() bool {
 	default:
 		return false
 	}
+}
+
+// shown reports whether a write under a grant was accepted: sessions of two seconds may be lost
+// for as long as a short run takes on a machine that is busy.
+func (l *mixedLock) shown() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !slices.ContainsFunc(l.writes, func(g history.Guarded) bool { return g.Outcome == history.Committed }) {
+		return fmt.Errorf("%s: %d grants and no accepted write", l.what, len(l.grants))
+	}
+	return nil
 }
 
 // judge: no write under an older token after one under a newer, and no two holders at

@@ -196,6 +196,8 @@ func (m *mixed) end() {
 // the number of violations.
 func (m *mixed) judge() int {
 	m.t.Helper()
+	harness.Eventually(m.t, m.mutex.shown)
+	harness.Eventually(m.t, m.elect.shown)
 	close(m.stop)
 	m.workers.Wait()
 	m.lists.readAll(m)
