@@ -67,16 +67,20 @@ func TestChaosGrow(t *testing.T) {
 // leaderAmong draws a member that leads something.
 func leaderAmong(t *testing.T, c *harness.Cluster, members map[string]*harness.Member) string {
 	t.Helper()
-	s, err := c.Shape()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var leaders []string
-	for _, n := range s.Nodes {
-		if n.Leads > 0 && members[n.Name] != nil {
-			leaders = append(leaders, n.Name)
+	harness.Eventually(t, func() error {
+		s, err := c.Shape()
+		leaders = nil
+		for _, n := range s.Nodes {
+			if n.Leads > 0 && members[n.Name] != nil {
+				leaders = append(leaders, n.Name)
+			}
 		}
-	}
+		if err == nil && len(leaders) == 0 {
+			err = fmt.Errorf("no member leads: %+v", s)
+		}
+		return err
+	})
 	name := leaders[pick(t, len(leaders))]
 	t.Logf("killing %s of\n%s", name, c.MustCtl("status"))
 	return name

@@ -50,7 +50,12 @@ func TestSplit(t *testing.T) {
 	if move, ok := copying(t, c); ok {
 		killLeader(t, c, members, move.From)
 	}
-	c.MustCtl("balance", "set", "--copy-rate", "64MB")
+	harness.Eventually(t, func() error { // the metadata may have been on both of those killed
+		if r := c.Ctl("balance", "set", "--copy-rate", "64MB"); r.Code != 0 {
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
 	c.WaitBalanced(slices.Clone(names)...)
 	lists.end()
 	r.check()
