@@ -130,12 +130,15 @@ func (w *Writer) endBlock() error {
 	return w.sync()
 }
 
-// writeBlocks writes the blocks that have ended.
+// writeBlocks writes the blocks that have ended, which are all.
 func (w *Writer) writeBlocks() error {
-	if err := w.write(w.buf[:w.open]); err != nil {
+	if len(w.buf) == 0 {
+		return nil
+	}
+	if err := w.write(w.buf); err != nil {
 		return err
 	}
-	w.buf, w.open = append(w.buf[:0], w.buf[w.open:]...), 0
+	w.buf, w.open = w.buf[:0], 0
 	return nil
 }
 
