@@ -78,9 +78,6 @@ func TestFileIsWholeOrAbsentAfterACrash(t *testing.T) {
 func (c *crashTest) write(s writable, n uint64) {
 	c.t.Helper()
 	c.files[n] = c.versions(n)
-	if n%2 == 0 {
-		s = blockwise{s}
-	}
 	mustWrite(c.t, s, c.files[n]...)
 	c.done[n] = true
 }

@@ -83,15 +83,6 @@ func ver(inst keyspace.InstanceID, key string, rev, until keyspace.Revision) pla
 // writable is a History or Runs.
 type writable interface{ Writer() *Writer }
 
-// blockwise writes each block alone.
-type blockwise struct{ writable }
-
-func (b blockwise) Writer() *Writer {
-	w := b.writable.Writer()
-	w.most = 1
-	return w
-}
-
 // tryWrite makes a file of versions that are in order, or none.
 func tryWrite(s writable, versions []placed) error {
 	w := s.Writer()

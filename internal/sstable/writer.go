@@ -20,9 +20,6 @@ const (
 	// syncBytes is how much is written between two syncs: the raft log shares
 	// the disk, and must not find a whole file in front of its next sync.
 	syncBytes = 4 << 20
-	// writeBytes is how much is written at once: blocks of runs are small, and each
-	// write costs the system as much as copying one.
-	writeBytes = 256 << 10
 	// fullRetry is the hint when the disk is full.
 	fullRetry = 5 * time.Second
 )
@@ -40,9 +37,7 @@ type Writer struct {
 	spans    map[keyspace.InstanceID]*Span
 	span     *Span // of instance
 	blocks   []block
-	buf      []byte // what is to be written, with the open block from open on
-	open     int
-	most     int // bytes that wait to be written
+	buf      []byte // the open block
 	instance keyspace.InstanceID
 	key      []byte // the last one of the open block
 	any      bool
@@ -53,7 +48,7 @@ type Writer struct {
 func (s *dir) Writer() *Writer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := &Writer{store: s, number: s.next, spans: make(map[keyspace.InstanceID]*Span), most: writeBytes}
+	w := &Writer{store: s, number: s.next, spans: make(map[keyspace.InstanceID]*Span)}
 	w.path = s.dir + "/" + s.kind.nameOf(w.number) + temporary
 	s.next++
 	return w
@@ -72,16 +67,15 @@ func (w *Writer) Add(inst keyspace.InstanceID, v Version) error {
 		panic(fmt.Sprintf("sstable: version %d of key %x in a %s is replaced at %d",
 			uint64(v.Revision), v.Key, w.store.kind.name, uint64(v.Until)))
 	}
-	if len(w.buf)-w.open >= w.store.kind.blockBytes || w.any && inst != w.instance {
+	if len(w.buf) >= w.store.kind.blockBytes || w.any && inst != w.instance {
 		if err := w.endBlock(); err != nil {
 			return err
 		}
 	}
-	first := len(w.buf) == w.open
-	if first {
+	if len(w.buf) == 0 {
 		w.blocks = append(w.blocks, block{instance: inst, key: bytes.Clone(v.Key), rev: v.Revision})
 	}
-	same := !first && bytes.Equal(v.Key, w.key)
+	same := len(w.buf) > 0 && bytes.Equal(v.Key, w.key)
 	w.buf = appendVersion(w.buf, &v, same)
 	w.key = append(w.key[:0], v.Key...)
 	if w.span == nil || inst != w.instance {
@@ -102,24 +96,21 @@ func (w *Writer) spanOf(inst keyspace.InstanceID, rev keyspace.Revision) *Span {
 	return s
 }
 
-// endBlock ends the open block, and writes once there is enough.
+// endBlock writes the open block.
 func (w *Writer) endBlock() error {
-	if len(w.buf) == w.open {
+	if len(w.buf) == 0 {
 		return nil
 	}
 	if err := w.create(); err != nil {
 		return err
 	}
-	w.buf = binary.LittleEndian.AppendUint32(w.buf, crc32.Checksum(w.buf[w.open:], castagnoli))
+	w.buf = binary.LittleEndian.AppendUint32(w.buf, crc32.Checksum(w.buf, castagnoli))
 	last := &w.blocks[len(w.blocks)-1]
-	last.offset, last.length = w.at+int64(w.open), len(w.buf)-w.open
-	w.open = len(w.buf)
-	if len(w.buf) < w.most {
-		return nil
-	}
-	if err := w.writeBlocks(); err != nil {
+	last.offset, last.length = w.at, len(w.buf)
+	if err := w.write(w.buf); err != nil {
 		return err
 	}
+	w.buf = w.buf[:0]
 	if w.at-w.synced < syncBytes {
 		return nil
 	}
@@ -128,18 +119,6 @@ func (w *Writer) endBlock() error {
 		return err
 	}
 	return w.sync()
-}
-
-// writeBlocks writes the blocks that have ended, which are all.
-func (w *Writer) writeBlocks() error {
-	if len(w.buf) == 0 {
-		return nil
-	}
-	if err := w.write(w.buf); err != nil {
-		return err
-	}
-	w.buf, w.open = w.buf[:0], 0
-	return nil
 }
 
 // admit refuses to go on when too little of the disk is left.
@@ -201,9 +180,6 @@ func (w *Writer) Finish() error {
 		return nil
 	}
 	if err := w.endBlock(); err != nil {
-		return err
-	}
-	if err := w.writeBlocks(); err != nil {
 		return err
 	}
 	if err := w.writeIndex(); err != nil {
