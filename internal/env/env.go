@@ -37,6 +37,28 @@ type File interface {
 	Size() (int64, error)
 }
 
+// Uncached asks that writes to a file whose memory, offset and length are
+// multiples of 512 go past the operating system's page cache, for files that are
+// hardly ever read back. It is a wish: files that cannot do that stay as they are.
+// It must be called before the file is shared.
+func Uncached(f File) {
+	if u, ok := f.(interface{ Uncached() }); ok {
+		u.Uncached()
+	}
+}
+
+// WriteSync writes p and makes those bytes durable, and maybe no others, with one
+// call where the file has that.
+func WriteSync(f File, p []byte, off int64) error {
+	if w, ok := f.(interface{ WriteSync([]byte, int64) error }); ok {
+		return w.WriteSync(p, off)
+	}
+	if _, err := f.WriteAt(p, off); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
 // FS is a file system rooted anywhere; names are slash-separated paths.
 type FS interface {
 	Create(name string) (File, error)

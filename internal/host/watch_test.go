@@ -11,7 +11,8 @@ import (
 	"kvstore/internal/fault"
 )
 
-// While the loop waits for the disk, what did not reach it is refused, and the
+// While the loop waits, as it does for the disk where a segment of the log is left
+// or read, what did not reach it is refused, and the
 // node does not name itself as the leader.
 func TestBlockedLoopRefuses(t *testing.T) {
 	c := newCluster(t, 1, 1)
@@ -41,7 +42,13 @@ func TestBlockedLoopRefuses(t *testing.T) {
 	}
 	caller := &node{c: c, host: h}
 	begun, begunAnswers := caller.submit(testOp("k", "v"))
-	<-entered
+	<-entered // beside the loop
+	blocked := make(chan struct{})
+	h.control(func() {
+		close(blocked)
+		<-gate
+	})
+	<-blocked
 	early, earlyAnswers := caller.submit(testOp("k", "w"))
 	readErr := make(chan error, 2)
 	h.ReadIndex(context.Background(), testGroup, func(_ ReadPoint, err error) { readErr <- err })

@@ -9,14 +9,12 @@ import (
 	"kvstore/internal/fault"
 )
 
-// maxKeptBuffer is the largest encoding buffer kept between commits.
-const maxKeptBuffer = 8 << 20
-
-// Commit writes the batch with one write and, with sync, makes it and all
-// before it durable with one fdatasync. It is all or nothing: after an error
-// that is not ErrFailed (the batch is too large, the disk is full: Overloaded)
-// nothing was written and the log goes on; after ErrFailed it does not. The
-// batch may be reset as soon as Commit returns.
+// Commit takes the batch in and, with sync, makes it and all before it durable
+// with one write and one fdatasync; otherwise it is written with what follows
+// (BeginSync). It is all or nothing: after an error that is not ErrFailed (the
+// batch is too large, the disk is full: Overloaded) nothing was taken in and the
+// log goes on; after ErrFailed it does not. The batch may be reset as soon as
+// Commit returns.
 func (l *Log) Commit(b *Batch, sync bool) error {
 	if l.failed != nil {
 		return l.failed
@@ -52,7 +50,7 @@ func (l *Log) commit(b *Batch, sync bool) error {
 		return fault.New(fault.MessageTooLarge, "commit of the raft log is too large", "limit", maxFrameBytes, "actual", need)
 	}
 	s := l.current()
-	l.buf = l.buf[:0]
+	l.growBuffer()
 	var moved []move
 	rolled := s.end+need > s.size
 	switch {
@@ -63,25 +61,16 @@ func (l *Log) commit(b *Batch, sync bool) error {
 		}
 		s = l.current()
 	case s.end == sectorBytes:
-		l.buf = l.appendHead(l.buf, s, nil)
-		l.nextFrame++
+		l.take(l.appendHead(l.buf, s, nil), s)
 	}
-	l.appendFrame(b, s)
-	if err := l.write(s); err != nil {
+	l.take(l.appendFrame(l.buf, b, s), s)
+	if err := l.passOn(sync); err != nil {
 		return err
-	}
-	if sync {
-		if err := l.sync(); err != nil {
-			return err
-		}
 	}
 	for _, m := range moved {
 		m.apply(s)
 	}
 	b.apply(l, s)
-	if cap(l.buf) > maxKeptBuffer {
-		l.buf = nil
-	}
 	if rolled {
 		l.prepareAhead()
 		l.reclaimDue = true
@@ -92,21 +81,24 @@ func (l *Log) commit(b *Batch, sync bool) error {
 
 func (l *Log) current() *segment { return l.segments[len(l.segments)-1] }
 
-func (l *Log) appendFrame(b *Batch, s *segment) {
-	start := len(l.buf)
-	l.buf = beginFrame(l.buf)
-	l.buf = b.encode(l.buf, s.end)
-	l.buf = endFrame(l.buf, start, s.salt, l.nextFrame, l.durable)
-	l.nextFrame++
+// appendFrame appends the batch as a frame of s, which buf ends at the end of.
+func (l *Log) appendFrame(buf []byte, b *Batch, s *segment) []byte {
+	start := len(buf)
+	base := s.end - int64(start)
+	buf = b.encode(beginFrame(buf), base)
+	return endFrame(buf, start, s.salt, l.nextFrame, l.durable)
 }
 
-func (l *Log) write(s *segment) error {
-	if _, err := s.file.WriteAt(l.buf, s.end); err != nil {
-		return l.fail(err, "write")
+// take makes buf, with one more frame of s, the buffer.
+func (l *Log) take(buf []byte, s *segment) {
+	n := len(buf) - len(l.buf)
+	if len(l.buf) == 0 {
+		l.bufFirst = l.nextFrame
 	}
-	s.end += int64(len(l.buf))
-	l.stats.written.Add(uint64(len(l.buf)))
-	return nil
+	l.buf = buf
+	l.nextFrame++
+	s.end += int64(n)
+	l.stats.written.Add(uint64(n))
 }
 
 // sync makes all frames durable: those before the current segment are.
@@ -114,6 +106,9 @@ func (l *Log) sync() error {
 	var start time.Duration
 	if l.opts.OnSync != nil {
 		start = l.opts.Clock.Mono()
+	}
+	if err := l.writeOut(); err != nil {
+		return err
 	}
 	if err := l.current().file.Sync(); err != nil {
 		return l.fail(err, "sync")
@@ -126,66 +121,9 @@ func (l *Log) sync() error {
 	return nil
 }
 
-// PendingSync is a sync that any goroutine may run while the log goes on: what
-// is written meanwhile is for the next one.
-type PendingSync struct {
-	segment *segment
-	frame   uint64
-	took    time.Duration
-	clock   env.Clock
-}
-
-// Written is the number of the last frame handed to the file, Durable that of
-// the last one known to be on disk.
-func (l *Log) Written() uint64 { return l.nextFrame - 1 }
-
-// Durable is described at Written.
-func (l *Log) Durable() uint64 { return l.durable }
-
-// BeginSync returns a sync of everything written so far, nil when all of it is
-// durable. The caller runs it anywhere and then passes it to EndSync.
-func (l *Log) BeginSync() *PendingSync {
-	if l.failed != nil || l.durable == l.Written() {
-		return nil
-	}
-	s := l.current()
-	s.syncing.Add(1)
-	return &PendingSync{segment: s, frame: l.Written(), clock: l.opts.Clock}
-}
-
-// Run syncs; it blocks for as long as the disk takes.
-func (p *PendingSync) Run() error {
-	start := p.clock.Mono()
-	err := p.segment.file.Sync()
-	p.took = p.clock.Mono() - start
-	return err
-}
-
-// Took is how long Run took.
-func (p *PendingSync) Took() time.Duration { return p.took }
-
-// EndSync takes the outcome of Run. Segments before the synced one were made
-// durable when they were left.
-func (l *Log) EndSync(p *PendingSync, err error) error {
-	p.segment.syncing.Add(-1)
-	switch {
-	case l.failed != nil:
-		return l.failed
-	case err != nil:
-		return l.fail(err, "sync")
-	}
-	if l.opts.OnSync != nil {
-		l.opts.OnSync(p.took)
-	}
-	l.durable = max(l.durable, p.frame)
-	l.stats.syncs.Add(1)
-	l.reclaim()
-	return nil
-}
-
 // roll goes on to the next segment, with room for need bytes after its head,
-// which is left in l.buf to be written together with what follows. The segment
-// that is left is durable whole.
+// which is left in the buffer to be written together with what follows. The
+// segment that is left is durable whole.
 func (l *Log) roll(need int64) ([]move, error) {
 	next, err := l.takeAhead()
 	if err != nil {
@@ -197,13 +135,13 @@ func (l *Log) roll(need int64) ([]move, error) {
 		}
 	}
 	moved := l.movable()
-	l.buf = l.appendHead(l.buf, next, moved)
-	if err := l.fit(next, int64(len(l.buf))+need); err != nil {
+	head := l.appendHead(l.buf, next, moved)
+	if err := l.fit(next, int64(len(head))+need); err != nil {
 		return nil, err
 	}
 	l.ahead.spare = nil
 	l.segments = append(l.segments, next)
-	l.nextFrame++
+	l.take(head, next)
 	l.stats.segments.Add(1)
 	l.stats.bytes.Add(next.size)
 	return moved, nil

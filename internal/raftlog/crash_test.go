@@ -25,6 +25,9 @@ type crashTest struct {
 	// states[n] is the model after n commits; states[acked:] are allowed.
 	states []string
 	acked  int
+	// beside is a sync beside the log of the first began commits, nil for none.
+	beside *PendingSync
+	began  int
 	images int
 	seed   uint64
 	step   int
@@ -61,7 +64,7 @@ func (c *crashTest) run(steps int) {
 		b := l.NewBatch()
 		c.w.fill(b)
 		c.states = append(c.states, c.w.model.String())
-		sync := c.r.IntN(4) > 0
+		sync := c.r.IntN(3) == 0
 		if err := l.Commit(b, sync); err != nil {
 			c.t.Fatal(err)
 		}
@@ -69,9 +72,33 @@ func (c *crashTest) run(steps int) {
 			c.acked = len(c.states) - 1
 		}
 		c.w.compact(l)
+		c.syncBeside(l)
 	}
+	c.endBeside(l)
 	c.fs.After(nil)
 	mustClose(c.t, l)
+}
+
+// syncBeside begins a sync beside the log, or ends the one there is.
+func (c *crashTest) syncBeside(l *Log) {
+	switch {
+	case c.r.IntN(2) == 0:
+	case c.beside != nil:
+		c.endBeside(l)
+	default:
+		c.beside, c.began = l.BeginSync(), len(c.states)-1
+	}
+}
+
+func (c *crashTest) endBeside(l *Log) {
+	if c.beside == nil {
+		return
+	}
+	if err := l.EndSync(c.beside, c.beside.Run()); err != nil {
+		c.t.Fatal(err)
+	}
+	c.acked = max(c.acked, c.began)
+	c.beside = nil
 }
 
 // cut recovers the images of this moment.

@@ -101,7 +101,13 @@ type Log struct {
 	failed error
 	closed bool
 
-	buf []byte // the frame being built; reused
+	// buf has the frames at the end of the current segment that no write was
+	// begun of, writing those whose writes were, beside the log. spare is a buffer
+	// for reuse.
+	buf      []byte
+	bufFirst uint64 // number of the first frame of buf
+	writing  []*PendingSync
+	spare    []byte
 
 	metaMu sync.RWMutex
 	meta   map[string][]byte

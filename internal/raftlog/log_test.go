@@ -59,8 +59,15 @@ func TestOrderOfOperations(t *testing.T) {
 	mustClose(t, l)
 	say("open again")
 	l = mustOpen(t, fs)
-	say("entries, no sync, then kill -9 and open again")
+	say("two commits, no sync, then a sync beside the log")
 	mustCommit(t, l, false, func(b *Batch) { b.Entries(1, entries(2, 8, 9)) })
+	mustCommit(t, l, false, func(b *Batch) { b.HardState(1, hard(2, 1, 9)) })
+	p := l.BeginSync()
+	if err := l.EndSync(p, p.Run()); err != nil {
+		t.Fatal(err)
+	}
+	say("entries, no sync, then kill -9 and open again")
+	mustCommit(t, l, false, func(b *Batch) { b.Entries(1, entries(2, 10, 11)) })
 	l = mustOpen(t, fs)
 	fs.After(nil)
 	if last, _ := l.Storage(1).LastIndex(); last != 9 {

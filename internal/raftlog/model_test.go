@@ -321,20 +321,23 @@ func (w *workload) compact(l *Log) {
 }
 
 // TestModel drives a log and the model side by side, with clean and unclean
-// reopens.
+// reopens, and syncs beside the log that end late.
 func TestModel(t *testing.T) {
 	for seed := range uint64(30) {
 		fs := simfs.New()
 		l := mustOpen(t, fs)
 		w := newWorkload(seed, 2000)
+		var beside besides
 		for step := range 300 {
 			b := l.NewBatch()
 			w.fill(b)
-			if err := l.Commit(b, w.r.IntN(4) > 0); err != nil {
+			if err := l.Commit(b, w.r.IntN(4) == 0); err != nil {
 				t.Fatalf("seed %d step %d: %v", seed, step, err)
 			}
 			w.compact(l)
+			beside.step(t, l, w.r)
 			if w.r.IntN(40) == 0 {
+				beside.end(t, l)
 				l = reopen(t, l, fs, w.r.IntN(2) == 0)
 			}
 			if got, want := logString(t, l), w.model.String(); got != want {
@@ -350,10 +353,44 @@ func TestModel(t *testing.T) {
 
 // reopen opens the log again, after Close or as after kill -9: then the page
 // cache is all there.
+// besides are syncs beside the log.
+type besides []*PendingSync
+
+// step begins a sync or ends the oldest one, now and then.
+func (s *besides) step(t *testing.T, l *Log, r *rand.Rand) {
+	t.Helper()
+	switch {
+	case r.IntN(3) == 0:
+		if p := l.BeginSync(); p != nil {
+			*s = append(*s, p)
+		}
+	case r.IntN(2) == 0 && len(*s) > 0:
+		p := (*s)[0]
+		*s = (*s)[1:]
+		if err := l.EndSync(p, p.Run()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (s *besides) end(t *testing.T, l *Log) {
+	t.Helper()
+	for _, p := range *s {
+		if err := l.EndSync(p, p.Run()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	*s = nil
+}
+
+// reopen opens the log again; unclean, as after a process that was killed when it
+// had handed all it had to the system.
 func reopen(t *testing.T, l *Log, fs *simfs.FS, clean bool) *Log {
 	t.Helper()
 	if clean {
 		mustClose(t, l)
+	} else if err := l.writeOut(); err != nil {
+		t.Fatal(err)
 	}
 	return mustOpen(t, fs)
 }

@@ -133,6 +133,7 @@ func (l *Log) openSegment(number uint64) (found, error) {
 	if err != nil {
 		return found{}, err
 	}
+	env.Uncached(file)
 	s := &segment{number: number, file: file, end: sectorBytes}
 	l.segments = append(l.segments, s)
 	if s.size, err = file.Size(); err != nil {

@@ -94,6 +94,7 @@ func prepareSegment(fs env.FS, dir string, number, salt uint64, size int64) (_ *
 			_ = fs.Remove(name + preparingSuffix)
 		}
 	}()
+	env.Uncached(f)
 	if err = f.Preallocate(size); err != nil {
 		return nil, err
 	}
@@ -116,6 +117,7 @@ func prepareSegment(fs env.FS, dir string, number, salt uint64, size int64) (_ *
 	if f, err = fs.Open(name); err != nil {
 		return nil, err
 	}
+	env.Uncached(f)
 	return &segment{number: number, salt: salt, file: f, size: size, end: sectorBytes}, nil
 }
 

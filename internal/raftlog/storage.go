@@ -180,7 +180,7 @@ func (l *Log) readRecord(b []byte, r entryRef) error {
 	if s == nil {
 		panic(fmt.Sprintf("raftlog: segment %d is needed but gone", r.segment))
 	}
-	if _, err := s.file.ReadAt(b, int64(r.offset)); err != nil {
+	if err := l.readAt(s, b, int64(r.offset)); err != nil {
 		return fmt.Errorf("segment %d at %d: %w", r.segment, r.offset, err)
 	}
 	return nil

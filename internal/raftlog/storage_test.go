@@ -242,6 +242,7 @@ func TestRawNode(t *testing.T) {
 		}
 		applied = append(applied, run(n)...)
 	}
+	mustClose(t, l)
 	l = mustOpen(t, fs)
 	if got := run(newNode()); strings.Join(got, "") != "abc" || strings.Join(applied, "") != "abc" {
 		t.Fatalf("applied %q, after the restart %q", applied, got)

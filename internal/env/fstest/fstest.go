@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"path"
 	"slices"
 	"testing"
@@ -18,6 +19,7 @@ import (
 func Run(t *testing.T, f env.FS, dir string) {
 	t.Run("names", func(t *testing.T) { names(t, f, path.Join(dir, "names")) })
 	t.Run("bytes", func(t *testing.T) { contents(t, f, path.Join(dir, "bytes")) })
+	t.Run("uncached", func(t *testing.T) { uncached(t, f, path.Join(dir, "uncached")) })
 	t.Run("errors", func(t *testing.T) { missing(t, f, path.Join(dir, "errors")) })
 }
 
@@ -98,6 +100,65 @@ func contents(t *testing.T, f env.FS, dir string) {
 		t.Fatalf("Size after Create over a file = %d, %v", size, err)
 	}
 	must(t, file.Close())
+}
+
+// uncached holds a file whose aligned writes may go past the page cache against a
+// model: such writes, others, and reads of all of them are the same file.
+func uncached(t *testing.T, f env.FS, dir string) {
+	must(t, f.MkdirAll(dir))
+	name := path.Join(dir, "f")
+	const size = 3 << 20
+	file, want := mustCreate(t, f, name), make([]byte, size)
+	env.Uncached(file)
+	must(t, file.Preallocate(size))
+	r := rand.New(rand.NewPCG(1, 2))
+	// Large allocations begin at a page, so some of these can be direct.
+	buf := make([]byte, 256<<10)
+	for step := range 400 {
+		from, n := r.IntN(size/512)*512, (1+r.IntN(64))*512
+		start := 0
+		if r.IntN(4) == 0 {
+			from, n, start = from+r.IntN(512), n-r.IntN(512), r.IntN(512)
+		}
+		n = min(n, size-from)
+		data := buf[start : start+n]
+		for i := range data {
+			data[i] = byte(step + i)
+		}
+		copy(want[from:], data)
+		if r.IntN(2) == 0 {
+			must(t, env.WriteSync(file, data, int64(from)))
+		} else if n, err := file.WriteAt(data, int64(from)); n != len(data) || err != nil {
+			t.Fatalf("WriteAt = %d, %v", n, err)
+		}
+		if step%100 == 99 {
+			must(t, file.Close())
+			var err error
+			file, err = f.Open(name)
+			must(t, err)
+			same(t, file, want, step)
+			env.Uncached(file)
+		}
+		if step%20 == 0 {
+			same(t, file, want, step)
+		}
+	}
+	must(t, file.Sync())
+	must(t, file.Close())
+	if err := env.WriteSync(file, buf[:512], 0); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("WriteSync after Close: %v, want fs.ErrClosed", err)
+	}
+}
+
+func same(t *testing.T, file env.File, want []byte, step int) {
+	t.Helper()
+	got := make([]byte, len(want))
+	if _, err := file.ReadAt(got, 0); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Fatalf("after write %d the file differs from what was written", step)
+	}
 }
 
 func missing(t *testing.T, f env.FS, dir string) {

@@ -2,6 +2,7 @@ package osfs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -13,18 +14,24 @@ import (
 // enough that a log's own fdatasync beside it is not held up for long.
 const zeroStep = 2 << 20
 
-var zeroes [256 << 10]byte
+// zeroes begin at a page, as all large allocations do, so that they can be written
+// past the page cache.
+var zeroes = make([]byte, 1<<20)
 
 type file struct {
-	f *os.File
+	f      *os.File
+	direct *direct // nil: all writes go through the page cache
 }
 
 func (f *file) ReadAt(p []byte, off int64) (int, error) { return f.f.ReadAt(p, off) }
 func (f *file) WriteAt(p []byte, off int64) (int, error) {
-	n, err := f.f.WriteAt(p, off)
+	n, ok, err := f.direct.writeAt(p, off)
+	if !ok {
+		n, err = f.f.WriteAt(p, off)
+	}
 	return n, mark(err)
 }
-func (f *file) Close() error              { return f.f.Close() }
+func (f *file) Close() error              { return errors.Join(f.direct.close(), f.f.Close()) }
 func (f *file) Truncate(size int64) error { return mark(f.f.Truncate(size)) }
 
 // Sync makes the file's bytes durable, and its size where that is needed to

@@ -33,3 +33,35 @@ func reserve(f *os.File, from, to int64) error {
 		}
 	}
 }
+
+// openDirect opens a file that is open already; nil where its file system has no
+// direct writes.
+func openDirect(path string) *direct {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		return nil
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		_ = f.Close() // nothing was written
+		return nil
+	}
+	return &direct{f: f, raw: raw}
+}
+
+// writeDurable writes and makes what it wrote durable, and no more than that: a
+// device may get it past its cache. The file cannot be closed meanwhile.
+func (d *direct) writeDurable(p []byte, off int64) (n int, err error) {
+	closed := d.raw.Control(func(fd uintptr) {
+		for {
+			n, err = unix.Pwritev2(int(fd), [][]byte{p}, off, unix.RWF_DSYNC)
+			if !errors.Is(err, unix.EINTR) {
+				return
+			}
+		}
+	})
+	if closed != nil {
+		return 0, os.ErrClosed
+	}
+	return n, err
+}
