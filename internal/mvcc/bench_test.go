@@ -6,7 +6,9 @@ import (
 	"testing"
 
 	"kvstore/internal/engine/mem"
+	"kvstore/internal/env/osfs"
 	"kvstore/internal/keyspace"
+	"kvstore/internal/sstable"
 )
 
 const benchKeys = 1 << 17
@@ -167,4 +169,35 @@ func BenchmarkFlush(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/benchKeys, "ns/record")
+}
+
+// BenchmarkFlushFiles flushes keys that were overwritten, each with a value in
+// memory of its own, to a run and the history on a disk.
+func BenchmarkFlushFiles(b *testing.B) {
+	const keys, versions = 20_000, 4
+	fs := osfs.New(b.TempDir())
+	history, err := sstable.OpenHistory(fs, "history", sstable.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	runs, err := sstable.OpenRuns(fs, "runs", sstable.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := New(mem.Open(), Options{History: history, Runs: runs, RecordBytes: 16 << 20})
+	rev := keyspace.Revision(0)
+	b.ReportAllocs()
+	for range b.N {
+		b.StopTimer()
+		for i := range keys * versions {
+			rev++
+			s.Insert(1, benchKey(i*7919%keys), rev, make([]byte, 300), false)
+		}
+		s.Seal()
+		b.StartTimer()
+		if _, _, err := s.FlushOldest(context.Background(), nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(keys*versions), "ns/version")
 }

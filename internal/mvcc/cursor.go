@@ -29,6 +29,9 @@ type cursor struct {
 	// ahead are the items that follow, copied out of a page.
 	ahead []*item
 	buf   []*item
+	// all: every item ahead will be read, with its value.
+	all  bool
+	seen uint64 // keeps the loads of warm from being left out
 }
 
 // seekForward goes to the first key at or above key.
@@ -69,6 +72,39 @@ func (c *cursor) load(key []byte, reverse bool) {
 		c.buf = c.order.from(c.buf[:0], key)
 	}
 	c.ahead = c.buf
+	if c.all {
+		c.warm()
+	}
+}
+
+// warmVersions of each key are brought into caches: as many as fit there.
+const warmVersions = 4
+
+// warm brings what is ahead into the processor's caches, as Prefetch does.
+func (c *cursor) warm() {
+	var versions [pageItems]*version
+	items := c.ahead[:min(len(c.ahead), pageItems)]
+	for i, it := range items {
+		versions[i] = it.newest.Load()
+	}
+	for _, it := range items {
+		if len(it.key) > 0 {
+			c.seen += uint64(it.key[0])
+		}
+	}
+	for range warmVersions {
+		for i := range items {
+			if v := versions[i]; v != nil {
+				c.seen += uint64(v.depth)
+			}
+		}
+		for i := range items {
+			if v := versions[i]; v != nil {
+				c.seen += v.touch()
+				versions[i] = v.prev
+			}
+		}
+	}
 }
 
 // settle stops at the next item that the span covers and that has a version

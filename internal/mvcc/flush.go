@@ -112,7 +112,7 @@ type flush struct {
 // forgotten at once, and what it hid must not come after it.
 func (f *flush) addAll(ctx context.Context, inst keyspace.InstanceID, o *order) error {
 	all := span{instance: inst, at: keyspace.MaxRevision}
-	c := cursor{order: o, span: &all}
+	c := cursor{order: o, span: &all, all: true}
 	for c.seekForward(nil); c.at != nil; c.nextKey(false) {
 		f.progress.Written += int64(itemBytes + len(c.item.key))
 		if f.older == nil {

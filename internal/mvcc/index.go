@@ -12,9 +12,9 @@ import (
 // inserts, any number look up without locks.
 //
 // It is a hash table with linear probing, split into shards by the top bits of
-// the hash, so that growing copies little at a time. Beside each slot stands a
-// tag of the hash: a probe looks at memory of the key only when the tag
-// matches. Items are never removed. An insertion publishes the item and then
+// the hash, so that growing copies little at a time. Beside each slot stands the
+// hash: a probe looks at memory of the key only when that matches, and growing at
+// none. Items are never removed. An insertion publishes the item and then
 // the tag; growing publishes a whole new table. A reader that holds an old
 // table misses what was inserted after, which it may not see anyway.
 type index struct {
@@ -29,19 +29,20 @@ const (
 )
 
 type hashTable struct {
-	tags  []atomic.Uint32 // 0 is free
+	tags  []atomic.Uint64 // 0 is free
 	items []atomic.Pointer[item]
 }
 
 func newHashTable(slots int) *hashTable {
-	return &hashTable{tags: make([]atomic.Uint32, slots), items: make([]atomic.Pointer[item], slots)}
+	return &hashTable{tags: make([]atomic.Uint64, slots), items: make([]atomic.Pointer[item], slots)}
 }
 
 func hashKey(inst keyspace.InstanceID, key []byte) uint64 { return sstable.Hash(inst, key) }
 
-// tagOf is never 0. It shares no bits with the shard.
-func tagOf(hash uint64) uint32 { return uint32(hash) | 1 }
+// tagOf is the hash, but never 0.
+func tagOf(hash uint64) uint64 { return max(1, hash) }
 
+// slot uses no bits of the shard, and is the same for a hash and its tag.
 func (t *hashTable) slot(hash uint64) int { return int(hash>>32) & (len(t.tags) - 1) }
 
 func (t *hashTable) get(hash uint64, inst keyspace.InstanceID, key []byte) *item {
@@ -95,10 +96,30 @@ func grow(old *hashTable) *hashTable {
 		return newHashTable(firstSlots)
 	}
 	t := newHashTable(2 * len(old.tags))
-	for i := range old.items {
-		if it := old.items[i].Load(); it != nil {
-			t.put(hashKey(it.instance, it.key), it)
+	for i := range old.tags {
+		if tag := old.tags[i].Load(); tag != 0 {
+			t.put(tag, old.items[i].Load())
 		}
 	}
 	return t
+}
+
+// each calls visit with every item and its hash.
+func (x *index) each(visit func(hash uint64, it *item)) {
+	for i := range x.shards {
+		t := x.shards[i].Load()
+		if t == nil {
+			continue
+		}
+		for j := range t.tags {
+			switch hash := t.tags[j].Load(); hash {
+			case 0:
+			case 1: // or 0
+				it := t.items[j].Load()
+				visit(hashKey(it.instance, it.key), it)
+			default:
+				visit(hash, t.items[j].Load())
+			}
+		}
+	}
 }

@@ -55,9 +55,7 @@ func (d *delta) prefetch(inst keyspace.InstanceID, keys [][]byte) {
 	}
 	for i := range keys {
 		if v := versions[i]; v != nil {
-			for at := 0; at < min(len(v.value), prefetchBytes); at += cacheLine {
-				seen += uint64(v.value[at])
-			}
+			seen += v.touch()
 		}
 	}
 	runtime.KeepAlive(seen)
@@ -70,13 +68,21 @@ const (
 	prefetchBytes = 4 * cacheLine
 )
 
+// touch loads the beginning of the value.
+func (v *version) touch() (seen uint64) {
+	for at := 0; at < min(len(v.value), prefetchBytes); at += cacheLine {
+		seen += uint64(v.value[at])
+	}
+	return seen
+}
+
 // first loads the tag where the lookup of a hash begins.
 func (x *index) first(hash uint64) uint64 {
 	t := x.shards[hash>>(64-indexShardBits)].Load()
 	if t == nil {
 		return 0
 	}
-	return uint64(t.tags[t.slot(hash)].Load())
+	return t.tags[t.slot(hash)].Load()
 }
 
 // likely returns the item with the tag of a hash that a lookup meets first,

@@ -151,20 +151,19 @@ func (r *records) follow(d *delta) {
 	}
 	r.raise(d)
 	r.least.Store(uint64(d.id) + 1)
-	for _, inst := range d.instances() {
-		all := span{instance: inst, at: keyspace.MaxRevision}
-		c := cursor{order: d.order(inst), span: &all}
-		for c.seekForward(nil); c.at != nil; c.nextKey(false) {
-			hash := hashKey(inst, c.item.key)
-			s := r.shard(hash)
-			s.mu.Lock()
-			s.renew(s.byKey[hash], c.item, c.item.newest.Load())
-			for s.bytes > r.limit {
-				s.evict()
-			}
-			s.mu.Unlock()
+	d.index.each(func(hash uint64, it *item) {
+		s := r.shard(hash)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		c := s.byKey[hash]
+		if c == nil {
+			return
 		}
-	}
+		s.renew(c, it, it.newest.Load())
+		for s.bytes > r.limit {
+			s.evict()
+		}
+	})
 }
 
 // renew gives what is remembered of a key the newest version that was flushed, or
@@ -172,7 +171,6 @@ func (r *records) follow(d *delta) {
 // remembered.
 func (s *recordShard) renew(c *cached, it *item, newest *version) {
 	switch {
-	case c == nil:
 	case newest.del, newest.rev <= c.rev, len(newest.value) > largestRecord, c.instance != it.instance, !bytes.Equal(c.key, it.key):
 		s.remove(c)
 	default:

@@ -24,12 +24,13 @@ type crashTest struct {
 	files map[uint64][]placed // what was or is being written, by number
 	// done are the files that have to be there, gone those that need not.
 	done, gone map[uint64]bool
+	repeat     int // how long values are
 	images     int
 	partial    int // images without the file that is being written
 }
 
 func newCrashTest(t *testing.T, k *kind, open func(env.FS) (*dir, error)) *crashTest {
-	return &crashTest{t: t, kind: k, open: open, fs: simfs.New(), r: rand.New(rand.NewPCG(5, 6)),
+	return &crashTest{t: t, kind: k, open: open, repeat: 30, fs: simfs.New(), r: rand.New(rand.NewPCG(5, 6)),
 		files: map[uint64][]placed{}, done: map[uint64]bool{}, gone: map[uint64]bool{}}
 }
 
@@ -38,7 +39,15 @@ func openHistoryDir(fs env.FS) (*dir, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.kind = inPages(s.kind)
 	return &s.dir, nil
+}
+
+// inPages is a kind whose pieces are single pages, so that small files have some.
+func inPages(k *kind) *kind {
+	small := *k
+	small.pieceBytes = pageBytes
+	return &small
 }
 
 // versions of file n: three instances, and so three blocks, of a few sectors.
@@ -46,7 +55,7 @@ func (c *crashTest) versions(n uint64) (all []placed) {
 	for inst := range keyspace.InstanceID(3) {
 		for key := range 3 {
 			v := ver(inst+1, fmt.Sprintf("key %d", key), keyspace.Revision(n*10), keyspace.Revision(n*10+5))
-			v.Value = []byte(strings.Repeat(string(v.Value), 30+c.r.IntN(20)))
+			v.Value = []byte(strings.Repeat(string(v.Value), c.repeat+c.r.IntN(20)))
 			if c.kind.current {
 				v.Until = 0
 			}
@@ -61,6 +70,8 @@ func (c *crashTest) versions(n uint64) (all []placed) {
 func TestFileIsWholeOrAbsentAfterACrash(t *testing.T) {
 	c := newCrashTest(t, &historyKind, openHistoryDir)
 	s := mustOpen(t, c.fs)
+	s.kind = inPages(s.kind)
+	c.repeat = 250
 	c.cutAlways()
 	for n := uint64(1); n <= 4; n++ {
 		c.write(s, n)

@@ -23,10 +23,14 @@ type kind struct {
 	// current: versions have no known successor, keys are there once, and files
 	// have a filter of them.
 	current bool
+	// pieceBytes: blocks are gathered to pieces of this size, which are written
+	// past the page cache; 0: each is written when it ends, since runs are read
+	// and merged soon. Hardly anybody reads the history, but there is much of it.
+	pieceBytes int
 }
 
 var (
-	historyKind = kind{name: "history", suffix: ".history", magic: magic, blockBytes: blockBytes}
+	historyKind = kind{name: "history", suffix: ".history", magic: magic, blockBytes: blockBytes, pieceBytes: 256 << 10}
 	runKind     = kind{name: "run", suffix: ".run", magic: runMagic, blockBytes: runBlockBytes, current: true}
 )
 

@@ -23,6 +23,7 @@ type machine struct {
 	waiting []placed          // replaced since the last file
 	files   [][]placed
 	held    []heldScan
+	opened  int
 	blocks  int // most blocks of one file that continue an instance
 }
 
@@ -40,6 +41,14 @@ var (
 	genBound    = rapid.OneOf(rapid.Just[[]byte](nil), rapid.Map(genKey, func(k string) []byte { return []byte(k) }))
 	genSize     = rapid.SampledFrom([]int{0, 1, 7, 20, 64, 300, 300, 300, 5000, 40 << 10, 70 << 10})
 )
+
+// openStore opens the store, whose files are written in single pages every other time.
+func (m *machine) openStore(t failer) {
+	m.store = mustOpen(t, m.fs)
+	if m.opened++; m.opened%2 == 0 {
+		m.store.kind = inPages(m.store.kind)
+	}
+}
 
 // Write replaces versions of keys.
 func (m *machine) Write(t *rapid.T) {
@@ -105,7 +114,7 @@ func (m *machine) Reopen(t *rapid.T) {
 	}
 	floor := m.store.Floor()
 	mustClose(t, m.store)
-	m.store = mustOpen(t, m.fs)
+	m.openStore(t)
 	m.store.SetFloor(floor)
 }
 
@@ -306,7 +315,7 @@ func TestStoreAgreesWithAModel(t *testing.T) {
 	blocks := 0 // of a file, that continue an instance
 	checkUntil(t, func() bool { return blocks >= 2 }, func(t *rapid.T) {
 		m := &machine{fs: simfs.New(), current: map[string]placed{}}
-		m.store = mustOpen(t, m.fs)
+		m.openStore(t)
 		t.Repeat(map[string]func(*rapid.T){
 			"": m.Check, "Write": m.Write, "WriteMore": m.Write, "WriteMuch": m.Write, "Flush": m.Flush, "Abort": m.Abort,
 			"Reopen": m.Reopen, "Expire": m.Expire, "Get": m.Get, "Covers": m.Covers, "Scan": m.Scan,

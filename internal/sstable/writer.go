@@ -20,6 +20,8 @@ const (
 	// syncBytes is how much is written between two syncs: the raft log shares
 	// the disk, and must not find a whole file in front of its next sync.
 	syncBytes = 4 << 20
+	// pageBytes is what pieces are multiples of.
+	pageBytes = 4 << 10
 	// fullRetry is the hint when the disk is full.
 	fullRetry = 5 * time.Second
 )
@@ -31,13 +33,14 @@ type Writer struct {
 	path   string // of the file, which has its final name after the rename
 	made   bool   // the file is there and belongs to the Writer
 	f      env.File
-	at     int64 // end of what was written
+	at     int64 // end of what was written, a multiple of pageBytes while pieces are
 	synced int64
 
 	spans    map[keyspace.InstanceID]*Span
 	span     *Span // of instance
 	blocks   []block
-	buf      []byte // the open block
+	buf      []byte // what was not written: blocks that ended, and the open one
+	open     int    // where the open block begins in buf
 	instance keyspace.InstanceID
 	key      []byte // the last one of the open block
 	any      bool
@@ -67,15 +70,19 @@ func (w *Writer) Add(inst keyspace.InstanceID, v Version) error {
 		panic(fmt.Sprintf("sstable: version %d of key %x in a %s is replaced at %d",
 			uint64(v.Revision), v.Key, w.store.kind.name, uint64(v.Until)))
 	}
-	if len(w.buf) >= w.store.kind.blockBytes || w.any && inst != w.instance {
+	if len(w.buf)-w.open >= w.store.kind.blockBytes || w.any && inst != w.instance {
 		if err := w.endBlock(); err != nil {
 			return err
 		}
 	}
-	if len(w.buf) == 0 {
+	if w.buf == nil {
+		w.begin()
+	}
+	empty := len(w.buf) == w.open
+	if empty {
 		w.blocks = append(w.blocks, block{instance: inst, key: bytes.Clone(v.Key), rev: v.Revision})
 	}
-	same := len(w.buf) > 0 && bytes.Equal(v.Key, w.key)
+	same := !empty && bytes.Equal(v.Key, w.key)
 	w.buf = appendVersion(w.buf, &v, same)
 	w.key = append(w.key[:0], v.Key...)
 	if w.span == nil || inst != w.instance {
@@ -84,6 +91,17 @@ func (w *Writer) Add(inst keyspace.InstanceID, v Version) error {
 	w.any, w.instance = true, inst
 	w.span.Low, w.span.Until = min(w.span.Low, v.Revision), max(w.span.Until, end)
 	return nil
+}
+
+// begin makes the buffer.
+func (w *Writer) begin() {
+	k := w.store.kind
+	size := 2 * k.blockBytes
+	if k.pieceBytes > 0 {
+		size += k.pieceBytes // it begins at a page, as large allocations do
+	}
+	w.buf = append(make([]byte, 0, size), k.magic...)
+	w.open = len(w.buf)
 }
 
 // spanOf is the span of an instance, which a version at rev belongs to.
@@ -96,21 +114,23 @@ func (w *Writer) spanOf(inst keyspace.InstanceID, rev keyspace.Revision) *Span {
 	return s
 }
 
-// endBlock writes the open block.
+// endBlock ends the open block, and writes what it can.
 func (w *Writer) endBlock() error {
-	if len(w.buf) == 0 {
+	if len(w.buf) == w.open {
 		return nil
 	}
 	if err := w.create(); err != nil {
 		return err
 	}
-	w.buf = binary.LittleEndian.AppendUint32(w.buf, crc32.Checksum(w.buf, castagnoli))
+	w.buf = binary.LittleEndian.AppendUint32(w.buf, crc32.Checksum(w.buf[w.open:], castagnoli))
 	last := &w.blocks[len(w.blocks)-1]
-	last.offset, last.length = w.at, len(w.buf)
-	if err := w.write(w.buf); err != nil {
+	last.offset, last.length = w.at+int64(w.open), len(w.buf)-w.open
+	w.open = len(w.buf)
+	if piece := w.store.kind.pieceBytes; len(w.buf) < piece {
+		return nil
+	} else if err := w.write(piece > 0); err != nil {
 		return err
 	}
-	w.buf = w.buf[:0]
 	if w.at-w.synced < syncBytes {
 		return nil
 	}
@@ -146,14 +166,24 @@ func (w *Writer) create() error {
 		return w.failed("make", "file", err)
 	}
 	w.f, w.made = f, true
-	return w.write([]byte(w.store.kind.magic))
+	if w.store.kind.pieceBytes > 0 {
+		env.Uncached(f)
+	}
+	return nil
 }
 
-func (w *Writer) write(b []byte) error {
-	if _, err := w.f.WriteAt(b, w.at); err != nil {
+// write writes the blocks that ended, or only whole pages of them.
+func (w *Writer) write(pages bool) error {
+	n := w.open
+	if pages {
+		n -= n % pageBytes
+	}
+	if _, err := w.f.WriteAt(w.buf[:n], w.at); err != nil {
 		return w.failed("write", "", err)
 	}
-	w.at += int64(len(b))
+	w.at += int64(n)
+	w.open -= n
+	w.buf = w.buf[:copy(w.buf, w.buf[n:])]
 	return nil
 }
 
@@ -219,10 +249,12 @@ func (w *Writer) writeIndex() error {
 		index = append(binary.AppendUvarint(index, uint64(len(keys))), keys...)
 	}
 	sum := crc32.Checksum(index, castagnoli)
-	end := binary.LittleEndian.AppendUint64(index, uint64(w.at))
+	end := binary.LittleEndian.AppendUint64(index, uint64(w.at)+uint64(len(w.buf)))
 	end = binary.LittleEndian.AppendUint32(end, uint32(len(index)))
 	end = binary.LittleEndian.AppendUint32(end, sum)
-	if err := w.write(append(end, w.store.kind.magic...)); err != nil {
+	w.buf = append(append(w.buf, end...), w.store.kind.magic...)
+	w.open = len(w.buf)
+	if err := w.write(false); err != nil {
 		return err
 	}
 	return w.sync()
