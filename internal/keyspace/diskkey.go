@@ -161,6 +161,15 @@ func DecodeTTLKey(dst, b []byte) (deadline int64, dataKey []byte, err error) {
 	return deadline, dataKey, nil
 }
 
+// ClassBytes returns how much of a disk key without instance names its kind and
+// namespace: what all keys that a walk has in common begin with.
+func ClassBytes(b []byte) int {
+	if KindOf(b) == KindData {
+		return min(len(b), dataHeaderBytes)
+	}
+	return min(len(b), 1)
+}
+
 // KindOf returns the kind of a disk key without instance; 0 for an empty one.
 func KindOf(b []byte) Kind {
 	if len(b) == 0 {

@@ -3,6 +3,7 @@ package mvcc
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -12,12 +13,15 @@ import (
 // order keeps the items of one instance sorted by key. One goroutine inserts,
 // any number read.
 //
-// It is a B+tree of two levels: pages of items, and a directory of the pages'
+// Each part of it, the keys of one kind and namespace, is a B+tree of two levels:
+// pages of items, and a directory of the pages'
 // first keys. A page that is full becomes two; the directory is one array, and
 // making room in it is a copy of a few kilobytes once per half page. Keys of a
 // page share what their first and last one share, so each array holds, beside
 // the items, the eight bytes behind that common part: a search compares
-// integers in contiguous memory and looks at a key only between equals.
+// integers in contiguous memory and looks at a key only between equals. Parts are
+// what makes that so for the directory too: keys of two namespaces share nothing,
+// and eight bytes from the start tell no two keys of one of them apart.
 //
 // Readers copy items out under the lock, a page at most, and walk the copy.
 // Nothing is ever removed and a copy lacks only what was inserted after it, so
@@ -26,13 +30,19 @@ import (
 // per step, and twenty steps.
 type order struct {
 	mu    sync.RWMutex
-	first sorted    // the first item of each page when it was made
-	pages []*sorted // parallel to first; page 0 also holds what is below it
+	parts []*part // in order of their classes
 	// newest is the highest revision of all versions; the writer's, and a
 	// flush's once the delta is sealed.
 	newest keyspace.Revision
 	// bytes of keys and values of all versions; only the writer stores it.
 	bytes atomic.Int64
+}
+
+// part has the keys that begin with class and are all of it.
+type part struct {
+	class []byte
+	first sorted    // the first item of each page when it was made
+	pages []*sorted // parallel to first; page 0 also holds what is below it
 }
 
 // pageItems bounds a page, and what is copied under the lock.
@@ -140,40 +150,21 @@ func (s *sorted) split(ascending bool) *sorted {
 	return upper
 }
 
-// page returns the position of the page that key belongs to.
-func (o *order) page(key []byte) int {
-	i := o.first.search(key)
-	if i < len(o.pages) && i > 0 && bytes.Equal(o.first.items[i].key, key) {
-		return i
-	}
-	return max(0, i-1)
-}
-
 // insert adds an item that is not there. Only the writer calls it.
 func (o *order) insert(it *item) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.pages) == 0 {
-		o.addPage(0, newPage(), it)
-	}
-	n := o.page(it.key)
-	p := o.pages[n]
-	i := p.search(it.key)
-	if len(p.items) == pageItems {
-		upper := p.split(i == len(p.items))
-		o.addPage(n+1, upper, upper.items[0])
-		if low := len(p.items); i > low {
-			p, i = upper, i-low
-		}
-	}
-	p.insert(i, it)
+	o.part(it.key).insert(it)
 }
 
-func (o *order) addPage(n int, p *sorted, first *item) {
-	o.first.insert(n, first)
-	o.pages = append(o.pages, nil)
-	copy(o.pages[n+1:], o.pages[n:])
-	o.pages[n] = p
+// part returns the part of a key, a new one if there is none.
+func (o *order) part(key []byte) *part {
+	class := key[:keyspace.ClassBytes(key)]
+	i, found := slices.BinarySearchFunc(o.parts, class, func(p *part, class []byte) int { return bytes.Compare(p.class, class) })
+	if !found {
+		o.parts = slices.Insert(o.parts, i, &part{class: class})
+	}
+	return o.parts[i]
 }
 
 // from appends to dst the items at or above key, to the end of their page.
@@ -181,16 +172,20 @@ func (o *order) addPage(n int, p *sorted, first *item) {
 func (o *order) from(dst []*item, key []byte) []*item {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
-	if len(o.pages) == 0 {
-		return dst
+	for _, p := range o.parts {
+		within := bytes.HasPrefix(key, p.class)
+		if !within && bytes.Compare(key, p.class) > 0 {
+			continue
+		}
+		if n := len(dst); within {
+			if dst = p.from(dst, key); len(dst) > n {
+				return dst
+			}
+		} else {
+			return append(dst, p.pages[0].items...)
+		}
 	}
-	n := o.page(key)
-	p := o.pages[n]
-	i := p.search(key)
-	if i == len(p.items) && n+1 < len(o.pages) {
-		p, i = o.pages[n+1], 0
-	}
-	return append(dst, p.items[i:]...)
+	return dst
 }
 
 // before appends to dst the items below key, highest first, to the start of
@@ -198,21 +193,78 @@ func (o *order) from(dst []*item, key []byte) []*item {
 func (o *order) before(dst []*item, key []byte) []*item {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
-	if len(o.pages) == 0 {
-		return dst
+	for _, p := range slices.Backward(o.parts) {
+		end := key
+		if key != nil && !bytes.HasPrefix(key, p.class) {
+			if bytes.Compare(key, p.class) < 0 {
+				continue
+			}
+			end = nil
+		}
+		n := len(dst)
+		if dst = p.before(dst, end); len(dst) > n {
+			return dst
+		}
 	}
-	n := len(o.pages) - 1
-	i := len(o.pages[n].items)
+	return dst
+}
+
+// page returns the position of the page that key belongs to.
+func (p *part) page(key []byte) int {
+	i := p.first.search(key)
+	if i < len(p.pages) && i > 0 && bytes.Equal(p.first.items[i].key, key) {
+		return i
+	}
+	return max(0, i-1)
+}
+
+func (p *part) insert(it *item) {
+	if len(p.pages) == 0 {
+		p.addPage(0, newPage(), it)
+	}
+	n := p.page(it.key)
+	page := p.pages[n]
+	i := page.search(it.key)
+	if len(page.items) == pageItems {
+		upper := page.split(i == len(page.items))
+		p.addPage(n+1, upper, upper.items[0])
+		if low := len(page.items); i > low {
+			page, i = upper, i-low
+		}
+	}
+	page.insert(i, it)
+}
+
+func (p *part) addPage(n int, page *sorted, first *item) {
+	p.first.insert(n, first)
+	p.pages = slices.Insert(p.pages, n, page)
+}
+
+// from is that of the order; none are appended at the end of the part.
+func (p *part) from(dst []*item, key []byte) []*item {
+	n := p.page(key)
+	page := p.pages[n]
+	i := page.search(key)
+	if i == len(page.items) && n+1 < len(p.pages) {
+		page, i = p.pages[n+1], 0
+	}
+	return append(dst, page.items[i:]...)
+}
+
+// before is that of the order; none are appended at the start of the part.
+func (p *part) before(dst []*item, key []byte) []*item {
+	n := len(p.pages) - 1
+	i := len(p.pages[n].items)
 	if key != nil {
-		n = o.page(key)
-		i = o.pages[n].search(key)
+		n = p.page(key)
+		i = p.pages[n].search(key)
 	}
 	if i == 0 && n > 0 {
 		n--
-		i = len(o.pages[n].items)
+		i = len(p.pages[n].items)
 	}
 	for i--; i >= 0; i-- {
-		dst = append(dst, o.pages[n].items[i])
+		dst = append(dst, p.pages[n].items[i])
 	}
 	return dst
 }

@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -14,7 +15,8 @@ import (
 // slice of the same keys.
 func TestOrderAgainstSortedSlice(t *testing.T) {
 	key := rapid.Custom(func(t *rapid.T) []byte {
-		prefix := rapid.SampledFrom([]string{"", "a", "user/", "user/000", "user/0000000000"}).Draw(t, "prefix")
+		prefix := rapid.SampledFrom([]string{"", "a", "user/", "user/000", "user/0000000000",
+			"\x01\x00\x00\x00\x02", "\x01\x00\x00\x00\x02user/000000", "\x01\x00\x00\x01\x00", "\x01\x00", "\x02\x00\x00"}).Draw(t, "prefix")
 		return append([]byte(prefix), rapid.SliceOfN(rapid.SampledFrom([]byte{0, 1, 'a', 255}), 0, 6).Draw(t, "rest")...)
 	})
 	rapid.Check(t, func(t *rapid.T) {
@@ -62,10 +64,31 @@ func TestAscendingKeysFillPages(t *testing.T) {
 	var o order
 	const n = 10 * pageItems
 	for i := range n {
-		o.insert(&item{key: []byte{byte(i >> 8), byte(i)}})
+		o.insert(&item{key: []byte{'k', byte(i >> 8), byte(i)}})
 	}
-	if got, most := len(o.pages), n/(pageItems-1)+1; got > most {
+	if got, most := len(o.parts[0].pages), n/(pageItems-1)+1; got > most {
 		t.Errorf("%d keys are on %d pages, want at most %d", n, got, most)
+	}
+}
+
+// TestNamespacesAreParts: what tells keys of one namespace apart is not lost among
+// those of others.
+func TestNamespacesAreParts(t *testing.T) {
+	var o order
+	for i := range 10 * pageItems {
+		for ns := range keyspace.NamespaceID(3) {
+			o.insert(&item{key: keyspace.AppendDataKey(nil, ns, fmt.Appendf(nil, "key %08d", i))})
+		}
+	}
+	if len(o.parts) != 3 {
+		t.Fatalf("%d parts", len(o.parts))
+	}
+	for _, p := range o.parts {
+		for i, head := range p.first.heads[1:] {
+			if head == p.first.heads[i] {
+				t.Fatalf("two pages have the head %x", head)
+			}
+		}
 	}
 }
 
