@@ -68,11 +68,11 @@ func (p *pipe) openLink(ctx context.Context) (*link, error) {
 	return l, nil
 }
 
-// nameLink names the protocol.
+// nameLink names the protocol and returns the connection to use.
 func nameLink(ctx context.Context, raw net.Conn, cfg *Config, addr string) (net.Conn, error) {
 	if cfg.TLS == nil {
 		_, err := io.WriteString(raw, pipelink.Magic)
-		return raw, pipelink.NotTaken(err)
+		return pipelink.Direct(raw), pipelink.NotTaken(err)
 	}
 	config := cfg.TLS.Clone()
 	config.NextProtos = []string{pipelink.Protocol}
@@ -83,7 +83,7 @@ func nameLink(ctx context.Context, raw net.Conn, cfg *Config, addr string) (net.
 		}
 		config.ServerName = host
 	}
-	conn := tls.Client(raw, config)
+	conn := tls.Client(pipelink.Direct(raw), config)
 	switch err := conn.HandshakeContext(ctx); {
 	case pipelink.OtherProtocol(err):
 		return nil, pipelink.ErrNoLinks
