@@ -132,14 +132,14 @@ func (v ValueRef) Eq(value []byte) Check {
 
 // Op is an operation of a transaction.
 type Op struct {
-	kind  opKind
-	put   putCall
-	del   deleteCall
-	touch touchCall
-	get   readCall
-	// check is that of a check in a list.
-	check Check
-	key   string
+	kind opKind
+	key  string
+	// Of what follows one is set, by kind. Copies share it.
+	put   *putCall
+	del   *deleteCall
+	touch *touchCall
+	get   *readCall
+	check *Check // of a check in a list
 }
 
 type opKind uint8
@@ -155,9 +155,9 @@ const (
 // OpPut writes a key, with the options of Client.Put. When a condition among them
 // does not hold, nothing of the transaction happens.
 func OpPut(key string, value []byte, opts ...PutOption) Op {
-	o := Op{kind: opPut, key: key, put: putCall{item: PutItem{Key: key, Value: value}}}
+	o := Op{kind: opPut, key: key, put: &putCall{item: PutItem{Key: key, Value: value}}}
 	for _, opt := range opts {
-		opt.applyPut(&o.put)
+		opt.applyPut(o.put)
 	}
 	return o
 }
@@ -165,18 +165,18 @@ func OpPut(key string, value []byte, opts ...PutOption) Op {
 // OpDelete deletes a key, with the options of Client.Delete. When a condition
 // among them does not hold, nothing of the transaction happens.
 func OpDelete(key string, opts ...DeleteOption) Op {
-	o := Op{kind: opDelete, key: key, del: deleteCall{item: DeleteItem{Key: key}}}
+	o := Op{kind: opDelete, key: key, del: &deleteCall{item: DeleteItem{Key: key}}}
 	for _, opt := range opts {
-		opt.applyDelete(&o.del)
+		opt.applyDelete(o.del)
 	}
 	return o
 }
 
 // OpTouch changes a deadline, as Touch does; its result is that of a put.
 func OpTouch(key string, opts ...TouchOption) Op {
-	o := Op{kind: opTouch, key: key, touch: touchCall{item: touchItem{key: key}}}
+	o := Op{kind: opTouch, key: key, touch: &touchCall{item: touchItem{key: key}}}
 	for _, opt := range opts {
-		opt.applyTouch(&o.touch)
+		opt.applyTouch(o.touch)
 	}
 	return o
 }
@@ -184,16 +184,16 @@ func OpTouch(key string, opts ...TouchOption) Op {
 // OpGet reads a key as it was before the transaction's own writes; of the options
 // InNamespace and KeysOnly have a meaning.
 func OpGet(key string, opts ...GetOption) Op {
-	o := Op{kind: opGet, key: key}
+	o := Op{kind: opGet, key: key, get: new(readCall)}
 	for _, opt := range opts {
-		opt.applyGet(&o.get)
+		opt.applyGet(o.get)
 	}
 	return o
 }
 
 // OpCheck lets nothing of the transaction happen unless a check holds, where
 // Txn.If chooses between two lists.
-func OpCheck(check Check) Op { return Op{kind: opCheck, key: check.key, check: check} }
+func OpCheck(check Check) Op { return Op{kind: opCheck, key: check.key, check: &check} }
 
 func (o *Op) namespace() string {
 	switch o.kind {

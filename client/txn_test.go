@@ -356,7 +356,7 @@ func TestEncodedTransactionsEqualGenerated(t *testing.T) {
 		item, del := r.putItem(), DeleteItem{Key: r.text(), Condition: r.condition()}
 		cond := r.condition()
 		txn := c.Txn(t.Context()).If(Key("a").In("n").Is(cond), Key("b").Exists()).
-			Then(Op{kind: opPut, key: item.Key, put: putCall{namespace: "n", item: item}}, Op{kind: opDelete, key: del.Key, del: deleteCall{item: del}}).
+			Then(Op{kind: opPut, key: item.Key, put: &putCall{namespace: "n", item: item}}, Op{kind: opDelete, key: del.Key, del: &deleteCall{item: del}}).
 			Else(OpGet("g", KeysOnly()), OpGet("h", InNamespace("n")))
 		want := &api.TransactionRequest{
 			Checks: []*api.TransactionCheck{{Namespace: "n", Key: "a", Condition: conditionToAPI(&cond)}, {Namespace: "own", Key: "b", Condition: &api.Condition{MustExist: true}}},
@@ -368,5 +368,29 @@ func TestEncodedTransactionsEqualGenerated(t *testing.T) {
 				{Op: &api.TransactionOp_Get{Get: &api.GetRequest{Namespace: "n", Key: "h"}}}},
 		}
 		wantFrame(t, txn.encode(nil), &api.PipelineOp{Op: &api.PipelineOp_Transaction{Transaction: want}})
+	}
+}
+
+// A transaction costs an allocation for each of its operations, and a few more.
+func TestTransactionsAllocateLittle(t *testing.T) {
+	c := &Client{cfg: Config{Namespace: "own"}}
+	const count = 10
+	answer := &api.TransactionResponse{Succeeded: true, Revision: 1 << 57}
+	for range count {
+		answer.Results = append(answer.Results, &api.TransactionResult{Result: &api.TransactionResult_Put{Put: &api.PutResponse{Version: 1, Revision: 1 << 57}}})
+	}
+	b, value, body, ops := mustMarshal(t, answer), make([]byte, 100), make([]byte, 0, 4<<10), make([]Op, count)
+	n := testing.AllocsPerRun(20, func() {
+		for i := range ops {
+			ops[i] = OpPut("key", value)
+		}
+		txn, res := c.Txn(t.Context()).Then(ops...), TxnResult{}
+		body = txn.encode(body[:0])
+		if err := txn.decode(b, &res); err != nil || len(res.Results) != count {
+			t.Fatal(err)
+		}
+	})
+	if n > count+3 {
+		t.Errorf("%v allocations", n)
 	}
 }

@@ -4,11 +4,13 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Field numbers of TransactionRequest, TransactionOp and TransactionResult.
+// Field numbers of TransactionRequest, TransactionResponse and TransactionOp.
 const (
 	fieldTxnChecks    protowire.Number = 2
 	fieldTxnThen      protowire.Number = 3
 	fieldTxnOtherwise protowire.Number = 4
+
+	fieldTxnResults protowire.Number = 3 // TransactionResponse
 
 	fieldTxnPut    protowire.Number = 1
 	fieldTxnDelete protowire.Number = 2
@@ -54,27 +56,17 @@ func (t *Txn) encodeOps(b []byte, field protowire.Number, ops []Op) []byte {
 		case opGet:
 			b = appendGet(b, fieldTxnGet, space, o.key, &readCall{keysOnly: o.get.keysOnly})
 		case opCheck:
-			b = t.encodeCheck(b, fieldTxnCheck, &o.check)
+			b = t.encodeCheck(b, fieldTxnCheck, o.check)
 		}
 		b = endMessage(b, at)
 	}
 	return b
 }
 
-// decode reads a TransactionResponse.
+// decode reads a TransactionResponse. How many results there are, and of which list,
+// is known only at its end.
 func (t *Txn) decode(b []byte, r *TxnResult) error {
-	var results [][]byte
-	err := eachField(b, "TransactionResponse", func(f field) error {
-		switch f.number {
-		case 1:
-			r.Succeeded = f.num != 0
-		case 2:
-			r.Revision = f.num
-		case 3:
-			results = append(results, f.bytes)
-		}
-		return nil
-	})
+	n, err := r.decodeHead(b)
 	if err != nil {
 		return err
 	}
@@ -82,35 +74,71 @@ func (t *Txn) decode(b []byte, r *TxnResult) error {
 	if !r.Succeeded {
 		ops = t.otherwise
 	}
-	if len(results) != len(ops) {
+	if n != len(ops) {
 		return malformed("TransactionResponse with another number of results")
 	}
-	r.Results = make([]OpResult, len(ops))
-	for i := range ops {
-		if err := r.Results[i].decode(results[i], &ops[i]); err != nil {
+	r.Results = make([]OpResult, n)
+	for i := 0; i < n; {
+		f, rest, _ := nextField(b) // as before
+		if b = rest; f.number != fieldTxnResults {
+			continue
+		}
+		if err := r.Results[i].decode(f.bytes, &ops[i]); err != nil {
 			return err
 		}
+		i++
 	}
 	return nil
 }
 
-// decode reads a TransactionResult of o.
-func (r *OpResult) decode(b []byte, o *Op) error {
-	err := eachField(b, "TransactionResult", func(f field) error {
+// decodeHead reads all but the results, and counts them.
+func (r *TxnResult) decodeHead(b []byte) (results int, err error) {
+	for len(b) > 0 {
+		f, rest, ok := nextField(b)
+		if !ok {
+			return 0, malformed("TransactionResponse")
+		}
 		switch f.number {
 		case 1:
-			r.Err = decodeStatus(f.bytes)
+			r.Succeeded = f.num != 0
 		case 2:
-			return decodePut(f.bytes, &r.Put)
-		case 3:
-			return decodeDelete(f.bytes, &r.Delete)
-		case 4:
-			return decodeRecord(f.bytes, o.key, &r.Record, nil)
+			r.Revision = f.num
+		case fieldTxnResults:
+			results++
 		}
-		return nil
-	})
-	if err == nil && r.Err == nil && o.kind == opGet {
+		b = rest
+	}
+	return results, nil
+}
+
+// decode reads a TransactionResult of o.
+func (r *OpResult) decode(b []byte, o *Op) error {
+	for len(b) > 0 {
+		f, rest, ok := nextField(b)
+		if !ok {
+			return malformed("TransactionResult")
+		}
+		if err := r.decodeField(f, o.key); err != nil {
+			return err
+		}
+		b = rest
+	}
+	if r.Err == nil && o.kind == opGet {
 		r.Err = r.Record.verify(o.get.keysOnly)
 	}
-	return err
+	return nil
+}
+
+func (r *OpResult) decodeField(f field, key string) error {
+	switch f.number {
+	case 1:
+		r.Err = decodeStatus(f.bytes)
+	case 2:
+		return decodePut(f.bytes, &r.Put)
+	case 3:
+		return decodeDelete(f.bytes, &r.Delete)
+	case 4:
+		return decodeRecord(f.bytes, key, &r.Record, nil)
+	}
+	return nil
 }
