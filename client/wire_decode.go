@@ -14,25 +14,39 @@ type field struct {
 // nextField reads the field at the start of b and returns what follows it. ok
 // is false at the end and on malformed input, where rest is not empty.
 func nextField(b []byte) (f field, rest []byte, ok bool) {
-	// Most fields have a tag of one byte and a number or length of one or two.
+	// Most fields have a tag of one byte, and a number or length that ends within
+	// nine: more of it could be too much for 64 bits.
 	if len(b) > 1 && b[0] < 0x80 && b[0] >= 1<<3 {
 		v, n := uint64(b[1]), 2
-		if v >= 0x80 && len(b) > 2 && b[2] < 0x80 {
-			v, n = v&0x7f|uint64(b[2])<<7, 3
+		if v >= 0x80 {
+			v, n = manyBytes(b, v)
 		}
-		if v < 0x80 || n == 3 {
-			f.number = protowire.Number(b[0] >> 3)
-			switch typ := protowire.Type(b[0] & 7); {
-			case typ == protowire.VarintType:
-				f.num = v
-				return f, b[n:], true
-			case typ == protowire.BytesType && v <= uint64(len(b)-n):
-				f.bytes = b[n : n+int(v)] // checked
-				return f, b[n+int(v):], true
-			}
+		f.number = protowire.Number(b[0] >> 3)
+		switch typ := protowire.Type(b[0] & 7); {
+		case n == 0:
+		case typ == protowire.VarintType:
+			f.num = v
+			return f, b[n:], true
+		case typ == protowire.BytesType && v <= uint64(len(b)-n):
+			f.bytes = b[n : n+int(v)] // checked
+			return f, b[n+int(v):], true
 		}
 	}
 	return anyField(b)
+}
+
+// manyBytes reads the varint of up to nine bytes after the first byte of b, whose own
+// first one is v, and returns where it ends in b; 0 where it does not.
+func manyBytes(b []byte, v uint64) (num uint64, end int) {
+	v &= 0x7f
+	for n := 2; n < min(len(b), 10); n++ {
+		c := uint64(b[n])
+		v |= c & 0x7f << (7 * (n - 1))
+		if c < 0x80 {
+			return v, n + 1
+		}
+	}
+	return 0, 0
 }
 
 func anyField(b []byte) (f field, rest []byte, ok bool) {

@@ -257,6 +257,25 @@ func TestDecodedPagesEqualGenerated(t *testing.T) {
 	}
 }
 
+// What is read the short way is what the long one reads, whole and cut off.
+func TestShortFieldsEqualLong(t *testing.T) {
+	r := newWireRand(t)
+	for range 5000 {
+		v := r.Uint64() >> r.IntN(64)
+		b := protowire.AppendVarint(protowire.AppendTag(nil, protowire.Number(1+r.IntN(40)), protowire.VarintType), v)
+		if r.IntN(2) == 0 {
+			b = appendBytes(nil, protowire.Number(1+r.IntN(40)), make([]byte, v%40_000))
+		}
+		b = append(b, r.text()...)
+		b = b[:len(b)-r.IntN(2)]
+		short, shortRest, shortOK := nextField(b)
+		long, longRest, longOK := anyField(b)
+		if !reflect.DeepEqual(short, long) || !bytes.Equal(shortRest, longRest) || shortOK != longOK {
+			t.Fatalf("%x: %v, %v and %v, %v", b[:min(len(b), 20)], short, shortOK, long, longOK)
+		}
+	}
+}
+
 // A page costs a few allocations, whatever the number of its records.
 func TestPagesAllocateLittle(t *testing.T) {
 	page := &api.ListResponse{}
