@@ -147,11 +147,18 @@ func (p *pipe) takeSlot(id uint64) (c *call, sent bool) {
 	if s == nil {
 		return nil, false
 	}
-	c, sent = s.c, s.frame != 0
+	sent = s.frame != 0
+	p.node.outstanding.Add(-1)
+	return p.empty(s, id), sent
+}
+
+// empty takes the call of id out of s, and leaves it in node.outstanding. mu must be
+// held.
+func (p *pipe) empty(s *slot, id uint64) *call {
+	c := s.c
 	s.c = nil
 	p.free = append(p.free, uint32(id&slotMask)) // masked
-	p.node.outstanding.Add(-1)
-	return c, sent
+	return c
 }
 
 // withdraw takes a call back for its caller. ok is false when it is ending

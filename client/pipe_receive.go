@@ -28,6 +28,7 @@ func (p *pipe) deliver(f *frame, batch []*call) ([]*call, error) {
 	}
 	batch, err := p.collect(f, batch)
 	f.refs.Add(int32(len(batch))) // at most 1<<slotBits
+	p.node.outstanding.Add(-int64(len(batch)))
 	for i, c := range batch {
 		c.done <- c
 		batch[i] = nil
@@ -54,10 +55,11 @@ func (p *pipe) collect(f *frame, batch []*call) ([]*call, error) {
 		if !ok {
 			return batch, malformed("PipelineResult")
 		}
-		if s := p.lookup(id); s == nil || s.frame == 0 || s.frame > sent {
+		s := p.lookup(id)
+		if s == nil || s.frame == 0 || s.frame > sent {
 			continue
 		}
-		c, _ := p.takeSlot(id)
+		c := p.empty(s, id)
 		c.frame, c.answer = f, fd.bytes
 		batch = append(batch, c)
 	}

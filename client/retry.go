@@ -98,6 +98,10 @@ func (c *Client) await(ctx context.Context, o *operation, a attempt) ([]byte, er
 		return nil, a.err
 	}
 	cl := o.call
+	if ctx.Done() == nil {
+		<-cl.done
+		return o.outcome()
+	}
 	select {
 	case <-cl.done:
 	case <-ctx.Done():
