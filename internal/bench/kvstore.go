@@ -40,44 +40,10 @@ type pipeline struct {
 	namespace string
 }
 
-func (p *pipeline) Client(int) Client       { return p }
+func (p *pipeline) Client(int) Client       { return &pipelineClient{pipeline: p} }
 func (p *pipeline) CodeOf(err error) string { return string(client.CodeOf(err)) }
 func (p *pipeline) Close() error            { return p.sdk.Close() }
 func (p *pipeline) MaxBatch() int           { return largeBatch }
-
-func (p *pipeline) Put(ctx context.Context, key string, value []byte) error {
-	_, err := p.sdk.Put(ctx, key, value)
-	return err
-}
-
-func (p *pipeline) Get(ctx context.Context, key string) error {
-	_, err := p.sdk.Get(ctx, key)
-	return err
-}
-
-func (p *pipeline) List(ctx context.Context, prefix, start string, limit int) (int, error) {
-	page, err := p.sdk.List(ctx, client.WithPrefix(prefix), client.WithRange(start, ""), client.WithLimit(limit))
-	return len(page.Records), err
-}
-
-func (p *pipeline) BatchPut(ctx context.Context, keys []string, values [][]byte) error {
-	_, err := p.sdk.BatchPut(ctx, putItems(keys, values))
-	return err
-}
-
-func (p *pipeline) AtomicPut(ctx context.Context, keys []string, values [][]byte) error {
-	_, err := p.sdk.BatchPut(ctx, putItems(keys, values), client.Atomic())
-	return err
-}
-
-func (p *pipeline) Transaction(ctx context.Context, keys []string, values [][]byte) error {
-	txn := p.sdk.Txn(ctx)
-	for i, k := range keys {
-		txn.Then(client.OpPut(k, values[i]))
-	}
-	_, err := txn.Commit()
-	return err
-}
 
 // GroupOf asks for the slot map.
 func (p *pipeline) GroupOf(ctx context.Context) (func(string) uint32, error) {
@@ -88,15 +54,56 @@ func (p *pipeline) GroupOf(ctx context.Context) (func(string) uint32, error) {
 	return topologyGroupOf(t, p.namespace)
 }
 
-func putItems(keys []string, values [][]byte) []client.PutItem {
-	items := make([]client.PutItem, len(keys))
-	for i, k := range keys {
-		items[i] = client.PutItem{Key: k, Value: values[i]}
-	}
-	return items
+// pipelineClient is one client. What it gives to the SDK it uses again.
+type pipelineClient struct {
+	*pipeline
+	items []client.PutItem
+	ops   []client.Op
 }
 
-func (p *pipeline) BatchGet(ctx context.Context, keys []string) error {
+func (p *pipelineClient) Put(ctx context.Context, key string, value []byte) error {
+	_, err := p.sdk.Put(ctx, key, value)
+	return err
+}
+
+func (p *pipelineClient) Get(ctx context.Context, key string) error {
+	_, err := p.sdk.Get(ctx, key)
+	return err
+}
+
+func (p *pipelineClient) List(ctx context.Context, prefix, start string, limit int) (int, error) {
+	page, err := p.sdk.List(ctx, client.WithPrefix(prefix), client.WithRange(start, ""), client.WithLimit(limit))
+	return len(page.Records), err
+}
+
+func (p *pipelineClient) BatchPut(ctx context.Context, keys []string, values [][]byte) error {
+	_, err := p.sdk.BatchPut(ctx, p.putItems(keys, values))
+	return err
+}
+
+func (p *pipelineClient) AtomicPut(ctx context.Context, keys []string, values [][]byte) error {
+	_, err := p.sdk.BatchPut(ctx, p.putItems(keys, values), client.Atomic())
+	return err
+}
+
+func (p *pipelineClient) Transaction(ctx context.Context, keys []string, values [][]byte) error {
+	p.ops = p.ops[:0]
+	for i, k := range keys {
+		p.ops = append(p.ops, client.OpPut(k, values[i]))
+	}
+	_, err := p.sdk.Txn(ctx).Then(p.ops...).Commit()
+	return err
+}
+
+func (p *pipelineClient) putItems(keys []string, values [][]byte) []client.PutItem {
+	p.items = p.items[:0]
+	for i, k := range keys {
+		p.items = append(p.items, client.PutItem{Key: k, Value: values[i]})
+	}
+	return p.items
+}
+
+func (p *pipelineClient) BatchGet(ctx context.Context, keys []string) error {
 	_, err := p.sdk.BatchGet(ctx, keys)
 	return err
 }
