@@ -241,18 +241,41 @@ func TestKeys(t *testing.T) {
 }
 
 func TestBatchesHaveDistinctKeys(t *testing.T) {
+	for _, batch := range []int{10, 10 * fewNumbers} {
+		cfg := Default()
+		cfg.Workload, cfg.Keys, cfg.Batch, cfg.Zipf = WorkBatchPut, batch+2, batch, 2
+		w := newWorker(&cfg, newPool(cfg.ValueSize, 1), 0)
+		for range 1000 {
+			w.distinct()
+			seen := map[string]bool{}
+			for _, k := range w.batchK {
+				seen[k] = true
+			}
+			if len(seen) != cfg.Batch {
+				t.Fatalf("%q", w.batchK)
+			}
+		}
+	}
+}
+
+// TestWorkersAllocateOnlyKeys: what is measured is not disturbed by garbage.
+func TestWorkersAllocateOnlyKeys(t *testing.T) {
 	cfg := Default()
-	cfg.Workload, cfg.Keys, cfg.Batch, cfg.Zipf = WorkBatchPut, 12, 10, 2
+	cfg.Workload, cfg.Batch, cfg.Groups, cfg.Keys = WorkTxn, 5, 2, 100
+	if err := cfg.findGroups(t.Context(), grouped{groups: 5}); err != nil {
+		t.Fatal(err)
+	}
 	w := newWorker(&cfg, newPool(cfg.ValueSize, 1), 0)
-	for range 1000 {
-		w.distinct()
-		seen := map[string]bool{}
-		for _, k := range w.batchK {
-			seen[k] = true
-		}
-		if len(seen) != cfg.Batch {
-			t.Fatalf("%q", w.batchK)
-		}
+	if n := testing.AllocsPerRun(100, w.inGroups); n > 5 {
+		t.Errorf("%v allocations for a transaction of 5", n)
+	}
+	if n := testing.AllocsPerRun(100, w.distinct); n > 5 {
+		t.Errorf("%v allocations for a batch of 5", n)
+	}
+	rec := newRecorder()
+	rec.ok(1, WorkTxn, 5, 0, 0)
+	if n := testing.AllocsPerRun(100, func() { rec.ok(1, WorkTxn, 5, 1, 2) }); n > 0 {
+		t.Errorf("%v allocations to record", n)
 	}
 }
 

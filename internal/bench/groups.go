@@ -63,18 +63,25 @@ func topologyGroupOf(t *api.TopologyResponse, namespace string) (func(string) ui
 // inGroups fills the batch with different keys of exactly so many groups, each of
 // which has its part of them.
 func (w *worker) inGroups() {
-	clear(w.taken)
-	groups := min(w.cfg.Groups, len(w.cfg.byGroup))
-	first := w.rand.Perm(len(w.cfg.byGroup))[:groups]
+	w.taken.clear()
+	chosen := w.drawGroups(min(w.cfg.Groups, len(w.groups)))
 	for i := range w.batchK {
-		own := w.cfg.byGroup[first[i%groups]]
+		own := w.cfg.byGroup[chosen[i%len(chosen)]]
 		at := w.index() % len(own)
-		for w.taken[own[at]] {
+		for !w.taken.add(own[at]) {
 			at = (at + 1) % len(own)
 		}
-		w.taken[own[at]] = true
 		w.batchK[i], w.batchV[i] = w.keys.Key(own[at]), w.value()
 	}
+}
+
+// drawGroups returns n different groups, each as likely as the others.
+func (w *worker) drawGroups(n int) []int {
+	for i := range n {
+		j := i + w.rand.IntN(len(w.groups)-i)
+		w.groups[i], w.groups[j] = w.groups[j], w.groups[i]
+	}
+	return w.groups[:n]
 }
 
 func transaction(ctx context.Context, c Client, keys []string, values [][]byte) error {

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"runtime"
 	"sort"
 	"sync"
 	"time"
@@ -13,8 +14,8 @@ const (
 	lowest  = int64(time.Microsecond)
 	highest = int64(5 * time.Minute)
 	digits  = 3
-	// shards bounds the memory of histograms whatever the number of clients.
-	shards = 16
+	// maxShards bounds the memory of histograms whatever the number of clients.
+	maxShards = 16
 )
 
 func newHistogram() *hdr.Histogram { return hdr.New(lowest, highest, digits) }
@@ -25,33 +26,39 @@ type shard struct {
 	hist   map[string]*hdr.Histogram
 	keys   int64
 	errors map[string]int64
+	last   time.Duration // of its completions
+	_      [88]byte      // the next one is in another cache line
 }
 
 // recorder collects latencies and errors of all clients. Clients write to
-// shards; one goroutine drains them into the totals.
+// shards, a few for each processor: more of them would share caches with what is
+// measured. One goroutine drains them into the totals.
 type recorder struct {
-	shards [shards]shard
+	shards []shard
 
 	// what follows belongs to the goroutine that drains
 	hist     map[string]*hdr.Histogram
 	keys     int64
 	errors   map[string]int64
+	last     time.Duration // completion, since the measurement began
 	timeline []Point
 }
 
 func newRecorder() *recorder {
 	r := &recorder{hist: map[string]*hdr.Histogram{}, errors: map[string]int64{}}
+	r.shards = make([]shard, min(maxShards, 2*runtime.GOMAXPROCS(0)))
 	for i := range r.shards {
 		r.shards[i].hist, r.shards[i].errors = map[string]*hdr.Histogram{}, map[string]int64{}
 	}
 	return r
 }
 
-// ok records a success of a client.
-func (r *recorder) ok(client int, kind string, keys int, latency time.Duration) {
-	s := &r.shards[client%shards]
+// ok records a success of a client, at a time since the measurement began.
+func (r *recorder) ok(client int, kind string, keys int, at, latency time.Duration) {
+	s := &r.shards[client%len(r.shards)]
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.last = max(s.last, at)
 	h := s.hist[kind]
 	if h == nil {
 		h = newHistogram()
@@ -61,11 +68,12 @@ func (r *recorder) ok(client int, kind string, keys int, latency time.Duration) 
 	s.keys += int64(keys)
 }
 
-// failed counts an error of a client.
-func (r *recorder) failed(client int, code string) {
-	s := &r.shards[client%shards]
+// failed counts an error of a client, at a time as ok's.
+func (r *recorder) failed(client int, code string, at time.Duration) {
+	s := &r.shards[client%len(r.shards)]
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.last = max(s.last, at)
 	s.errors[code]++
 }
 
@@ -89,6 +97,7 @@ func (r *recorder) drain(at, interval time.Duration) Point {
 		}
 		r.keys += s.keys
 		s.keys = 0
+		r.last = max(r.last, s.last)
 		for code, n := range s.errors {
 			r.errors[code] += n
 			p.Errors += n

@@ -51,7 +51,7 @@ const allKinds = "all"
 
 func (r *run) result() *Result {
 	res := &Result{
-		Format: resultFormat, Tool: "kvbench", Config: r.cfg, StartedAt: r.measure.UTC(), Elapsed: time.Duration(r.last.Load()).Seconds(),
+		Format: resultFormat, Tool: "kvbench", Config: r.cfg, StartedAt: r.measure.UTC(), Elapsed: r.rec.last.Seconds(),
 		Keys: r.rec.keys, ByKind: map[string]Latency{}, Errors: r.rec.errors, Timeline: r.rec.timeline,
 		Distribution: map[string][]Quantile{},
 	}

@@ -28,7 +28,6 @@ type run struct {
 	stopped time.Time // all clients have ended
 	plan    schedule
 	claimed atomic.Int64
-	last    atomic.Int64 // nanoseconds from measure to the last completion
 	live    func(Point)
 }
 
@@ -109,8 +108,9 @@ func (r *run) client(ctx context.Context, i int) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	pause := time.Duration(0)
+	var now time.Time // zero when it is not known
 	for {
-		due, counts, ok := r.next(ctx, timer)
+		due, counts, ok := r.next(ctx, timer, now)
 		if !ok {
 			return
 		}
@@ -118,13 +118,15 @@ func (r *run) client(ctx context.Context, i int) {
 		if err != nil && ctx.Err() != nil {
 			return // the operation was ended by us
 		}
+		now = time.Now()
 		if counts {
-			r.note(i, kind, keys, due, err)
+			r.note(i, kind, keys, due, now, err)
 		}
 		if err == nil {
 			pause = 0
 			continue
 		}
+		now = time.Time{}
 		pause = min(max(2*pause, pauseFirst), pauseMost)
 		if !wait(ctx, timer, pause) {
 			return
@@ -134,13 +136,15 @@ func (r *run) client(ctx context.Context, i int) {
 
 // next returns when the operation to run now was due, and whether it counts:
 // at once in a closed loop, at the next free time of the schedule in an open
-// one.
-func (r *run) next(ctx context.Context, timer *time.Timer) (due time.Time, counts, ok bool) {
+// one. now is when the one before ended if that was just now, else zero.
+func (r *run) next(ctx context.Context, timer *time.Timer, now time.Time) (due time.Time, counts, ok bool) {
 	if r.cfg.Rate > 0 {
 		due, counts, ok = r.plan.next(ctx, timer, r.claim)
 		return due, counts, ok && ctx.Err() == nil
 	}
-	due = time.Now()
+	if due = now; due.IsZero() {
+		due = time.Now()
+	}
 	if !due.Before(r.end) || ctx.Err() != nil {
 		return due, false, false
 	}
@@ -161,17 +165,11 @@ func wait(ctx context.Context, timer *time.Timer, d time.Duration) bool {
 	}
 }
 
-func (r *run) note(client int, kind string, keys int, due time.Time, err error) {
-	now := time.Now()
-	for since := int64(now.Sub(r.measure)); ; {
-		last := r.last.Load()
-		if since <= last || r.last.CompareAndSwap(last, since) {
-			break
-		}
-	}
+func (r *run) note(client int, kind string, keys int, due, now time.Time, err error) {
+	at := now.Sub(r.measure)
 	if err != nil {
-		r.rec.failed(client, r.driver.CodeOf(err))
+		r.rec.failed(client, r.driver.CodeOf(err), at)
 		return
 	}
-	r.rec.ok(client, kind, keys, now.Sub(due))
+	r.rec.ok(client, kind, keys, at, now.Sub(due))
 }

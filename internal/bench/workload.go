@@ -42,7 +42,8 @@ func NewKeys(prefix string, size int) Keys {
 
 // Key returns key i.
 func (k Keys) Key(i int) string {
-	b := append(make([]byte, 0, len(k.pad)+setDigits), k.pad...)
+	var room [64]byte // for most keys; a longer one takes its own
+	b := append(room[:0], k.pad...)
 	if k.set == 0 {
 		return string(appendDigits(b, i, keyDigits))
 	}
@@ -69,7 +70,8 @@ type worker struct {
 	stride uint64 // spreads hot ranks over the key space
 	batchK []string
 	batchV [][]byte
-	taken  map[int]bool
+	taken  numbers
+	groups []int // all of Config.byGroup, in any order
 }
 
 // spread is prime and larger than maxKeys, so that it has no factor in common
@@ -86,7 +88,10 @@ func newWorker(cfg *Config, p pool, client int) *worker {
 	}
 	if cfg.isBatch() {
 		w.batchK, w.batchV = make([]string, cfg.Batch), make([][]byte, cfg.Batch)
-		w.taken = make(map[int]bool, cfg.Batch)
+		w.taken = newNumbers(cfg.Batch)
+	}
+	for i := range cfg.byGroup {
+		w.groups = append(w.groups, i)
 	}
 	return w
 }
@@ -140,13 +145,12 @@ func (w *worker) do(ctx context.Context, c Client) (kind string, keys int, err e
 // distinct fills the batch with different keys (a store may refuse a batch
 // that writes one twice): a key drawn again becomes the next free one.
 func (w *worker) distinct() {
-	clear(w.taken)
+	w.taken.clear()
 	for i := range w.batchK {
 		n := w.index()
-		for w.taken[n] {
+		for !w.taken.add(n) {
 			n = (n + 1) % w.cfg.Keys
 		}
-		w.taken[n] = true
 		w.batchK[i] = w.keys.Key(n)
 	}
 }
