@@ -69,7 +69,7 @@ func (p *pipe) run(ctx context.Context) {
 // flush sends until the queue is empty. It returns the stream, nil when it
 // was lost or could not be opened.
 func (p *pipe) flush(ctx context.Context, st *pipeStream) *pipeStream {
-	if p.nothingQueued() {
+	if p.queued() == 0 {
 		return st
 	}
 	if st == nil {
@@ -81,9 +81,7 @@ func (p *pipe) flush(ctx context.Context, st *pipeStream) *pipeStream {
 		}
 		st = opened
 	}
-	// The goroutines that the last frame's answers woke run first: their next
-	// operations join this frame. This waits for nothing.
-	runtime.Gosched()
+	p.gather()
 	for {
 		batch := p.takeQueue()
 		if len(batch) == 0 {
@@ -115,10 +113,28 @@ func (p *pipe) sendFailed(st *pipeStream, err error) {
 	p.streamLost(st)
 }
 
-func (p *pipe) nothingQueued() bool {
+// maxYields bounds how often the sender lets others go first.
+const maxYields = 5
+
+// gather lets the goroutines that the last answers woke run first, as long as more
+// operations come of it: they join this frame, and fewer frames cost less at both
+// ends. One yield is not enough where another processor takes the sender up at once.
+// This waits for nothing.
+func (p *pipe) gather() {
+	for n, before := 0, 0; n < maxYields; n++ {
+		runtime.Gosched()
+		now := p.queued()
+		if now == before {
+			return
+		}
+		before = now
+	}
+}
+
+func (p *pipe) queued() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.queue) == 0
+	return len(p.queue)
 }
 
 // takeQueue swaps the queue out.
