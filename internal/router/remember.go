@@ -2,10 +2,8 @@ package router
 
 import (
 	"encoding/binary"
-	"sync"
 	"time"
 
-	"github.com/zeebo/xxh3"
 	"google.golang.org/protobuf/proto"
 
 	api "kvstore/api/kvstore/v1"
@@ -101,41 +99,6 @@ func (st *callState) mark() []byte {
 	}
 	return st.marked
 }
-
-// contentHash is that of the operation without its id.
-func (st *callState) contentHash() uint64 {
-	op := &api.PipelineOp{Op: st.call.Op.Op}
-	switch o := op.Op.(type) {
-	case *api.PipelineOp_Put:
-		q := proto.CloneOf(o.Put)
-		q.RequestId = ""
-		op.Op = &api.PipelineOp_Put{Put: q}
-	case *api.PipelineOp_Delete:
-		q := proto.CloneOf(o.Delete)
-		q.RequestId = ""
-		op.Op = &api.PipelineOp_Delete{Delete: q}
-	case *api.PipelineOp_Transaction:
-		op.Op = &api.PipelineOp_Transaction{Transaction: &api.TransactionRequest{
-			Namespace: o.Transaction.Namespace, Checks: o.Transaction.Checks, Then: o.Transaction.Then, Otherwise: o.Transaction.Otherwise}}
-	case *api.PipelineOp_BatchPut:
-		op.Op = &api.PipelineOp_BatchPut{BatchPut: &api.BatchPutRequest{Namespace: o.BatchPut.Namespace, Items: o.BatchPut.Items}}
-	case *api.PipelineOp_BatchDelete:
-		op.Op = &api.PipelineOp_BatchDelete{BatchDelete: &api.BatchDeleteRequest{Namespace: o.BatchDelete.Namespace, Items: o.BatchDelete.Items}}
-	}
-	buf := contents.Get().(*[]byte)
-	defer contents.Put(buf)
-	b, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend((*buf)[:0], op)
-	if err != nil {
-		return 0 // cannot be: it was received
-	}
-	if cap(b) <= maxKept {
-		*buf = b
-	}
-	return xxh3.Hash(b)
-}
-
-// contents are buffers for operations that are hashed.
-var contents = sync.Pool{New: func() any { return new([]byte) }}
 
 // markOf is the mark of what a record keeps, nil when it keeps nothing.
 func markOf(kept []byte) (named bool, mark []byte) {
