@@ -65,7 +65,7 @@ type callState struct {
 	spaces *txnSpaces
 	// id names the request, zero for most; marked is what mark made of it.
 	id     keyspace.TxnID
-	marked []byte
+	marked [markBytes]byte
 	// waiting counts the parts whose read is not confirmed, and confirmed lists
 	// the others; guarded by frame.mu.
 	waiting   int

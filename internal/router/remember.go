@@ -94,10 +94,11 @@ func (st *callState) mark() []byte {
 	if st.id.Zero() {
 		return nil
 	}
-	if st.marked == nil {
-		st.marked = binary.BigEndian.AppendUint64([]byte{markVersion}, st.contentHash())
+	if st.marked[0] == 0 {
+		binary.BigEndian.PutUint64(st.marked[1:], st.contentHash())
+		st.marked[0] = markVersion
 	}
-	return st.marked
+	return st.marked[:]
 }
 
 // markOf is the mark of what a record keeps, nil when it keeps nothing.
@@ -144,7 +145,15 @@ func (p *part) remember(q *replica.Request) {
 		return
 	}
 	q.ID = p.st.id
-	q.Encode = func(q *replica.Request) []byte { return p.st.encodeOutcome(p.st.evaluated(q)) }
+	q.Encode = p.st.kept
+}
+
+// kept is what the record of a request keeps after its evaluation.
+func (st *callState) kept(q *replica.Request) []byte {
+	if b := st.written(q); b != nil {
+		return b
+	}
+	return st.encodeOutcome(st.evaluated(q))
 }
 
 // evaluated is the outcome of a request as its evaluation sees it: values that it
