@@ -194,9 +194,10 @@ func (f *frame) preparedResults(p *part, ops []replica.Op, list []*api.Transacti
 		return nil
 	}
 	out := make([]*api.TransactionResult, len(ops))
+	slots := slotsFor(ops, list)
 	p.st.bytes.Store(0) // the lists exclude each other
 	for i := range ops {
-		out[i], _ = f.opResult(p, &ops[i], list[i])
+		out[i], _ = f.opResult(p, &slots, &ops[i], list[i])
 	}
 	return out
 }

@@ -238,66 +238,45 @@ func (p *part) executed(q *replica.Request) {
 	p.st.frame.answerTransaction(p, q)
 }
 
-// txnSlot is what an operation of a transaction is answered with.
-type txnSlot struct {
-	result api.TransactionResult
-	put    putSlotOf
-	del    deleteSlotOf
-	get    getSlotOf
-}
-
-type putSlotOf struct {
-	api.TransactionResult_Put
-	answer api.PutResponse
-}
-
-type deleteSlotOf struct {
-	api.TransactionResult_Delete
-	answer api.DeleteResponse
-}
-
-type getSlotOf struct {
-	api.TransactionResult_Get
-	record api.Record
-}
-
 func (f *frame) answerTransaction(p *part, q *replica.Request) {
 	list := p.st.takenList(q)
-	out := &api.TransactionResponse{Succeeded: q.Txn.Succeeded, Results: make([]*api.TransactionResult, len(q.Ops)), Revision: revisionOf(q)}
+	slots := slotsFor(q.Ops, list)
+	out := newTxnAnswer(len(q.Ops))
+	out.response.Succeeded, out.response.Revision = q.Txn.Succeeded, revisionOf(q)
 	for i := range q.Ops {
-		res, err := f.opResult(p, &q.Ops[i], list[i])
-		if out.Revision == 0 && fault.CodeOf(err) == fault.OutOfRange { // nothing was written
+		res, err := f.opResult(p, &slots, &q.Ops[i], list[i])
+		if out.response.Revision == 0 && fault.CodeOf(err) == fault.OutOfRange { // nothing was written
 			p.st.bytes.Store(0)
 			f.retry(p, fault.Wrap(fault.Unavailable, err, "the transaction has to be executed again"))
 			return
 		}
-		out.Results[i] = res
+		out.response.Results[i] = res
 	}
-	p.st.call.Result.Result = &api.PipelineResult_Transaction{Transaction: out}
+	p.st.call.Result.Result = &out.result
 	p.finish()
 }
 
 // opResult is what an operation of a transaction is answered with; err is that of
 // a read.
-func (f *frame) opResult(p *part, o *replica.Op, op *api.TransactionOp) (_ *api.TransactionResult, err error) {
-	slot := new(txnSlot)
-	switch {
-	case o.Result.Err != nil:
-		slot.result.Status = ErrorStatus(o.Result.Err)
-	case op.GetCheck() != nil:
-	case o.Read:
+func (f *frame) opResult(p *part, slots *txnSlots, o *replica.Op, op *api.TransactionOp) (_ *api.TransactionResult, err error) {
+	switch resultKindOf(o, op) {
+	case resultPut:
+		return fillPutSlot(take(&slots.puts), o), nil
+	case resultDelete:
+		return fillDeleteSlot(take(&slots.deletes), o), nil
+	case resultGet:
+		slot := take(&slots.gets)
 		err = f.fillRead(p, slot, o, op.GetGet().GetKeysOnly())
-		slot.result.Status = ErrorStatus(err)
-	case o.Delete:
-		fillDelete(&slot.del.answer, o)
-		slot.del.Delete = &slot.del.answer
-		slot.result.Result = &slot.del.TransactionResult_Delete
-	default:
-		fillPut(&slot.put.answer, o)
-		slot.put.Put = &slot.put.answer
-		slot.result.Result = &slot.put.TransactionResult_Put
+		slot.Status = ErrorStatus(err)
+		return &slot.TransactionResult, err
+	default: // resultStatus
+		slot := take(&slots.statuses)
+		if slot.Status = ErrorStatus(o.Result.Err); o.Result.Err == nil && op.GetCheck() == nil {
+			err = errNoKey(o.Key)
+			slot.Status = ErrorStatus(err)
+		}
+		return slot, err
 	}
-	return &slot.result, err
 }
 
 // revisionOf is that of a transaction's writes, 0 when it wrote nothing.
@@ -312,10 +291,7 @@ func revisionOf(q *replica.Request) (rev uint64) {
 
 // fillRead reads the version that a get saw; out_of_range when this node does not
 // have it any more.
-func (f *frame) fillRead(p *part, slot *txnSlot, o *replica.Op, keysOnly bool) error {
-	if !o.Result.Existed {
-		return errNoKey(o.Key)
-	}
+func (f *frame) fillRead(p *part, slot *txnGet, o *replica.Op, keysOnly bool) error {
 	ctx, cancel := f.within(p.st.deadline)
 	defer cancel()
 	at := host.ReadPoint{Group: p.group, Rev: o.Result.Revision, Clock: o.Result.Revision, Fixed: true}
@@ -331,8 +307,8 @@ func (f *frame) fillRead(p *part, slot *txnSlot, o *replica.Op, keysOnly bool) e
 	if err := p.st.take(len(rec.Value)); err != nil {
 		return err
 	}
-	fillRecord(&slot.get.record, o.Key, rec, keysOnly)
-	slot.get.Get = &slot.get.record
-	slot.result.Result = &slot.get.TransactionResult_Get
+	fillRecord(&slot.record, o.Key, rec, keysOnly)
+	slot.get.Get = &slot.record
+	slot.Result = &slot.get
 	return nil
 }
