@@ -24,3 +24,17 @@ func TestDoAllocations(t *testing.T) {
 		t.Errorf("get: %v allocations, want at most 13", n)
 	}
 }
+
+// TestTransactionAllocations bounds what a transaction of 5 puts under a request id
+// costs, its record included, and what a participant's prepare does. The race detector
+// has pools lose some of what they hold.
+func TestTransactionAllocations(t *testing.T) {
+	r := benchRouter(t)
+	txn, prepare := namedTransaction(r), prepareOfOne()
+	if n := testing.AllocsPerRun(200, func() { r.Do(t.Context(), txn) }); n > 20 {
+		t.Errorf("transaction: %v allocations, want at most 20", n)
+	}
+	if n := testing.AllocsPerRun(200, func() { r.Do(t.Context(), prepare) }); n > 13 {
+		t.Errorf("prepare: %v allocations, want at most 13", n)
+	}
+}

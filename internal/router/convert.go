@@ -10,34 +10,39 @@ import (
 	"kvstore/internal/replica"
 )
 
+// Operations are large: they are filled in place, from their zero value.
+
 // putOp fills o from a validated put.
 func putOp(o *replica.Op, ns keyspace.NamespaceID, q *api.PutRequest) {
-	*o = replica.Op{
-		Namespace: ns, Key: q.Key, Condition: condition(q.Condition),
-		Value: q.Value, ContentType: q.ContentType, Encoding: q.Encoding,
-		Tags: q.Tags, Metadata: q.Metadata, Checksum: format.CRC32C(q.Value),
-		TTL: time.Duration(q.TtlSeconds) * time.Second, ExpiresAt: q.ExpiresAtMs, Lease: q.Lease,
+	keyOp(o, ns, q.Key, q.Condition)
+	o.Value, o.ContentType, o.Encoding, o.Tags, o.Metadata = q.Value, q.ContentType, q.Encoding, q.Tags, q.Metadata
+	o.Checksum = format.CRC32C(q.Value)
+	o.TTL, o.ExpiresAt, o.Lease = time.Duration(q.TtlSeconds)*time.Second, q.ExpiresAtMs, q.Lease
+}
+
+// keyOp fills what all operations have.
+func keyOp(o *replica.Op, ns keyspace.NamespaceID, key string, c *api.Condition) {
+	o.Namespace, o.Key = ns, key
+	if c != nil {
+		o.Condition = condition(c)
 	}
 }
 
 func deleteOp(o *replica.Op, ns keyspace.NamespaceID, q *api.DeleteRequest) {
-	*o = replica.Op{Delete: true, Namespace: ns, Key: q.Key, Condition: condition(q.Condition)}
+	keyOp(o, ns, q.Key, q.Condition)
+	o.Delete = true
 	if q.Reason != "" {
 		o.Ended, o.Lease = leaseEnds[q.Reason], q.GetCondition().GetLeaseMatch()
 	}
 }
 
 func touchOp(o *replica.Op, ns keyspace.NamespaceID, q *api.TouchRequest) {
-	*o = replica.Op{
-		Touch: true, Namespace: ns, Key: q.Key, Condition: condition(q.Condition),
-		TTL: time.Duration(q.TtlSeconds) * time.Second, ExpiresAt: q.ExpiresAtMs,
-	}
+	keyOp(o, ns, q.Key, q.Condition)
+	o.Touch = true
+	o.TTL, o.ExpiresAt = time.Duration(q.TtlSeconds)*time.Second, q.ExpiresAtMs
 }
 
 func condition(c *api.Condition) replica.Condition {
-	if c == nil {
-		return replica.Condition{}
-	}
 	return replica.Condition{
 		Version: c.VersionMatch, Revision: c.RevisionMatch,
 		MustExist: c.MustExist, MustNotExist: c.MustNotExist,

@@ -26,9 +26,12 @@ func txnKeyOf(o *api.TxnOrder) (keyspace.TxnKey, error) {
 	return keyspace.TxnKey{ID: id, Attempt: o.GetAttempt(), Slot: keyspace.SlotID(o.GetSlot())}, nil
 }
 
-// txnIDOf reads the 16 bytes of an id.
+// txnIDBytes is the length of an id on the wire.
+const txnIDBytes = 16
+
+// txnIDOf reads an id.
 func txnIDOf(b []byte) (id keyspace.TxnID, ok bool) {
-	if len(b) != len(keyspace.TxnID{}.Append(nil)) {
+	if len(b) != txnIDBytes {
 		return id, false
 	}
 	k, err := keyspace.ParseTxnKey(string(b) + "\x00\x00\x00\x00\x00\x00")
@@ -36,13 +39,21 @@ func txnIDOf(b []byte) (id keyspace.TxnID, ok bool) {
 }
 
 // orderKinds are the steps of the core by those of the wire.
-var orderKinds = map[api.TxnOrder_Kind]replica.OrderKind{
+var orderKinds = [...]replica.OrderKind{
 	api.TxnOrder_KIND_PREPARE: replica.OrderPrepare,
 	api.TxnOrder_KIND_REFUSE:  replica.OrderRefuse,
 	api.TxnOrder_KIND_POISON:  replica.OrderPoison,
 	api.TxnOrder_KIND_QUERY:   replica.OrderQuery,
 	api.TxnOrder_KIND_COMMIT:  replica.OrderCommit,
 	api.TxnOrder_KIND_ABORT:   replica.OrderAbort,
+}
+
+// orderKind is that of a number on the wire, 0 for one that is not known.
+func orderKind(k api.TxnOrder_Kind) replica.OrderKind {
+	if k < 0 || int(k) >= len(orderKinds) {
+		return 0
+	}
+	return orderKinds[k]
 }
 
 // validateOrder checks what needs no state.
@@ -55,7 +66,7 @@ func validateOrder(o *api.TxnOrder) error {
 	}
 	set := o.GetParticipants()
 	switch {
-	case orderKinds[o.GetKind()] == 0:
+	case orderKind(o.GetKind()) == 0:
 		return bad("kind", int32(o.GetKind()))
 	case len(set) < 2 || !slices.IsSorted(set) || !slices.Contains(set, o.GetSlot()) || set[len(set)-1] >= keyspace.SlotCount:
 		return bad("participants", len(set))
@@ -131,15 +142,22 @@ func (p *part) orderRequest() *replica.Request {
 	if err != nil {
 		panic(err) // validated
 	}
-	q := &replica.Request{Group: p.group, Deadline: p.st.deadline, Done: p.written, Order: &replica.OrderOp{
-		Kind: orderKinds[o.GetKind()], Key: key, Wait: o.GetWait(), Remember: o.GetRemember(),
-		At: keyspace.Revision(o.GetAt()), Branch: branchOf(o.GetBranch()), Answer: o.GetAnswer(),
-	}}
-	for _, slot := range o.GetParticipants() {
-		q.Order.Participants = append(q.Order.Participants, keyspace.SlotID(slot))
+	one := &struct {
+		replica.Request
+		order replica.OrderOp
+		txn   replica.TxnOp
+	}{}
+	q := &one.Request
+	q.Group, q.Deadline, q.Done, q.Order = p.group, p.st.deadline, p.written, &one.order
+	q.Order.Kind, q.Order.Key, q.Order.Wait, q.Order.Remember = orderKind(o.GetKind()), key, o.GetWait(), o.GetRemember()
+	q.Order.At, q.Order.Branch, q.Order.Answer = keyspace.Revision(o.GetAt()), branchOf(o.GetBranch()), o.GetAnswer()
+	q.Order.Participants = make([]keyspace.SlotID, len(o.GetParticipants()))
+	for i, slot := range o.GetParticipants() {
+		q.Order.Participants[i] = keyspace.SlotID(slot)
 	}
 	if o.GetKind() == api.TxnOrder_KIND_PREPARE {
-		q.Txn = p.st.txnOps(o.GetRequest())
+		q.Txn = &one.txn
+		p.st.txnOps(q.Txn, o.GetRequest())
 	}
 	return q
 }
@@ -157,25 +175,47 @@ func repeatable(o *api.TxnOrder, err error) bool {
 	return notExecuted(err)
 }
 
-// ordered answers an order that was executed, mostly on the host's loop; values
-// are read on the frame's goroutine.
+// ordered answers an order that was executed, mostly on the host's loop; what has
+// values to read, or is much, on the frame's goroutine.
 func (p *part) ordered(q *replica.Request) {
-	fresh := q.Txn != nil && q.Order.Result.State == twophase.Prepared
-	if fresh && len(q.Txn.Then)+len(q.Txn.Otherwise) > 0 {
+	if judged(q) && p.takesLong(q.Txn) {
 		p.st.frame.push(func(f *frame) { f.answerOrder(p, q) })
 		return
 	}
 	p.st.frame.answerOrder(p, q)
 }
 
+// judged reports whether an order was a prepare that was accepted.
+func judged(q *replica.Request) bool {
+	return q.Txn != nil && q.Order.Result.State == twophase.Prepared
+}
+
+// takesLong reports whether the results of what was prepared are no work for the
+// host's loop.
+func (p *part) takesLong(t *replica.TxnOp) bool {
+	request := p.st.call.Op.GetOrder().GetRequest()
+	return len(t.Then)+len(t.Otherwise) >= largePart ||
+		reads(t.Then, request.GetThen()) || reads(t.Otherwise, request.GetOtherwise())
+}
+
+// orderAnswer is what an order is answered with.
+type orderAnswer struct {
+	result api.PipelineResult_Order
+	answer api.TxnAnswer
+}
+
 func (f *frame) answerOrder(p *part, q *replica.Request) {
 	r := &q.Order.Result
-	a := answerOf(&r.Answer)
-	for _, slot := range r.Participants {
-		a.Participants = append(a.Participants, uint32(slot))
+	out := &orderAnswer{}
+	a := &out.answer
+	out.result.Order = a
+	fillAnswer(a, &r.Answer)
+	a.Participants = make([]uint32, len(r.Participants))
+	for i, slot := range r.Participants {
+		a.Participants[i] = uint32(slot)
 	}
 	a.Answer = r.Remembered
-	if a.Judged = q.Txn != nil && r.State == twophase.Prepared; a.Judged {
+	if a.Judged = judged(q); a.Judged {
 		request := p.st.call.Op.GetOrder().GetRequest()
 		if r.Holds { // else it is not taken
 			a.Then = f.preparedResults(p, q.Txn.Then, request.GetThen())
@@ -183,7 +223,7 @@ func (f *frame) answerOrder(p *part, q *replica.Request) {
 		a.Otherwise = f.preparedResults(p, q.Txn.Otherwise, request.GetOtherwise())
 		a.Detached = appendDetached(appendDetached(nil, q.Txn.Then, false), q.Txn.Otherwise, true)
 	}
-	p.st.call.Result.Result = &api.PipelineResult_Order{Order: a}
+	p.st.call.Result.Result = &out.result
 	p.finish()
 }
 
@@ -202,14 +242,12 @@ func (f *frame) preparedResults(p *part, ops []replica.Op, list []*api.Transacti
 	return out
 }
 
-// answerOf and recordOf convert between the answers of participants and their form
-// on the wire.
-func answerOf(a *twophase.Answer) *api.TxnAnswer {
-	return &api.TxnAnswer{
-		State: api.TxnAnswer_State(a.State), Cause: uint32(a.Cause), Expired: a.Expired,
-		Stamp: uint64(a.Stamp), Holds: a.Holds, ThenPossible: a.ThenPossible, OtherwisePossible: a.OtherwisePossible,
-		At: uint64(a.At), Branch: api.TxnBranch(a.Branch),
-	}
+// fillAnswer and participantAnswer convert between the answers of participants and
+// their form on the wire.
+func fillAnswer(out *api.TxnAnswer, a *twophase.Answer) {
+	out.State, out.Cause, out.Expired = api.TxnAnswer_State(a.State), uint32(a.Cause), a.Expired
+	out.Stamp, out.Holds, out.ThenPossible, out.OtherwisePossible = uint64(a.Stamp), a.Holds, a.ThenPossible, a.OtherwisePossible
+	out.At, out.Branch = uint64(a.At), api.TxnBranch(a.Branch)
 }
 
 func participantAnswer(a *api.TxnAnswer) twophase.Answer {

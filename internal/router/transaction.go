@@ -30,6 +30,16 @@ type txnSpace struct {
 	id   keyspace.NamespaceID
 }
 
+// newTxnSpaces has room for one.
+func newTxnSpaces() *txnSpaces {
+	s := &struct {
+		txnSpaces
+		first [1]txnSpace
+	}{}
+	s.txnSpaces = s.first[:0]
+	return &s.txnSpaces
+}
+
 func (s txnSpaces) find(name string) int {
 	return slices.IndexFunc(s, func(one txnSpace) bool { return one.name == name })
 }
@@ -92,7 +102,7 @@ func (f *frame) planTransaction(m *Map, st *callState) (ready bool, err error) {
 
 // resolveSpaces notes the ids of all namespaces of a transaction's keys.
 func (f *frame) resolveSpaces(m *Map, st *callState, q *api.TransactionRequest) (ready bool, err error) {
-	st.spaces, ready = new(txnSpaces), true
+	st.spaces, ready = newTxnSpaces(), true
 	eachTxnKey(q, func(space, _ string) bool {
 		ready, err = f.resolveSpace(m, st, space)
 		return ready && err == nil
@@ -183,19 +193,24 @@ func (f *frame) regroupTransaction(m *Map, p *part) error {
 
 // transaction makes the request of a transaction on this node's replica.
 func (p *part) transaction() *replica.Request {
-	q := &replica.Request{Group: p.group, Txn: p.st.txnOps(p.st.call.Op.GetTransaction()), Deadline: p.st.deadline, Done: p.written}
+	one := &struct {
+		replica.Request
+		txn replica.TxnOp
+	}{}
+	q := &one.Request
+	q.Group, q.Txn, q.Deadline, q.Done = p.group, &one.txn, p.st.deadline, p.written
+	p.st.txnOps(q.Txn, p.st.call.Op.GetTransaction())
 	p.remember(q)
 	return q
 }
 
 // txnOps makes the operations of a transaction.
-func (st *callState) txnOps(q *api.TransactionRequest) *replica.TxnOp {
+func (st *callState) txnOps(t *replica.TxnOp, q *api.TransactionRequest) {
 	all := make([]replica.Op, len(q.Checks)+len(q.Then)+len(q.Otherwise))
-	t := &replica.TxnOp{}
 	t.Checks, all = all[:len(q.Checks)], all[len(q.Checks):]
 	t.Then, t.Otherwise = all[:len(q.Then)], all[len(q.Then):]
 	for i, c := range q.Checks {
-		t.Checks[i] = replica.Op{Namespace: st.space(spaceName(q, c.Namespace)), Key: c.Key, Condition: condition(c.Condition)}
+		keyOp(&t.Checks[i], st.space(spaceName(q, c.Namespace)), c.Key, c.Condition)
 	}
 	for i, op := range q.Then {
 		st.txnOp(&t.Then[i], q, op)
@@ -203,7 +218,6 @@ func (st *callState) txnOps(q *api.TransactionRequest) *replica.TxnOp {
 	for i, op := range q.Otherwise {
 		st.txnOp(&t.Otherwise[i], q, op)
 	}
-	return t
 }
 
 func (st *callState) txnOp(out *replica.Op, q *api.TransactionRequest, op *api.TransactionOp) {
@@ -217,25 +231,32 @@ func (st *callState) txnOp(out *replica.Op, q *api.TransactionRequest, op *api.T
 	case *api.TransactionOp_Touch:
 		touchOp(out, ns, o.Touch)
 	case *api.TransactionOp_Check:
-		*out = replica.Op{Read: true, Namespace: ns, Key: key, Condition: condition(o.Check.Condition)}
+		keyOp(out, ns, key, o.Check.Condition)
+		out.Read = true
 	default:
-		*out = replica.Op{Read: true, Namespace: ns, Key: key}
+		keyOp(out, ns, key, nil)
+		out.Read = true
 	}
 }
 
 // executed answers a transaction, mostly on the host's loop; what has values to
 // read, or is much, on the frame's goroutine.
 func (p *part) executed(q *replica.Request) {
-	list, reads := p.st.takenList(q), false
-	for i := range q.Ops {
-		o := &q.Ops[i]
-		reads = reads || o.Read && o.Result.Existed && o.Result.Err == nil && list[i].GetCheck() == nil
-	}
-	if reads || len(q.Ops) >= largePart {
+	if len(q.Ops) >= largePart || reads(q.Ops, p.st.takenList(q)) {
 		p.st.frame.push(func(f *frame) { f.answerTransaction(p, q) })
 		return
 	}
 	p.st.frame.answerTransaction(p, q)
+}
+
+// reads reports whether the answer to operations has values to be read.
+func reads(ops []replica.Op, list []*api.TransactionOp) bool {
+	for i := range min(len(ops), len(list)) {
+		if resultKindOf(&ops[i], list[i]) == resultGet {
+			return true
+		}
+	}
+	return false
 }
 
 func (f *frame) answerTransaction(p *part, q *replica.Request) {

@@ -43,7 +43,7 @@ func benchExecute(q *replica.Request) {
 }
 
 // benchRouter has one group, which executes everything.
-func benchRouter(b *testing.B) *Router {
+func benchRouter(b testing.TB) *Router {
 	b.Helper()
 	h := newHost("a")
 	h.submit = func(rs []*replica.Request) bool {
@@ -63,12 +63,24 @@ func benchRouter(b *testing.B) *Router {
 	return r
 }
 
+// namedTransaction is benchTransaction with an id of now.
+func namedTransaction(r *Router) *Call {
+	op := benchTransaction()
+	op.GetTransaction().RequestId = keyspace.TxnID{Created: keyspace.RevisionAt(r.o.Clock.Wall()), Random: 7}.String()
+	return &Call{Op: op}
+}
+
+// prepareOfOne has a participant prepare a put.
+func prepareOfOne() *Call {
+	return &Call{own: true, Op: &api.PipelineOp{Op: &api.PipelineOp_Order{Order: &api.TxnOrder{
+		Kind: api.TxnOrder_KIND_PREPARE, Id: keyspace.TxnID{Created: 1 << 40, Random: 7}.Append(nil), Slot: 3, Participants: []uint32{3, 7, 9, 12, 14},
+		Request: &api.TransactionRequest{Then: benchTransaction().GetTransaction().Then[:1]}}}}}
+}
+
 // The router's own cost of a transaction in one group, with its record.
 func BenchmarkTransaction(b *testing.B) {
-	r, op := benchRouter(b), benchTransaction()
-	q := op.GetTransaction()
-	q.RequestId = keyspace.TxnID{Created: keyspace.RevisionAt(r.o.Clock.Wall()), Random: 7}.String()
-	c := &Call{Op: op}
+	r := benchRouter(b)
+	c := namedTransaction(r)
 	b.ReportAllocs()
 	for b.Loop() {
 		if r.Do(context.Background(), c); len(c.Result.GetTransaction().GetResults()) != benchKeys {
@@ -80,9 +92,7 @@ func BenchmarkTransaction(b *testing.B) {
 // The same of a participant's share that it prepares.
 func BenchmarkPrepareOrder(b *testing.B) {
 	r := benchRouter(b)
-	c := &Call{own: true, Op: &api.PipelineOp{Op: &api.PipelineOp_Order{Order: &api.TxnOrder{
-		Kind: api.TxnOrder_KIND_PREPARE, Id: keyspace.TxnID{Created: 1 << 40, Random: 7}.Append(nil), Slot: 3, Participants: []uint32{3, 7, 9, 12, 14},
-		Request: &api.TransactionRequest{Then: benchTransaction().GetTransaction().Then[:1]}}}}}
+	c := prepareOfOne()
 	b.ReportAllocs()
 	for b.Loop() {
 		if r.Do(context.Background(), c); len(c.Result.GetOrder().GetThen()) != 1 {
@@ -97,7 +107,8 @@ func benchState(op *api.PipelineOp) (*callState, *replica.Request) {
 	st.only = part{st: st}
 	q := &replica.Request{}
 	if t := op.GetTransaction(); t != nil {
-		q.Txn = st.txnOps(t)
+		q.Txn = &replica.TxnOp{}
+		st.txnOps(q.Txn, t)
 	} else {
 		q.Ops = make([]replica.Op, 1)
 	}

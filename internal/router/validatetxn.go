@@ -58,8 +58,7 @@ func validateCheck(c *api.TransactionCheck) (size int, err error) {
 }
 
 func validateTxnOps(q *api.TransactionRequest, name string, ops []*api.TransactionOp) (size int, err error) {
-	type key struct{ space, name string }
-	written := make(map[key]int, len(ops))
+	var written writtenKeys
 	for i, op := range ops {
 		n, err := validateTxnOp(op)
 		if err != nil {
@@ -73,13 +72,47 @@ func validateTxnOps(q *api.TransactionRequest, name string, ops []*api.Transacti
 			return 0, inList(errFenceOfItem(i), name, i)
 		}
 		space, text := txnKey(op)
-		k := key{spaceName(q, space), text}
-		if first, twice := written[k]; twice {
+		if first, twice := written.add(writtenKey{spaceName(q, space), text}, i); twice {
 			return 0, fault.New(fault.InvalidArgument, "transaction writes a key twice", "list", name, "key", text, "first", first, "second", i)
 		}
-		written[k] = i
 	}
 	return size, nil
+}
+
+// writtenKeys are the keys that a list writes, with where it does. A few are compared
+// with each other, which is cheaper than to hash them.
+type writtenKeys struct {
+	n   int
+	few [8]struct {
+		key writtenKey
+		at  int
+	}
+	many map[writtenKey]int
+}
+
+type writtenKey struct{ space, name string }
+
+// add notes that the operation at a position writes a key, and tells which one did
+// before.
+func (w *writtenKeys) add(k writtenKey, at int) (first int, twice bool) {
+	for i := range w.few[:w.n] {
+		if w.few[i].key == k {
+			return w.few[i].at, true
+		}
+	}
+	if w.n < len(w.few) {
+		w.few[w.n].key, w.few[w.n].at = k, at
+		w.n++
+		return 0, false
+	}
+	if first, twice = w.many[k]; twice {
+		return first, true
+	}
+	if w.many == nil {
+		w.many = make(map[writtenKey]int)
+	}
+	w.many[k] = at
+	return 0, false
 }
 
 func validateTxnOp(op *api.TransactionOp) (size int, err error) {
