@@ -3,6 +3,7 @@ package format
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"math/bits"
 	"sort"
 
 	"kvstore/internal/fault"
@@ -70,6 +71,42 @@ func AppendRecord(dst []byte, r *Record) []byte {
 	dst = appendTexts(dst, r)
 	dst = binary.BigEndian.AppendUint32(dst, CRC32C(dst[start:]))
 	return append(dst, r.Value...)
+}
+
+// RecordSize is the length of what AppendRecord appends.
+func RecordSize(r *Record) int {
+	parts := partsOf(r)
+	n := 3 + uvarintSize(r.Version) + 8 + uvarintSize(r.Size) + 4 + headerCRCBytes + len(r.Value)
+	if parts&partExpires != 0 {
+		n += 8
+	}
+	if r.Flags&FlagChunked != 0 {
+		n += 8 + uvarintSize(uint64(r.Chunks.Count))
+	}
+	if parts&partReserved != 0 {
+		n += 4 + 4 + 2
+	}
+	for _, s := range [...]string{r.Lease, r.ContentType, r.Encoding} {
+		if s != "" {
+			n += stringSize(s)
+		}
+	}
+	return n + mapSize(r.Tags) + mapSize(r.Metadata)
+}
+
+func uvarintSize(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
+
+func stringSize(s string) int { return uvarintSize(uint64(len(s))) + len(s) }
+
+// mapSize is 0 for an empty map, which is left out.
+func mapSize(m map[string]string) (n int) {
+	if len(m) == 0 {
+		return 0
+	}
+	for name, text := range m {
+		n += stringSize(name) + stringSize(text)
+	}
+	return n + uvarintSize(uint64(len(m)))
 }
 
 func partsOf(r *Record) (parts byte) {

@@ -249,3 +249,16 @@ func BenchmarkAppendRecord(b *testing.B) {
 		buf = AppendRecord(buf[:0], &r)
 	}
 }
+
+func TestRecordSize(t *testing.T) {
+	records := sampleRecords()
+	for shift := range 64 {
+		n := uint64(1) << shift
+		records = append(records, Record{Header: Header{Version: n, Size: n - 1, Flags: FlagChunked, Chunks: ChunkRef{Count: uint32(n)}}})
+	}
+	for i := range records {
+		if n := len(AppendRecord(nil, &records[i])); RecordSize(&records[i]) != n {
+			t.Errorf("record %d: size %d, has %d bytes", i, RecordSize(&records[i]), n)
+		}
+	}
+}

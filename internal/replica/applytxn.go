@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"slices"
 
 	"kvstore/internal/format"
@@ -17,7 +18,7 @@ func (c *Core) applyTxns(e *format.Entry, index keyspace.Index) (locked, unlocke
 		return nil, nil
 	}
 	forgets := c.cfg.Bugs.Has(invariant.BugLockForgotten)
-	next := slices.Clone(s.Prepared)
+	next := append(make([]*format.Prepared, 0, len(s.Prepared)+len(e.Prepared)), s.Prepared...)
 	for _, p := range e.Prepared {
 		if forgets {
 			continue
@@ -48,7 +49,13 @@ func (c *Core) applyTxns(e *format.Entry, index keyspace.Index) (locked, unlocke
 }
 
 func place(prepared []*format.Prepared, key keyspace.TxnKey) (int, bool) {
-	return slices.BinarySearchFunc(prepared, key, func(p *format.Prepared, key keyspace.TxnKey) int { return p.Key.Compare(key) })
+	return slices.BinarySearchFunc(prepared, key, func(p *format.Prepared, key keyspace.TxnKey) int { return compareKeys(&p.Key, &key) })
+}
+
+// compareKeys is keyspace.TxnKey.Compare without the keys of both.
+func compareKeys(a, b *keyspace.TxnKey) int {
+	return cmp.Or(cmp.Compare(a.ID.Created, b.ID.Created), cmp.Compare(a.ID.Random, b.ID.Random),
+		cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Slot, b.Slot))
 }
 
 // OldestPrepared is the lowest stamp of what is prepared in the applied state,

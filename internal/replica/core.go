@@ -73,6 +73,9 @@ type Core struct {
 	entry  format.Entry // scratch of Apply
 	// earliest deadline that was applied since TakeDeadline.
 	earliest int64
+	// seen is scratch of one evaluation, record that of putRecord.
+	seen   []current
+	record []byte
 	// keys are those that insert prefetches.
 	keys [mvcc.PrefetchKeys][]byte
 	// deferred is filled by BugHalfEntry only.

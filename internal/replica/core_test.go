@@ -15,7 +15,7 @@ import (
 
 // rig is a core with a log that the test commits by hand.
 type rig struct {
-	t     *testing.T
+	t     testing.TB
 	core  *Core
 	store *mvcc.Store
 	term  keyspace.Term
@@ -26,7 +26,7 @@ type rig struct {
 
 const wall = 1_700_000_000_000
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	store := mvcc.New(mem.Open(), mvcc.Options{})
 	cfg := Config{Group: 1, Replica: 1, ElectionTimeout: time.Second, MaxEntryBytes: 1 << 20, MaxEntryOps: 100,
@@ -119,7 +119,7 @@ func putIfAbsent(key, value string) Op {
 	return op
 }
 
-func (a *answer) mustBe(t *testing.T, done bool, code fault.Code) {
+func (a *answer) mustBe(t testing.TB, done bool, code fault.Code) {
 	t.Helper()
 	if a.done != done {
 		t.Fatalf("answered: %v, want %v (error %v)", a.done, done, a.req.Err)

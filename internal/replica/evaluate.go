@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"slices"
+
 	"kvstore/internal/fault"
 	"kvstore/internal/format"
 	"kvstore/internal/invariant"
@@ -25,7 +27,11 @@ type building struct {
 	entry format.Entry
 	p     *proposal
 	bytes int
-	now   Now
+	// values is the memory for records, and room how much the request at hand may
+	// still need.
+	values []byte
+	room   int
+	now    Now
 	// pin asks for an entry even without writes: a refusal was judged at a time
 	// that no applied ceiling covers.
 	pin bool
@@ -85,6 +91,7 @@ func (c *Core) evaluateQueue(b *building, out *Outcome) (refused []*Request) {
 			c.lead.holds.keep(r)
 		case verdictUpload, verdictParked, verdictEnded:
 		}
+		c.forgetSeen()
 		c.queue.insert(taken, c.lead.parking.takeWoken())
 	}
 	c.queue.take(taken)
@@ -157,13 +164,12 @@ func (c *Core) evaluateOps(r *Request, b *building) verdict {
 	if r.Txn != nil {
 		return c.evaluateTxn(r, b)
 	}
-	curs := make([]current, len(r.Ops))
+	curs := c.currents(len(r.Ops))
 	for i := range r.Ops {
-		cur, ok := c.look(r.Ops[i].diskKey, &r.Ops[i].fetch)
-		if !ok {
+		ok := false
+		if curs[i], ok = c.look(r.Ops[i].diskKey, &r.Ops[i].fetch); !ok {
 			return verdictRefetch
 		}
-		curs[i] = cur
 	}
 	return c.execute(r, curs, max(keyspace.RevisionAt(b.now.Physical), c.lead.clock+1), b)
 }
@@ -236,6 +242,7 @@ func abortOthers(ops []Op) {
 func (c *Core) commit(r *Request, curs []current, b *building, nowMilli int64) verdict {
 	l := c.lead
 	before := len(b.entry.Writes)
+	b.reserve(r)
 	for i := range r.Ops {
 		op, h := &r.Ops[i], &curs[i].header
 		if op.Read {
@@ -273,7 +280,7 @@ func (c *Core) write(op *Op, cur *current, stamp keyspace.Revision, b *building)
 		rec = newRecord(op, old, stamp)
 		b.deleteChunksOf(old, stamp)
 	}
-	value := format.AppendRecord(make([]byte, 0, len(rec.Value)+len(rec.ContentType)+64), &rec)
+	value := b.encode(&rec)
 	b.add(format.Write{Key: op.diskKey, Revision: stamp, Value: value})
 	b.indexDeadline(op.diskKey, old.Expires, rec.Expires, stamp)
 	key := string(op.diskKey)
@@ -301,10 +308,7 @@ func (c *Core) remember(key string, w pendingWrite, p *proposal) {
 }
 
 func newRecord(op *Op, old *format.Header, stamp keyspace.Revision) format.Record {
-	rec := format.Record{Header: format.Header{Version: 1, Revision: stamp, Created: stamp}}
-	if old.Exists(stamp.UnixMilli()) {
-		rec.Version, rec.Created = old.Version+1, old.Created
-	}
+	rec := nextVersion(old, stamp)
 	rec.Lease = op.Lease
 	if op.Delete {
 		rec.Flags = format.FlagTombstone
@@ -323,6 +327,55 @@ func newRecord(op *Op, old *format.Header, stamp keyspace.Revision) format.Recor
 	}
 	rec.Value = op.Value
 	return rec
+}
+
+// nextVersion is a record of nothing yet.
+func nextVersion(old *format.Header, stamp keyspace.Revision) format.Record {
+	rec := format.Record{Header: format.Header{Version: 1, Revision: stamp, Created: stamp}}
+	if old.Exists(stamp.UnixMilli()) {
+		rec.Version, rec.Created = old.Version+1, old.Created
+	}
+	return rec
+}
+
+const (
+	// headerRoom is what a record has beside its value and texts, mostly.
+	headerRoom = 48
+	// maxSharedValues bounds memory that records share.
+	maxSharedValues = 16 << 10
+)
+
+// reserve makes room for the writes of a request: they come and go together, in
+// the log and in the overlay.
+func (b *building) reserve(r *Request) {
+	n := 0
+	b.room = 0
+	for i := range r.Ops {
+		if op := &r.Ops[i]; !op.Read {
+			n++
+			b.room += len(op.Value) + len(op.ContentType) + headerRoom
+		}
+	}
+	if n == 0 {
+		return
+	}
+	if !r.ID.Zero() {
+		n++ // its record
+	}
+	b.entry.Writes = slices.Grow(b.entry.Writes, n)
+	b.p.undo, b.p.keys = slices.Grow(b.p.undo, n), slices.Grow(b.p.keys, n)
+}
+
+// encode encodes a record, into memory that it shares with others of its request.
+func (b *building) encode(rec *format.Record) []byte {
+	size := format.RecordSize(rec)
+	if cap(b.values)-len(b.values) < size {
+		b.values = make([]byte, 0, max(size, min(b.room, maxSharedValues)))
+	}
+	b.room -= size
+	from := len(b.values)
+	b.values = format.AppendRecord(b.values, rec)
+	return b.values[from:len(b.values):len(b.values)]
 }
 
 func (b *building) add(w format.Write) {

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"slices"
 
 	"kvstore/internal/fault"
 	"kvstore/internal/format"
@@ -15,6 +16,24 @@ type current struct {
 	// value is the encoded record when it is in memory.
 	value []byte
 	fetch *Fetched
+}
+
+// maxKeptSeen bounds the scratch that is kept between evaluations.
+const maxKeptSeen = 256
+
+// currents is room for the versions of n keys, until the request that is evaluated
+// was judged.
+func (c *Core) currents(n int) []current {
+	c.seen = slices.Grow(c.seen[:0], n)[:n]
+	return c.seen
+}
+
+// forgetSeen lets go of what a request's keys refer to.
+func (c *Core) forgetSeen() {
+	if clear(c.seen); cap(c.seen) > maxKeptSeen {
+		c.seen = nil
+	}
+	c.seen = c.seen[:0]
 }
 
 // look finds the newest version: overlay, then deltas, then the prefetch if no

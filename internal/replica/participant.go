@@ -188,11 +188,18 @@ func (c *Core) lookRecord(op *Op) (rec format.TxnRecord, h format.Header, known 
 	return rec, cur.header, true
 }
 
+// maxKeptRecord bounds the scratch of putRecord.
+const maxKeptRecord = 16 << 10
+
 // putRecord adds a record of a transaction at a stamp.
 func (c *Core) putRecord(op *Op, old *format.Header, rec *format.TxnRecord, stamp keyspace.Revision, b *building) {
-	value := format.AppendTxnRecord(nil, rec)
-	stored := newRecord(&Op{Value: value, Checksum: format.CRC32C(value)}, old, stamp)
-	encoded := format.AppendRecord(make([]byte, 0, len(value)+64), &stored)
+	value := format.AppendTxnRecord(c.record[:0], rec)
+	if c.record = nil; cap(value) <= maxKeptRecord {
+		c.record = value
+	}
+	stored := nextVersion(old, stamp)
+	stored.Value, stored.Size, stored.Checksum = value, uint64(len(value)), format.CRC32C(value)
+	encoded := format.AppendRecord(make([]byte, 0, format.RecordSize(&stored)), &stored)
 	b.add(format.Write{Key: op.DiskKey(), Revision: stamp, Value: encoded})
 	c.remember(string(op.DiskKey()), pendingWrite{value: encoded, rev: stamp, seq: c.lead.proposed + 1}, b.p)
 	b.p.first = min(b.p.first, stamp)
@@ -257,7 +264,7 @@ func (c *Core) writeIntent(w *format.TxnWrite, at, stamp keyspace.Revision, b *b
 	if w.TTLMilli > 0 {
 		rec.Expires = at.UnixMilli() + w.TTLMilli
 	}
-	value := format.AppendRecord(make([]byte, 0, len(w.Record)+16), &rec)
+	value := format.AppendRecord(make([]byte, 0, format.RecordSize(&rec)), &rec)
 	b.add(format.Write{Key: w.Key, Revision: at, Value: value})
 	b.deleteChunks(w.Replaced.Upload, w.Replaced.Count, at)
 	b.indexDeadline(w.Key, w.Expires, rec.Expires, stamp)

@@ -213,8 +213,9 @@ func (c *Core) intents(t *TxnOp, v twophase.Verdict, seen seenLists) (then, othe
 	lists := t.lists(v)
 	var out [2][]format.TxnWrite
 	for n, curs := range [...][]current{seen.then, seen.otherwise} {
-		for i := range lists[n].ops {
-			if lists[n].wanted {
+		if lists[n].wanted {
+			out[n] = make([]format.TxnWrite, 0, len(lists[n].ops))
+			for i := range lists[n].ops {
 				out[n] = c.appendIntent(out[n], &lists[n].ops[i], &curs[i], v.Stamp)
 			}
 		}
@@ -241,7 +242,7 @@ func (c *Core) appendIntent(dst []format.TxnWrite, op *Op, cur *current, at keys
 	if rec.Version == 1 && !op.Touch {
 		rec.Created = 0
 	}
-	w.Record = format.AppendRecord(make([]byte, 0, len(rec.Value)+len(rec.ContentType)+64), &rec)
+	w.Record = format.AppendRecord(make([]byte, 0, format.RecordSize(&rec)), &rec)
 	if old.Flags&format.FlagChunked != 0 && old.Flags&format.FlagTombstone == 0 && !op.Touch {
 		w.Replaced = old.Chunks
 	}

@@ -79,10 +79,19 @@ func (c *Core) rememberOutcome(r *Request, v verdict, b *building) verdict {
 	return verdictWrite
 }
 
+func failed(ops []Op) bool {
+	for i := range ops {
+		if ops[i].Result.Err != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // branch is what an evaluated request did.
 func (r *Request) branch() twophase.Branch {
 	switch {
-	case slices.ContainsFunc(r.Ops, func(op Op) bool { return op.Result.Err != nil }):
+	case failed(r.Ops):
 		return twophase.Nothing
 	case r.Txn == nil || r.Txn.Succeeded:
 		return twophase.Then

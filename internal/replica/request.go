@@ -195,10 +195,14 @@ func (r *Request) uploads(yield func(*upload) bool) {
 	}
 }
 
+// dataKeyRoom is what a disk key has beside a key without NULs.
+const dataKeyRoom = 7
+
 // DiskKey is the operation's key in the engine, without instance.
 func (op *Op) DiskKey() []byte {
 	if op.diskKey == nil {
-		op.diskKey = keyspace.AppendDataKey(nil, op.Namespace, []byte(op.Key))
+		room := make([]byte, 0, len(op.Key)+dataKeyRoom)
+		op.diskKey = keyspace.AppendDataKey(room, op.Namespace, []byte(op.Key))
 	}
 	return op.diskKey
 }

@@ -124,7 +124,7 @@ func (c *Core) expire(key []byte, h *format.Header, b *building) {
 	stamp := c.lead.first(b)
 	rec := format.Record{Header: format.Header{Flags: format.FlagTombstone | format.FlagExpired,
 		Version: h.Version + 1, Revision: stamp, Created: h.Created}}
-	value := format.AppendRecord(nil, &rec)
+	value := format.AppendRecord(make([]byte, 0, format.RecordSize(&rec)), &rec)
 	b.add(format.Write{Key: key, Revision: stamp, Value: value})
 	b.deleteChunksOf(h, stamp)
 	b.indexDeadline(key, h.Expires, 0, stamp)

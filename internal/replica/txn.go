@@ -80,14 +80,14 @@ func (c *Core) evaluateTxn(r *Request, b *building) verdict {
 // lookForTxn finds the newest versions of all keys: of the checks, then of Then,
 // then of Otherwise. ok is false when one must be fetched again.
 func (c *Core) lookForTxn(t *TxnOp) (seen []current, ok bool) {
-	seen = make([]current, 0, len(t.Checks)+len(t.Then)+len(t.Otherwise))
+	seen = c.currents(len(t.Checks) + len(t.Then) + len(t.Otherwise))
+	n := 0
 	for _, ops := range [...][]Op{t.Checks, t.Then, t.Otherwise} {
 		for i := range ops {
-			cur, ok := c.look(ops[i].diskKey, &ops[i].fetch)
-			if !ok {
+			if seen[n], ok = c.look(ops[i].diskKey, &ops[i].fetch); !ok {
 				return nil, false
 			}
-			seen = append(seen, cur)
+			n++
 		}
 	}
 	return seen, true
