@@ -25,8 +25,8 @@ type Call struct {
 	// a slot map at least as good as this node's, and the group judges.
 	Routed bool
 	Group  keyspace.GroupID
-	// Encoded allows a batch of reads to be answered with the bytes that are
-	// sent: they are the unknown fields of its BatchGetResponse, whose Results
+	// Encoded allows a batch of reads, or a transaction, to be answered with the
+	// bytes that are sent: they are the unknown fields of its response, whose Results
 	// stay empty. For callers who only pass the answer on.
 	Encoded bool
 	// Elsewhere says that the caller can ask other nodes: what was certainly not
@@ -66,6 +66,9 @@ type callState struct {
 	// id names the request, zero for most; marked is what mark made of it.
 	id     keyspace.TxnID
 	marked [markBytes]byte
+	// answer is what its record keeps as the answer of a transaction, when that is
+	// written by hand.
+	answer []byte
 	// waiting counts the parts whose read is not confirmed, and confirmed lists
 	// the others; guarded by frame.mu.
 	waiting   int

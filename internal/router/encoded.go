@@ -6,12 +6,14 @@ import (
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/format"
+	"kvstore/internal/replica"
 )
 
 // The results of a batch of reads are written by hand into the bytes that are
 // sent, as the records of lists are: the messages between cost more than the
 // reads. Every part writes its own items; the last one to end puts them
-// together. TestEncodedGets holds this to the generated code.
+// together. TestEncodedGets holds this to the generated code, and
+// TestEncodedTransactions what transactions are answered with.
 const (
 	fieldResults      protowire.Number = 1 // of BatchGetResponse
 	fieldResultRecord protowire.Number = 2 // of BatchGetResult
@@ -69,6 +71,28 @@ func (p *part) failEncoded(err error) {
 	for n := range p.size() {
 		p.st.encoded[p.item(n)] = b
 	}
+}
+
+// answerEncoded answers a transaction that went well, and read nothing, with the
+// bytes of its results, which its record has as well. It reports whether it did.
+func (st *callState) answerEncoded(q *replica.Request) bool {
+	b := st.answer
+	if b == nil {
+		room := roomFor(q)
+		if room == 0 {
+			return false
+		}
+		b, _ = st.appendAnswer(make([]byte, 0, room), q)
+	}
+	out := newTxnAnswer(0)
+	out.response.Succeeded, out.response.Revision = succeeded(q), revisionOf(q)
+	fields := sizeNumber(out.response.Revision)
+	if out.response.Succeeded {
+		fields += 2
+	}
+	out.response.ProtoReflect().SetUnknown(b[fields:])
+	st.call.Result.Result = &out.result
+	return true
 }
 
 // assemble puts encoded results together when the call is answered.

@@ -88,6 +88,79 @@ func TestEncodedGets(t *testing.T) {
 	})
 }
 
+// So are those of transactions, with and without a record of their request.
+func TestEncodedTransactions(t *testing.T) {
+	rng := rand.New(rand.NewPCG(9, 10))
+	encoded := 0
+	for n := range 4000 {
+		st, q := randomEvaluated(rng, kindTransaction)
+		if st.call.Result = (&api.PipelineResult{}); n%2 == 0 {
+			st.kept(q)
+		}
+		if reads(q.Ops, st.takenList(q)) || !st.answerEncoded(q) {
+			continue
+		}
+		encoded++
+		want, slots := newTxnAnswer(len(q.Ops)), slotsFor(q.Ops, st.takenList(q))
+		want.response.Succeeded, want.response.Revision = q.Txn.Succeeded, revisionOf(q)
+		for i := range q.Ops {
+			want.response.Results[i], _ = st.frame.opResult(nil, &slots, &q.Ops[i], st.takenList(q)[i])
+		}
+		got := st.call.Result.GetTransaction()
+		if got.Succeeded != want.response.Succeeded || got.Revision != want.response.Revision || len(got.Results) != 0 {
+			t.Fatalf("got %v, want %v", got, &want.response)
+		}
+		if got := decoded(t, st.call.Result).GetTransaction(); !proto.Equal(got, &want.response) || len(got.ProtoReflect().GetUnknown()) > 0 {
+			t.Fatalf("got %v, want %v", got, &want.response)
+		}
+	}
+	if encoded < 500 {
+		t.Errorf("only %d were encoded", encoded)
+	}
+}
+
+// Callers who may have bytes get them: of what writes only, not of what reads, has an
+// error, or is made of something else.
+func TestEncodedTransactionCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		get := &api.TransactionOp{Op: &api.TransactionOp_Get{Get: &api.GetRequest{Key: "a"}}}
+		fenced := &api.TransactionRequest{Then: []*api.TransactionOp{putOf("a")}, Fence: &api.Fence{Key: "a", Revision: 1}}
+		for n, c := range []struct {
+			q       *api.TransactionRequest
+			encoded bool
+		}{
+			{&api.TransactionRequest{Then: []*api.TransactionOp{putOf("a")}}, true},
+			{&api.TransactionRequest{Then: []*api.TransactionOp{putOf("a")}, RequestId: f.newTxnID().String()}, true},
+			{&api.TransactionRequest{Then: []*api.TransactionOp{putOf("a"), get}}, false},
+			{&api.TransactionRequest{Then: []*api.TransactionOp{putOf("a"), get}, RequestId: f.newTxnID().String()}, false},
+			{fenced, false},
+		} {
+			for _, allowed := range []bool{false, true} {
+				call := &Call{Encoded: allowed, Op: &api.PipelineOp{Id: 9, Op: &api.PipelineOp_Transaction{Transaction: c.q}}}
+				f.Do(t.Context(), call)
+				if fenced == c.q {
+					if len(call.Result.GetTransaction().ProtoReflect().GetUnknown()) > 0 {
+						t.Errorf("a fenced transaction is answered with %v", call.Result)
+					}
+					continue
+				}
+				wantCode(t, call.Err, "")
+				want := len(c.q.Then)
+				if c.encoded && allowed {
+					want = 0
+				}
+				if got := len(call.Result.GetTransaction().GetResults()); got != want {
+					t.Errorf("transaction %d, encoded %v: %d results, want %d", n, allowed, got, want)
+				}
+				if got := decoded(t, call.Result).GetTransaction(); len(got.GetResults()) != len(c.q.Then) || got.Results[0].GetPut().GetVersion() == 0 {
+					t.Errorf("transaction %d, encoded %v: %v", n, allowed, got)
+				}
+			}
+		}
+	})
+}
+
 // Reads that fail for good say so in their items' bytes.
 func TestEncodedFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

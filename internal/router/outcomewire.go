@@ -40,21 +40,33 @@ const (
 // written is what evaluated says of a request, encoded behind its mark; nil when it is
 // not among what is written by hand.
 func (st *callState) written(q *replica.Request) []byte {
+	room := roomFor(q)
+	if room == 0 {
+		return nil
+	}
+	b, number := st.appendAnswer(make([]byte, outcomeHead, room), q)
+	if st.kind == kindTransaction {
+		st.answer = b[outcomeHead:]
+	}
+	return st.behindMark(b, number, revisionOf(q), succeeded(q))
+}
+
+// roomFor bounds what an outcome takes; 0 when it is not written by hand.
+func roomFor(q *replica.Request) int {
 	room := maxWrittenFields + maxWrittenResult*len(q.Ops)
 	for i := range q.Ops {
 		o := &q.Ops[i]
 		if o.Result.Err != nil || o.Read && (!o.Result.Existed || !utf8.ValidString(o.Key)) {
-			return nil
+			return 0
 		}
 		if o.Read {
 			room += len(o.Key)
 		}
 	}
 	if room > maxKept {
-		return nil
+		return 0
 	}
-	b, number := st.appendAnswer(make([]byte, outcomeHead, outcomeHead+room), q)
-	return st.behindMark(b, number, revisionOf(q), succeeded(q))
+	return room
 }
 
 // succeeded reports whether the first list of a request was taken.

@@ -150,6 +150,7 @@ func (p *part) remember(q *replica.Request) {
 
 // kept is what the record of a request keeps after its evaluation.
 func (st *callState) kept(q *replica.Request) []byte {
+	st.answer = nil
 	if b := st.written(q); b != nil {
 		return b
 	}

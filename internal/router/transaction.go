@@ -261,6 +261,10 @@ func reads(ops []replica.Op, list []*api.TransactionOp) bool {
 
 func (f *frame) answerTransaction(p *part, q *replica.Request) {
 	list := p.st.takenList(q)
+	if p.st.call.Encoded && !reads(q.Ops, list) && p.st.answerEncoded(q) {
+		p.finish()
+		return
+	}
 	slots := slotsFor(q.Ops, list)
 	out := newTxnAnswer(len(q.Ops))
 	out.response.Succeeded, out.response.Revision = q.Txn.Succeeded, revisionOf(q)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/replica"
@@ -77,15 +79,24 @@ func prepareOfOne() *Call {
 		Request: &api.TransactionRequest{Then: benchTransaction().GetTransaction().Then[:1]}}}}}
 }
 
-// The router's own cost of a transaction in one group, with its record.
+// The router's own cost of a transaction in one group, with its record, and that of
+// its answer's bytes.
 func BenchmarkTransaction(b *testing.B) {
-	r := benchRouter(b)
-	c := namedTransaction(r)
-	b.ReportAllocs()
-	for b.Loop() {
-		if r.Do(context.Background(), c); len(c.Result.GetTransaction().GetResults()) != benchKeys {
-			b.Fatal(c.Err)
-		}
+	for _, encoded := range []bool{false, true} {
+		b.Run(fmt.Sprint("encoded=", encoded), func(b *testing.B) {
+			r := benchRouter(b)
+			c := namedTransaction(r)
+			c.Encoded = encoded
+			var sent []byte
+			b.ReportAllocs()
+			for b.Loop() {
+				r.Do(context.Background(), c)
+				var err error
+				if sent, err = (proto.MarshalOptions{}).MarshalAppend(sent[:0], c.Result); err != nil || c.Err != nil {
+					b.Fatal(c.Err, err)
+				}
+			}
+		})
 	}
 }
 

@@ -147,6 +147,7 @@ func resultBytes(res *api.PipelineResult) int64 {
 	case *api.PipelineResult_BatchDelete:
 		size += int64(len(r.BatchDelete.GetResults())) * perOperation
 	case *api.PipelineResult_Transaction:
+		size += int64(len(r.Transaction.ProtoReflect().GetUnknown()))
 		for _, item := range r.Transaction.GetResults() {
 			size += perOperation + int64(len(item.GetGet().GetValue()))
 		}

@@ -56,6 +56,11 @@ func TestTransactionIsMeasured(t *testing.T) {
 	if size := resultBytes(res); size < 9000 || size > 9000+3*perOperation {
 		t.Fatalf("%d bytes of result", size)
 	}
+	res.GetTransaction().Results = nil
+	res.GetTransaction().ProtoReflect().SetUnknown(make([]byte, 9000)) // see router.Call.Encoded
+	if size := resultBytes(res); size < 9000 || size > 9000+3*perOperation {
+		t.Fatalf("%d bytes of result", size)
+	}
 	if methodOf(op) != "Transaction" {
 		t.Fatal(methodOf(op))
 	}
