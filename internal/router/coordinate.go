@@ -278,7 +278,9 @@ func (t *coordination) answerCommitted(c twophase.Conclusion) {
 	out := t.merge(c)
 	var kept []byte
 	if t.named {
-		kept = t.part.st.encodeOutcome(t.part.st.outcomeOf(out))
+		if kept = t.part.st.writtenOf(out); kept == nil {
+			kept = t.part.st.encodeOutcome(t.part.st.outcomeOf(out))
+		}
 	}
 	a := t.txnAttempt
 	t.detached(c.Branch)

@@ -76,9 +76,13 @@ func succeeded(q *replica.Request) bool { return q.Txn == nil || q.Txn.Succeeded
 func (st *callState) appendAnswer(dst []byte, q *replica.Request) ([]byte, protowire.Number) {
 	switch st.kind { //nolint:exhaustive // the others have no id
 	case kindPut:
-		return appendPut(dst, &q.Ops[0]), fieldOutcomePut
+		var p api.PutResponse
+		fillPut(&p, &q.Ops[0])
+		return appendPut(dst, &p), fieldOutcomePut
 	case kindDelete:
-		return appendDelete(dst, &q.Ops[0]), fieldOutcomeDelete
+		var d api.DeleteResponse
+		fillDelete(&d, &q.Ops[0])
+		return appendDelete(dst, &d), fieldOutcomeDelete
 	case kindBatchPut:
 		return st.appendResults(dst, 1, q), fieldOutcomeBatchPut
 	case kindBatchDelete:
@@ -111,7 +115,7 @@ func (st *callState) appendResults(dst []byte, number protowire.Number, q *repli
 		case i < len(list) && list[i].GetCheck() != nil:
 			dst = appendHead(dst, number, 0)
 		case o.Read:
-			dst = appendSeen(dst, number, o)
+			dst = appendSeen(dst, number, o.Key, uint64(o.Result.Revision))
 		default:
 			dst = st.appendWritten(dst, number, o)
 		}
@@ -121,31 +125,52 @@ func (st *callState) appendResults(dst []byte, number protowire.Number, q *repli
 
 // appendWritten appends the result of a put or delete.
 func (st *callState) appendWritten(dst []byte, number protowire.Number, o *replica.Op) []byte {
+	if o.Delete {
+		var d api.DeleteResponse
+		fillDelete(&d, o)
+		return appendDeleteResult(dst, number, st.fieldDelete(), &d)
+	}
+	var p api.PutResponse
+	fillPut(&p, o)
+	return appendPutResult(dst, number, &p)
+}
+
+// fieldDelete is that of a delete in its result.
+func (st *callState) fieldDelete() protowire.Number {
+	if st.kind == kindBatchDelete {
+		return 2
+	}
+	return 3
+}
+
+func appendPutResult(dst []byte, number protowire.Number, p *api.PutResponse) []byte {
 	dst = appendHead(dst, number, 0)
 	at := len(dst)
-	switch {
-	case !o.Delete:
-		dst = appendPut(appendHead(dst, 2, 0), o)
-	case st.kind == kindBatchDelete:
-		dst = appendDelete(appendHead(dst, 2, 0), o)
-	default:
-		dst = appendDelete(appendHead(dst, 3, 0), o)
-	}
+	return closeResult(appendPut(appendHead(dst, 2, 0), p), at)
+}
+
+func appendDeleteResult(dst []byte, number, field protowire.Number, d *api.DeleteResponse) []byte {
+	dst = appendHead(dst, number, 0)
+	at := len(dst)
+	return closeResult(appendDelete(appendHead(dst, field, 0), d), at)
+}
+
+// closeResult sets the lengths of a result that begins at a position, and of the one
+// message in it.
+func closeResult(dst []byte, at int) []byte {
 	dst[at-1], dst[at+1] = byte(len(dst)-at), byte(len(dst)-at-2)
 	return dst
 }
 
 // appendSeen appends what seenRecord is.
-func appendSeen(dst []byte, number protowire.Number, o *replica.Op) []byte {
-	size := sizeField(len(o.Key)) + sizeNumber(uint64(o.Result.Revision))
+func appendSeen(dst []byte, number protowire.Number, key string, rev uint64) []byte {
+	size := sizeField(len(key)) + sizeNumber(rev)
 	dst = appendHead(appendHead(dst, number, 1+protowire.SizeBytes(size)), 4, size)
-	return appendNumber(appendField(dst, fieldRecordKey, o.Key), fieldRecordRevision, uint64(o.Result.Revision))
+	return appendNumber(appendField(dst, fieldRecordKey, key), fieldRecordRevision, rev)
 }
 
 // appendPut appends the fields of a put's answer.
-func appendPut(dst []byte, o *replica.Op) []byte {
-	var p api.PutResponse
-	fillPut(&p, o)
+func appendPut(dst []byte, p *api.PutResponse) []byte {
 	dst = appendNumber(dst, 1, p.Version)
 	dst = appendNumber(dst, 2, p.Revision)
 	dst = appendNumber(dst, 3, uint64(p.CreatedAtMs))
@@ -155,9 +180,7 @@ func appendPut(dst []byte, o *replica.Op) []byte {
 }
 
 // appendDelete appends the fields of a delete's answer.
-func appendDelete(dst []byte, o *replica.Op) []byte {
-	var d api.DeleteResponse
-	fillDelete(&d, o)
+func appendDelete(dst []byte, d *api.DeleteResponse) []byte {
 	return appendNumber(appendFlag(dst, 1, d.Existed), 2, d.Revision)
 }
 

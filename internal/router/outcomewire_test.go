@@ -100,6 +100,40 @@ func TestWrittenOutcomes(t *testing.T) {
 	}
 }
 
+// So are the outcomes of transactions over several groups.
+func TestWrittenOutcomesOfSeveralGroups(t *testing.T) {
+	rng := rand.New(rand.NewPCG(11, 12))
+	written := 0
+	for n := range 5000 {
+		k := []kind{kindTransaction, kindBatchPut, kindBatchDelete}[n%3]
+		st, q := randomEvaluated(rng, k)
+		txn := &api.TransactionResponse{Succeeded: succeeded(q), Revision: rng.Uint64() >> rng.IntN(64)}
+		for i := range q.Ops {
+			txn.Results = append(txn.Results, evaluatedResult(&q.Ops[i], false))
+		}
+		if len(txn.Results) > 0 && rng.IntN(20) == 0 {
+			r := txn.Results[0]
+			for _, m := range []proto.Message{r, r.GetPut(), r.GetDelete()} {
+				if m.ProtoReflect().IsValid() && rng.IntN(2) == 0 {
+					m.ProtoReflect().SetUnknown([]byte{0xf8, 0x7f, 1})
+				}
+			}
+		}
+		got, want := st.writtenOf(txn), st.outcomeOf(txn)
+		if got == nil {
+			continue
+		}
+		written++
+		o, err := outcomeKept(got)
+		if err != nil || !bytes.HasPrefix(got, st.mark()) || !proto.Equal(o, want) {
+			t.Fatalf("written %v (error %v), want %v", o, err, want)
+		}
+	}
+	if written < 2000 || written > 4990 {
+		t.Errorf("%d of 5000 were written", written)
+	}
+}
+
 // The largest results have room, and their lengths take one byte.
 func TestLargestWrittenOutcome(t *testing.T) {
 	full := replica.OpResult{Existed: true, Checksum: 1<<32 - 1, Version: 1<<64 - 1, Revision: keyspace.MaxRevision, Created: keyspace.MaxRevision, Expires: -1}

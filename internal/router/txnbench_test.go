@@ -158,3 +158,24 @@ func BenchmarkOutcome(b *testing.B) {
 		})
 	}
 }
+
+// The outcome of a transaction over several groups, without the mark.
+func BenchmarkMergedOutcome(b *testing.B) {
+	st, q := benchState(benchTransaction())
+	txn := &api.TransactionResponse{Succeeded: true, Revision: 1_700_000_000_000 << 16}
+	for i := range q.Ops {
+		txn.Results = append(txn.Results, evaluatedResult(&q.Ops[i], false))
+	}
+	b.Run("messages", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			st.encodeOutcome(st.outcomeOf(txn))
+		}
+	})
+	b.Run("written", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			st.writtenOf(txn)
+		}
+	})
+}
