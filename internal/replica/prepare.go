@@ -81,7 +81,7 @@ func (c *Core) mayPrepare(r *Request) error {
 	}
 	for _, ops := range r.Sets() {
 		for i := range ops {
-			if slot := keyspace.SlotOf(ops[i].Namespace, ops[i].Key); f.Slots.Change.Slots.Has(slot) {
+			if slot := ops[i].keySlot(); f.Slots.Change.Slots.Has(slot) {
 				return c.moving(slot)
 			}
 		}

@@ -20,7 +20,7 @@ func (r *Request) named() *Op {
 		lowest := keyspace.SlotID(keyspace.SlotCount)
 		for _, ops := range r.Sets() {
 			for i := range ops {
-				lowest = min(lowest, keyspace.SlotOf(ops[i].Namespace, ops[i].Key))
+				lowest = min(lowest, ops[i].keySlot())
 			}
 		}
 		r.outcome = &Op{}

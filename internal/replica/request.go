@@ -58,6 +58,10 @@ type Op struct {
 	Lease string
 	Ended LeaseEnd
 
+	// slot is that of the key once slotted.
+	slotted bool
+	slot    keyspace.SlotID
+
 	Result  OpResult
 	fetch   Fetched
 	upload  *upload
@@ -205,6 +209,14 @@ func (op *Op) DiskKey() []byte {
 		op.diskKey = keyspace.AppendDataKey(room, op.Namespace, []byte(op.Key))
 	}
 	return op.diskKey
+}
+
+// keySlot is the slot of the operation's key.
+func (op *Op) keySlot() keyspace.SlotID {
+	if !op.slotted {
+		op.slotted, op.slot = true, keyspace.SlotOf(op.Namespace, op.Key)
+	}
+	return op.slot
 }
 
 // NeedsRecord reports whether the operation needs more of a record than its

@@ -84,7 +84,7 @@ func (c *Core) mayWriteOp(s *format.SlotState, op *Op) error {
 	if op.Namespace == keyspace.SystemNamespace {
 		return nil
 	}
-	slot := keyspace.SlotOf(op.Namespace, op.Key)
+	slot := op.keySlot()
 	if err := c.ownsSlot(s, slot); err != nil {
 		return err
 	}
