@@ -37,6 +37,17 @@ func BenchmarkEvaluateTransaction(b *testing.B) {
 	benchEvaluate(b, r)
 }
 
+// Many puts of their own share an entry.
+func BenchmarkEvaluatePuts(b *testing.B) {
+	r := newRig(b)
+	r.core.cfg.MaxQueueOps = 1000
+	r.elect()
+	for i := range 64 {
+		r.submit(put(fmt.Sprint("some/longer/key/", i), string(make([]byte, 100))))
+	}
+	benchEvaluate(b, r)
+}
+
 // A participant of a transaction prepares a put.
 func BenchmarkEvaluatePrepare(b *testing.B) {
 	r := newRig(b)

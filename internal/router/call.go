@@ -66,8 +66,8 @@ type callState struct {
 	// id names the request, zero for most; marked is what mark made of it.
 	id     keyspace.TxnID
 	marked [markBytes]byte
-	// answer is what its record keeps as the answer of a transaction, when that is
-	// written by hand.
+	// answer is what its record keeps as the answer of a transaction, without what was
+	// read, when that was written by hand.
 	answer []byte
 	// waiting counts the parts whose read is not confirmed, and confirmed lists
 	// the others; guarded by frame.mu.

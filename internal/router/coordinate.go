@@ -267,7 +267,7 @@ func (t *coordination) committed(c twophase.Conclusion) {
 	switch lost := slices.ContainsFunc(t.shares, func(s *share) bool { return s.results == nil }); {
 	case lost:
 		t.commit(c, nil, t.part.st.deadline, func() { push(func(f *frame) { t.answerLost(f, c) }) })
-	case t.named, len(t.q.GetThen())+len(t.q.GetOtherwise()) >= largePart:
+	case len(t.q.GetThen())+len(t.q.GetOtherwise()) >= largePart:
 		push(func(*frame) { t.answerCommitted(c) })
 	default:
 		t.answerCommitted(c)
@@ -284,7 +284,7 @@ func (t *coordination) answerCommitted(c twophase.Conclusion) {
 	}
 	a := t.txnAttempt
 	t.detached(c.Branch)
-	t.reply(out)
+	t.replyWritten(out)
 	if t.r.txns.died("answered", a) {
 		return
 	}
@@ -384,6 +384,19 @@ func (t *coordination) fail(err error) {
 // reply answers the call.
 func (t *coordination) reply(out *api.TransactionResponse) {
 	t.part.st.setResult(t.part.st.call.Result, out)
+	t.part.finish()
+}
+
+// replyWritten is reply with the bytes that the record of the request keeps, where
+// the caller takes them.
+func (t *coordination) replyWritten(out *api.TransactionResponse) {
+	st := t.part.st
+	read := func(r *api.TransactionResult) bool { return r.GetGet() != nil }
+	if !t.named || !st.call.Encoded || st.answer == nil || slices.ContainsFunc(out.Results, read) {
+		t.reply(out)
+		return
+	}
+	st.answerBytes(st.answer, out.Succeeded, out.Revision)
 	t.part.finish()
 }
 

@@ -84,15 +84,20 @@ func (st *callState) answerEncoded(q *replica.Request) bool {
 		}
 		b, _ = st.appendAnswer(make([]byte, 0, room), q)
 	}
+	st.answerBytes(b, succeeded(q), revisionOf(q))
+	return true
+}
+
+// answerBytes answers a transaction with its encoded response.
+func (st *callState) answerBytes(b []byte, succeeded bool, rev uint64) {
 	out := newTxnAnswer(0)
-	out.response.Succeeded, out.response.Revision = succeeded(q), revisionOf(q)
-	fields := sizeNumber(out.response.Revision)
-	if out.response.Succeeded {
+	out.response.Succeeded, out.response.Revision = succeeded, rev
+	fields := sizeNumber(rev)
+	if succeeded {
 		fields += 2
 	}
 	out.response.ProtoReflect().SetUnknown(b[fields:])
 	st.call.Result.Result = &out.result
-	return true
 }
 
 // assemble puts encoded results together when the call is answered.

@@ -11,6 +11,7 @@ import (
 // writtenOf is what outcomeOf says of a transaction over several groups, encoded
 // behind the mark as written does it; nil when it is not among what is written by hand.
 func (st *callState) writtenOf(txn *api.TransactionResponse) []byte {
+	st.answer = nil
 	room := maxWrittenFields
 	for _, r := range txn.Results {
 		if !plainResult(r) {
@@ -33,6 +34,9 @@ func (st *callState) writtenOf(txn *api.TransactionResponse) []byte {
 	}
 	for _, r := range txn.Results {
 		b = st.appendResult(b, list, r)
+	}
+	if st.kind == kindTransaction {
+		st.answer = b[outcomeHead:]
 	}
 	return st.behindMark(b, answer, txn.Revision, txn.Succeeded)
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/fault"
 	"kvstore/internal/keyspace"
@@ -87,6 +89,48 @@ func (c *cluster) refusesEitherWay(t *testing.T, r *router.Router, kind, key, se
 	if rec, err := c.here.Get(t.Context(), &api.GetRequest{Key: key}); kind != "delete" && (err != nil || string(rec.Record.Value) != "other") {
 		t.Fatalf("%v, %v", rec, err)
 	}
+}
+
+// Callers who pass the bytes of an answer on get the same as others, also of what is
+// remembered.
+func TestEncodedAnswersOfSeveralGroups(t *testing.T) {
+	c := newTxnCluster(t)
+	get := &api.TransactionOp{Op: &api.TransactionOp_Get{Get: &api.GetRequest{Key: c.key(2, 0)}}}
+	writes := []*api.TransactionOp{put(c.key(1, 0), "v"), put(c.key(2, 0), "v"), put(c.key(3, 0), "v")}
+	for _, q := range []*api.TransactionRequest{
+		{Then: writes}, {Then: writes, RequestId: c.newID()},
+		{Then: append(writes[:2:2], get)}, {Then: append(writes[:2:2], get), RequestId: c.newID()},
+	} {
+		first := c.encoded(q)
+		if len(first.Results) != len(q.Then) || first.Results[1].GetPut().GetRevision() != first.Revision || !first.Succeeded {
+			t.Fatalf("%v is answered with %v", q, first)
+		}
+		if q.RequestId == "" {
+			continue
+		}
+		if again := c.encoded(q); !proto.Equal(again, first) {
+			t.Fatalf("%v is answered with %v, then with %v", q, first, again)
+		}
+	}
+}
+
+// encoded executes a transaction for a caller who passes bytes on, and returns what
+// arrives.
+func (c *cluster) encoded(q *api.TransactionRequest) *api.TransactionResponse {
+	c.t.Helper()
+	call := &router.Call{Encoded: true, Op: &api.PipelineOp{Op: &api.PipelineOp_Transaction{Transaction: q}}, Result: &api.PipelineResult{}}
+	if c.here.Do(within(c.t, 5*time.Second), call); call.Err != nil {
+		c.t.Fatal(call.Err)
+	}
+	b, err := proto.Marshal(call.Result)
+	out := &api.PipelineResult{}
+	if err == nil {
+		err = proto.Unmarshal(b, out)
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return out.GetTransaction()
 }
 
 // So it is of a transaction that changed nothing: a condition did not hold, or it was
