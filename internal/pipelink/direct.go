@@ -18,7 +18,8 @@ const directBytes = 64 << 10
 // writes. They do not block, but where all cores are busy the kernel lets others run
 // in between. The scheduler takes that for a call that blocks, and wakes a thread to
 // go on with; that, and watching for it, is a tenth of what a client of small frames
-// costs.
+// costs, and a twentieth of what its gets cost the nodes. Between nodes it saves
+// nothing that stands out from the spread of measurements.
 //
 // The race detector learns from the calls that this avoids what happens before what.
 type direct struct {

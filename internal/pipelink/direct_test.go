@@ -122,6 +122,74 @@ func TestDirectReadEndsWithTheConnection(t *testing.T) {
 	}
 }
 
+func TestDirectReadEndsWithALaterDeadline(t *testing.T) {
+	a, _ := directPair(t)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := a.Read(make([]byte, 10))
+		ended <- err
+	}()
+	if err := a.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the read ended with %v", err)
+	}
+	if _, err := a.Write([]byte("x")); err != nil {
+		t.Errorf("and with it writes: %v", err)
+	}
+}
+
+func TestDirectWriteEndsWithTheConnection(t *testing.T) {
+	a, _ := directPair(t)
+	wrote := make(chan struct{}, 1) // nothing comes for a while where the socket is full
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := a.Write(make([]byte, 10_000)); err != nil {
+				ended <- err
+				return
+			}
+			select {
+			case wrote <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	for full := false; !full; {
+		select {
+		case <-wrote:
+		case <-time.After(50 * time.Millisecond):
+			full = true
+		}
+	}
+	_ = a.Close()
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the write ended with %v", err)
+	}
+}
+
+// A side that has closed its half still hears the other, after all that it said.
+func TestDirectOfHalfAConnection(t *testing.T) {
+	a, b := directPair(t)
+	if _, err := b.Write([]byte("last")); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(a); err != nil || string(got) != "last" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := a.Write([]byte("answer")); err != nil {
+		t.Fatal(err)
+	}
+	_ = a.Close()
+	if got, err := io.ReadAll(b); err != nil || string(got) != "answer" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 func TestDirectAllocatesNothing(t *testing.T) {
 	a, b := directPair(t)
 	go func() { _, _ = io.Copy(b, b) }()

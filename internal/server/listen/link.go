@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"kvstore/internal/fault"
+	"kvstore/internal/pipelink"
 	"kvstore/internal/tlsconf"
 )
 
@@ -108,6 +109,7 @@ func (l *links) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, e
 	if tcp, ok := bare(raw).(*net.TCPConn); ok {
 		_ = tcp.SetKeepAliveConfig(keepAlive) // fails only when closed, as the read then does
 	}
+	conn = cheaper(raw, conn)
 	go func() {
 		defer l.wg.Done()
 		l.serve(l.ctx, conn, info, MaxMessageBytes)
@@ -121,4 +123,15 @@ func bare(c net.Conn) net.Conn {
 		return n.Conn
 	}
 	return c
+}
+
+// cheaper returns conn, which is raw or TLS over it, with cheaper reads and writes of
+// the socket. Nobody may use either meanwhile; the socket of a link has one reader and
+// one writer at a time from then on, since its stream has, and TLS locks.
+func cheaper(raw, conn net.Conn) net.Conn {
+	if n, ok := raw.(*counted); ok {
+		n.Conn = pipelink.Direct(n.Conn)
+		return conn
+	}
+	return pipelink.Direct(conn)
 }
