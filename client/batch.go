@@ -237,8 +237,11 @@ func (c *Client) again(b *batch, errs []error, positions []int) []int {
 // is never split, because it is the unit of atomicity.
 func (c *Client) split(b *batch, positions []int) [][]int {
 	t := c.topology()
-	if b.gathered && len(positions) > 1 && t.together(b, positions) {
+	if b.gathered && len(positions) > 1 && t.together(b, c.home.node.Load(), positions) {
 		return [][]int{positions}
+	}
+	if len(positions) > 1 && b.from == Auto {
+		b.from = Leader // what the parts are made by
 	}
 	return partition(b, positions, func(i int) *node {
 		if g := t.groupOf(b.namespace, b.key(i)); g != nil {
@@ -248,20 +251,23 @@ func (c *Client) split(b *batch, positions []int) [][]int {
 	})
 }
 
-// together reports whether the node that the first item's group is read from
+// together reports whether each node that the first item's group may be read from
 // has a replica of all groups.
-func (t *topology) together(b *batch, positions []int) bool {
+func (t *topology) together(b *batch, home *node, positions []int) bool {
 	first := t.groupOf(b.namespace, b.key(positions[0]))
 	if first == nil {
 		return false
 	}
-	var leader [1]*node
 	nodes := first.replicas
-	if b.from == Leader || b.from == readDefault {
-		if leader[0] = first.leader.Load(); leader[0] == nil {
+	if b.from == Leader || b.from == Auto {
+		leader := first.leader.Load()
+		if leader == nil {
 			return false
 		}
-		nodes = leader[:]
+		nodes = append(make([]*node, 0, 2), leader)
+		if home != nil && b.from == Auto {
+			nodes = append(nodes, home)
+		}
 	}
 	last := first
 	for _, i := range positions[1:] {

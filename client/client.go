@@ -24,6 +24,7 @@ type Client struct {
 	start    time.Time
 	seeds    []*node
 	topo     atomic.Pointer[topology]
+	home     home
 	refresh  chan struct{}
 	counters counters
 
@@ -54,6 +55,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		_ = c.Close() // always nil
 		return nil, err
 	}
+	c.tendHome(c.now())
 	c.spawn(c.watchTopology)
 	c.spawn(c.watchHealth)
 	return c, nil

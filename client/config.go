@@ -14,7 +14,7 @@ import (
 type ReadFrom int
 
 const (
-	// readDefault is Config.Read in options and Leader in a Config.
+	// readDefault is Config.Read in options and Auto in a Config.
 	readDefault ReadFrom = iota
 	// Leader sends reads to the group's leader.
 	Leader
@@ -23,6 +23,10 @@ const (
 	// Nearest spreads reads over the healthy replicas of Config.Zone, over all
 	// when that zone has none.
 	Nearest
+	// Auto sends reads to one node, the same one each time, while the client has few
+	// of them under way (64), which costs less than asking each leader, and to leaders
+	// when it has more or that node is slow. The node is of Config.Zone if it can be.
+	Auto
 )
 
 func (r ReadFrom) String() string {
@@ -31,20 +35,22 @@ func (r ReadFrom) String() string {
 		return "any"
 	case Nearest:
 		return "nearest"
-	case readDefault, Leader:
+	case Leader:
 		return "leader"
+	case readDefault, Auto:
+		return "auto"
 	}
 	return fmt.Sprintf("ReadFrom(%d)", int(r))
 }
 
-// ParseReadFrom reads "leader", "any" or "nearest".
+// ParseReadFrom reads "auto", "leader", "any" or "nearest".
 func ParseReadFrom(s string) (ReadFrom, error) {
-	for _, r := range []ReadFrom{Leader, Any, Nearest} {
+	for _, r := range []ReadFrom{Auto, Leader, Any, Nearest} {
 		if s == r.String() {
 			return r, nil
 		}
 	}
-	return readDefault, newError(CodeInvalidArgument, "unknown read policy", "value", s, "allowed", "leader, any, nearest")
+	return readDefault, newError(CodeInvalidArgument, "unknown read policy", "value", s, "allowed", "auto, leader, any, nearest")
 }
 
 // Config says how to reach a cluster. Zero values mean the defaults named.
@@ -117,7 +123,7 @@ const (
 // withDefaults returns c with every zero value replaced.
 func (c Config) withDefaults() Config {
 	setDefault(&c.Namespace, defaultNamespace)
-	setDefault(&c.Read, Leader)
+	setDefault(&c.Read, Auto)
 	setDefault(&c.Timeout, defaultTimeout)
 	setDefault(&c.ConnsPerNode, 1)
 	setDefault(&c.MaxPending, defaultMaxPending)
@@ -159,8 +165,8 @@ func (c Config) validate() error {
 	if c.Token != "" && c.TLS == nil && !c.PlaintextToken {
 		bad("Token", "set", "with TLS, or with PlaintextToken")
 	}
-	if c.Read < Leader || c.Read > Nearest {
-		bad("Read", int(c.Read), "Leader, Any, Nearest")
+	if c.Read < Leader || c.Read > Auto {
+		bad("Read", int(c.Read), "Auto, Leader, Any, Nearest")
 	}
 	if c.ConnsPerNode < 1 || c.ConnsPerNode > maxConnsPerNode {
 		bad("ConnsPerNode", c.ConnsPerNode, "1 to 64")

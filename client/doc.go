@@ -14,7 +14,7 @@
 // # Guarantees
 //
 //   - A write that returned nil is on the disks of a quorum.
-//   - A read is linearizable from every replica (Leader, Any, Nearest): it sees
+//   - A read is linearizable from every replica (Auto, Leader, Any, Nearest): it sees
 //     every write that was acknowledged before it began. WithMaxStaleness gives
 //     that up for a bound on the age; Record.Read says what was served.
 //   - A write is executed at most once. It is repeated only when it certainly

@@ -304,12 +304,13 @@ func (f *fakeCluster) executions(key string) int {
 	return f.executed[key]
 }
 
-// client connects with short times; change adjusts the configuration.
+// client connects with short times, and reads from leaders, so that tests know where;
+// change adjusts the configuration.
 func (f *fakeCluster) client(change func(*Config)) *Client {
 	f.t.Helper()
 	cfg := Config{
 		Endpoints: f.endpoints(), Timeout: 20 * time.Second, ProbeAfter: 20 * time.Millisecond, ProbeTimeout: 100 * time.Millisecond,
-		RetryBase: time.Millisecond, RetryMax: 20 * time.Millisecond,
+		RetryBase: time.Millisecond, RetryMax: 20 * time.Millisecond, Read: Leader,
 	}
 	if change != nil {
 		change(&cfg)

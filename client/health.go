@@ -31,6 +31,7 @@ func (c *Client) watchHealth(ctx context.Context) {
 		for _, n := range c.allNodes() {
 			n.check()
 		}
+		c.tendHome(c.now())
 		c.closeRetired()
 	}
 }
@@ -40,7 +41,11 @@ func (n *node) check() {
 	now := n.client.now()
 	var silent *nodeConn
 	for _, nc := range n.conns {
-		waited := nc.sweep(now, nil)
+		waited := nc.small.sweep(now, nil)
+		if waited > homePatience {
+			n.client.home.leave(n, now)
+		}
+		waited = max(waited, nc.bulk.sweep(now, nil), nc.sweepRPCs(now, nil))
 		if min(waited, nc.silence(now)) > n.client.cfg.ProbeAfter {
 			silent = nc
 		}

@@ -79,6 +79,7 @@ func (c *Client) repeat(ctx context.Context, o *operation, a attempt, err error)
 		var avoid *node
 		if v.leaveNode {
 			avoid = a.node
+			c.home.leave(a.node, c.now())
 		}
 		c.counters.retries.Add(1)
 		if err := c.backoff(ctx, o, n, v); err != nil {

@@ -30,6 +30,11 @@ func (c *Client) pickReplica(g *group, from ReadFrom, avoid *node) *node {
 			return near
 		}
 	case Any:
+	case Auto:
+		if n := c.home.take(g, ok); n != nil {
+			return n
+		}
+		fallthrough
 	case readDefault, Leader:
 		if n := g.leader.Load(); n != nil && ok(n) {
 			return n

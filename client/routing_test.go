@@ -28,6 +28,76 @@ func TestWritesGoToLeaders(t *testing.T) {
 	}
 }
 
+// Few reads go to one node, whoever leads; it is of the client's zone if it can be.
+func TestFewReadsShareANode(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	c := f.client(func(cfg *Config) { cfg.Read, cfg.Zone = readDefault, "zone-c" })
+	for _, n := range f.nodes {
+		key := f.keyLedBy(n, "k")
+		mustPut(t, c, key, "v")
+		f.served()
+		wantValue(t, c, key, "v")
+		if got := f.served(); [3]int64(got) != [3]int64{0, 0, 1} {
+			t.Errorf("%s leads, served %v", n.name, got)
+		}
+	}
+}
+
+// More reads than the home takes go to leaders.
+func TestManyReadsGoToLeaders(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	c := f.client(func(cfg *Config) { cfg.Read, cfg.Zone = readDefault, "zone-c" })
+	key := f.keyLedBy(f.nodes[0], "k")
+	mustPut(t, c, key, "v")
+	home := c.home.node.Load()
+	home.outstanding.Add(homeCalls)
+	f.served()
+	wantValue(t, c, key, "v")
+	if got := f.served(); [3]int64(got) != [3]int64{1, 0, 0} {
+		t.Errorf("served %v while the home has much to do", got)
+	}
+	home.outstanding.Add(-homeCalls)
+	wantValue(t, c, key, "v")
+	if got := f.served(); [3]int64(got) != [3]int64{0, 0, 1} {
+		t.Errorf("served %v when it is free again", got)
+	}
+}
+
+// A home that fails is left for leaders, and after a while for another one.
+func TestHomeIsLeft(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	c := f.client(func(cfg *Config) { cfg.Read = Auto })
+	home, key := c.home.node.Load(), ""
+	for _, n := range f.nodes {
+		if n.addr == home.addr {
+			n.setFault(func(op *api.PipelineOp) opFault {
+				if op.GetGet() == nil {
+					return opFault{}
+				}
+				return opFault{status: statusOf(CodeUnavailable)}
+			})
+		} else {
+			key = f.keyLedBy(n, "k")
+		}
+	}
+	mustPut(t, c, key, "v")
+	wantValue(t, c, key, "v")
+	if now := c.home.node.Load(); now != nil {
+		t.Fatalf("the home is still %s", now.addr)
+	}
+	c.tendHome(c.now())
+	if now := c.home.node.Load(); now != nil {
+		t.Fatalf("there is a home at once, %s", now.addr)
+	}
+	for range 20 {
+		c.home.node.Store(nil)
+		c.tendHome(c.now() + homeRest)
+		if now := c.home.node.Load(); now == nil || now == home {
+			t.Fatalf("the next home is %v, the one that failed %v", now, home)
+		}
+	}
+}
+
 // S3.4: reads spread over healthy nodes.
 func TestReadsSpread(t *testing.T) {
 	f := newFakeCluster(t, 3)

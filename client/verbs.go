@@ -77,7 +77,7 @@ func (c *Client) get(ctx context.Context, o *operation, key string) (Record, err
 // source is the replica choice: a read that may be stale, or is of the past, needs
 // no leader.
 func (r *readCall) source() ReadFrom {
-	if (r.consistency == BoundedStaleness || r.at != moment{}) && r.from == Leader {
+	if (r.consistency == BoundedStaleness || r.at != moment{}) && (r.from == Leader || r.from == Auto) {
 		return Any
 	}
 	return r.from

@@ -4,12 +4,15 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"kvstore/client"
 )
 
 func flags(cmd *cobra.Command, c *Config) {
 	f := cmd.Flags()
 	c.Target.Add(f)
-	f.StringVar(&c.Target.Read, "read-from", c.Target.Read, "replicas that serve the SDK's reads: leader, any or nearest; all are linearizable")
+	c.Target.Read = client.Auto.String()
+	f.StringVar(&c.Target.Read, "read-from", c.Target.Read, "replicas that serve the SDK's reads: auto (one node while they are few, else leaders), leader, any or nearest; all are linearizable")
 	_ = f.MarkHidden("read") // the flag is there; --read-from is its name here
 	f.StringVar(&c.Driver, "driver", c.Driver, "store to measure")
 	f.StringVarP(&c.Workload, "workload", "w", c.Workload, strings.Join(Workloads, ", "))

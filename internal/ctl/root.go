@@ -72,7 +72,7 @@ func (a *app) globalFlags(root *cobra.Command) {
 		return
 	}
 	o.Add(f)
-	complete("read", "leader", "any", "nearest")
+	complete("read", "leader", "any", "nearest", "auto")
 }
 
 // check refuses options that no command accepts.

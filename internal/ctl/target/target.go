@@ -58,7 +58,7 @@ func (o *Flags) Add(f *pflag.FlagSet) {
 	f.StringVar(&o.Context, "context", o.Context, "named cluster of the contexts file (env "+EnvContext+")")
 	f.StringVarP(&o.Namespace, "namespace", "n", o.Namespace, "namespace of the keys (default \"default\", or the context's)")
 	f.DurationVar(&o.Timeout, "timeout", o.Timeout, "how long one operation may take")
-	f.StringVar(&o.Read, "read", o.Read, "replicas that serve reads: leader, any or nearest; all are linearizable")
+	f.StringVar(&o.Read, "read", o.Read, "replicas that serve reads: leader, any, nearest or auto; all are linearizable")
 	f.StringVar(&o.Zone, "zone", o.Zone, "where this program runs, for --read nearest")
 	f.BoolVar(&o.Gateway, "gateway", o.Gateway, "use only the given endpoints, for clusters behind a load balancer")
 	f.BoolVar(&o.TLS, "tls", o.TLS, "use TLS")
