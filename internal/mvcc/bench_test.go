@@ -171,8 +171,9 @@ func BenchmarkFlush(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/benchKeys, "ns/record")
 }
 
-// BenchmarkFlushFiles flushes keys that were overwritten, each with a value in
-// memory of its own, to a run and the history on a disk.
+// BenchmarkFlushFiles flushes keys that were overwritten, half of them in the next
+// delta as well, each with a value in memory of its own, to a run and the history on
+// a disk.
 func BenchmarkFlushFiles(b *testing.B) {
 	const keys, versions = 20_000, 4
 	fs := osfs.New(b.TempDir())
@@ -194,6 +195,10 @@ func BenchmarkFlushFiles(b *testing.B) {
 			s.Insert(1, benchKey(i*7919%keys), rev, make([]byte, 300), false)
 		}
 		s.Seal()
+		for i := range keys / 2 {
+			rev++
+			s.Insert(1, benchKey(i*7919%keys), rev, make([]byte, 300), false)
+		}
 		b.StartTimer()
 		if _, _, err := s.FlushOldest(context.Background(), nil); err != nil {
 			b.Fatal(err)

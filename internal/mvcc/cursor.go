@@ -29,9 +29,10 @@ type cursor struct {
 	// ahead are the items that follow, copied out of a page.
 	ahead []*item
 	buf   []*item
-	// all: every item ahead will be read, with its value.
-	all  bool
-	seen uint64 // keeps the loads of warm from being left out
+	// all: every item ahead will be read, with its value, and looked up in newer.
+	all   bool
+	newer []*delta
+	seen  uint64 // keeps the loads of warm from being left out
 }
 
 // seekForward goes to the first key at or above key.
@@ -91,6 +92,9 @@ func (c *cursor) warm() {
 		if len(it.key) > 0 {
 			c.seen += uint64(it.key[0])
 		}
+	}
+	for _, d := range c.newer {
+		c.seen += d.index.warm(items)
 	}
 	for range warmVersions {
 		for i := range items {

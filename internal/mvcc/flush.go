@@ -112,7 +112,7 @@ type flush struct {
 // forgotten at once, and what it hid must not come after it.
 func (f *flush) addAll(ctx context.Context, inst keyspace.InstanceID, o *order) error {
 	all := span{instance: inst, at: keyspace.MaxRevision}
-	c := cursor{order: o, span: &all, all: true}
+	c := cursor{order: o, span: &all, all: true, newer: f.newer()}
 	for c.seekForward(nil); c.at != nil; c.nextKey(false) {
 		f.progress.Written += int64(itemBytes + len(c.item.key))
 		if f.older == nil {
@@ -134,14 +134,20 @@ func (f *flush) addAll(ctx context.Context, inst keyspace.InstanceID, o *order) 
 	return nil
 }
 
+// newer are the deltas after the one that is flushed, the next one last.
+func (f *flush) newer() []*delta {
+	layers := f.store.layers()
+	return layers[:len(layers)-1]
+}
+
 // successor returns the revision of the version that replaced v, the newest one
 // of its delta; 0 when none did.
 func (f *flush) successor(it *item, v *version) keyspace.Revision {
-	layers := f.store.layers()
+	newer := f.newer()
 	hash := hashKey(it.instance, it.key)
-	for i := len(layers) - 2; i >= 0; i-- { // from the next delta on
-		if newer := layers[i].index.get(hash, it.instance, it.key); newer != nil {
-			if next := newer.newest.Load().after(v.rev); next != nil {
+	for i := len(newer) - 1; i >= 0; i-- {
+		if replaced := newer[i].index.get(hash, it.instance, it.key); replaced != nil {
+			if next := replaced.newest.Load().after(v.rev); next != nil {
 				return next.rev
 			}
 		}

@@ -49,12 +49,16 @@ type part struct {
 const pageItems = 128
 
 // sorted is an array of items in order with the discriminating bytes of their
-// keys.
+// keys. A search touches the memory of no key unless two of them are equal in those.
 type sorted struct {
-	skip  int // bytes that all keys share
-	heads []uint64
-	items []*item
+	skip   int // bytes that all keys share
+	common [maxSkip]byte
+	heads  []uint64
+	items  []*item
 }
+
+// maxSkip bounds the part that keys share, as far as it is looked at.
+const maxSkip = 56
 
 func newPage() *sorted {
 	return &sorted{heads: make([]uint64, 0, pageItems), items: make([]*item, 0, pageItems)}
@@ -82,19 +86,22 @@ func commonPrefix(a, b []byte) int {
 	return n
 }
 
+// shared is what all keys begin with.
+func (s *sorted) shared() []byte { return s.common[:s.skip] }
+
+// share takes what key and others like it begin with.
+func (s *sorted) share(key []byte) { s.skip = copy(s.common[:], key) }
+
 // search returns the number of items below key.
 func (s *sorted) search(key []byte) int {
 	if len(s.items) == 0 {
 		return 0
 	}
-	if s.skip > 0 {
-		switch shared := s.items[0].key[:s.skip]; {
-		case len(key) < s.skip || !bytes.Equal(key[:s.skip], shared):
-			if bytes.Compare(key, shared) < 0 {
-				return 0
-			}
-			return len(s.items)
+	if shared := s.shared(); !bytes.HasPrefix(key, shared) {
+		if bytes.Compare(key, shared) < 0 {
+			return 0
 		}
+		return len(s.items)
 	}
 	head := headOf(key, s.skip)
 	low, high := 0, len(s.heads)
@@ -112,9 +119,10 @@ func (s *sorted) search(key []byte) int {
 // insert puts it at position i, which search gave.
 func (s *sorted) insert(i int, it *item) {
 	if len(s.items) == 0 {
-		s.skip = len(it.key)
-	} else if shared := commonPrefix(s.items[0].key, it.key); shared < s.skip {
-		s.reduce(shared)
+		s.share(it.key)
+	} else if shared := commonPrefix(s.shared(), it.key); shared < s.skip {
+		s.skip = shared
+		s.renew()
 	}
 	s.heads = append(s.heads, 0)
 	copy(s.heads[i+1:], s.heads[i:])
@@ -124,11 +132,10 @@ func (s *sorted) insert(i int, it *item) {
 	s.items[i] = it
 }
 
-// reduce takes a shorter common part.
-func (s *sorted) reduce(skip int) {
-	s.skip = skip
+// renew makes the heads fit what is shared.
+func (s *sorted) renew() {
 	for i, it := range s.items {
-		s.heads[i] = headOf(it.key, skip)
+		s.heads[i] = headOf(it.key, s.skip)
 	}
 }
 
@@ -145,7 +152,9 @@ func (s *sorted) split(ascending bool) *sorted {
 	clear(s.items[half:])
 	s.items, s.heads = s.items[:half], s.heads[:half]
 	for _, p := range []*sorted{s, upper} {
-		p.reduce(commonPrefix(p.items[0].key, p.items[len(p.items)-1].key))
+		first, last := p.items[0].key, p.items[len(p.items)-1].key
+		p.share(first[:commonPrefix(first, last)])
+		p.renew()
 	}
 	return upper
 }
@@ -211,8 +220,8 @@ func (o *order) before(dst []*item, key []byte) []*item {
 
 // page returns the position of the page that key belongs to.
 func (p *part) page(key []byte) int {
-	i := p.first.search(key)
-	if i < len(p.pages) && i > 0 && bytes.Equal(p.first.items[i].key, key) {
+	i, f := p.first.search(key), &p.first
+	if i < len(p.pages) && i > 0 && f.heads[i] == headOf(key, f.skip) && bytes.Equal(f.items[i].key, key) {
 		return i
 	}
 	return max(0, i-1)

@@ -76,6 +76,28 @@ func (v *version) touch() (seen uint64) {
 	return seen
 }
 
+// warm loads what lookups of the keys of items will look at.
+func (x *index) warm(items []*item) (seen uint64) {
+	var hashes [pageItems]uint64
+	var found [pageItems]*item
+	for i, it := range items {
+		hashes[i] = hashKey(it.instance, it.key)
+		seen += x.first(hashes[i])
+	}
+	for i := range items {
+		found[i] = x.likely(hashes[i])
+	}
+	for i := range items {
+		if it := found[i]; it != nil && len(it.key) > 0 {
+			seen += uint64(it.key[0])
+			if v := it.newest.Load(); v != nil {
+				seen += uint64(v.depth)
+			}
+		}
+	}
+	return seen
+}
+
 // first loads the tag where the lookup of a hash begins.
 func (x *index) first(hash uint64) uint64 {
 	t := x.shards[hash>>(64-indexShardBits)].Load()
