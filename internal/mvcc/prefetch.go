@@ -15,50 +15,61 @@ const PrefetchKeys = 16
 // version, the value) of which each waits for the one before and nearly all
 // miss the caches. Prefetch makes the first step for all keys, then the second
 // for all, and so on: within a step nothing depends on anything else, so that
-// the processor waits for all of them at the same time. It looks at the active
-// delta only and changes nothing.
+// the processor waits for all of them at the same time. It goes on to the next
+// delta with the keys that are not in the one before, and changes nothing.
 func (v *View) Prefetch(inst keyspace.InstanceID, keys [][]byte) {
-	v.layers.active().prefetch(inst, keys)
+	v.layers.prefetch(inst, keys)
 }
 
-// Prefetch does the same for keys that versions will be inserted of; anybody
-// may call it.
+// Prefetch does the same in the active delta for keys that versions will be
+// inserted of; anybody may call it.
 func (s *Store) Prefetch(inst keyspace.InstanceID, keys [][]byte) {
-	s.layers().active().prefetch(inst, keys)
+	s.layers()[:1].prefetch(inst, keys)
 }
 
-func (d *delta) prefetch(inst keyspace.InstanceID, keys [][]byte) {
+func (l layers) prefetch(inst keyspace.InstanceID, keys [][]byte) {
 	var hashes [PrefetchKeys]uint64
-	var items [PrefetchKeys]*item
-	var versions [PrefetchKeys]*version
-	var seen uint64 // keeps the loads from being left out
 	keys = keys[:min(len(keys), PrefetchKeys)]
 	for i, key := range keys {
 		hashes[i] = hashKey(inst, key)
-		seen += d.index.first(hashes[i])
 	}
-	for i := range keys {
-		items[i] = d.index.likely(hashes[i])
+	open, seen := hashes[:len(keys)], uint64(0)
+	for _, d := range l[:min(len(l), prefetchLayers)] {
+		open = d.prefetch(open, &seen)
 	}
-	for i := range keys {
-		if it := items[i]; it != nil {
-			versions[i] = it.newest.Load()
+	runtime.KeepAlive(seen) // keeps the loads from being left out
+}
+
+// prefetch returns the hashes, in their place, of keys that are not here.
+func (d *delta) prefetch(hashes []uint64, seen *uint64) (open []uint64) {
+	var items [PrefetchKeys]*item
+	var versions [PrefetchKeys]*version
+	found := 0
+	for _, hash := range hashes {
+		*seen += d.index.first(hash)
+	}
+	open = hashes[:0]
+	for _, hash := range hashes {
+		if it := d.index.likely(hash); it != nil {
+			items[found] = it
+			found++
+		} else {
+			open = append(open, hash)
 		}
 	}
-	for i := range keys {
-		if v := versions[i]; v != nil {
-			seen += uint64(v.depth)
-			if key := items[i].key; len(key) > 0 {
-				seen += uint64(key[0])
-			}
+	for i, it := range items[:found] {
+		versions[i] = it.newest.Load()
+	}
+	for i, v := range versions[:found] {
+		*seen += uint64(v.depth)
+		if key := items[i].key; len(key) > 0 {
+			*seen += uint64(key[0])
 		}
 	}
-	for i := range keys {
-		if v := versions[i]; v != nil {
-			seen += v.touch()
-		}
+	for _, v := range versions[:found] {
+		*seen += v.touch()
 	}
-	runtime.KeepAlive(seen)
+	return open
 }
 
 const (
@@ -66,6 +77,8 @@ const (
 	// prefetchBytes is how much of a value is looked at: behind it, loads in a
 	// row are foreseen by the processor.
 	prefetchBytes = 4 * cacheLine
+	// prefetchLayers is how many deltas are looked at: seldom are there more.
+	prefetchLayers = 4
 )
 
 // touch loads the beginning of the value.
