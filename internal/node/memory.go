@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"sync/atomic"
@@ -21,9 +22,16 @@ func tuneMemory(c *config.Config) {
 		return
 	}
 	debug.SetMemoryLimit(max(total-total/32, 192<<20))
+	if c.Profile != "edge" && os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(roomyGarbage)
+	}
 }
 
 const (
+	// roomyGarbage is how much garbage a node may have beside what lives, in percent,
+	// as long as its budget has room: half as many collections as Go's own choice,
+	// and 4 % more puts. Near the budget the limit decides.
+	roomyGarbage = 200
 	// witnessLimit leaves room below 64 MB for what Go does not count.
 	witnessLimit = 36 << 20
 	// witnessGarbage is how much garbage a witness may have beside what lives, in
