@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/wirebuf"
 )
 
 // Numbers of the other fields of Frame.
@@ -23,9 +24,12 @@ const (
 	recoveryField protowire.Number = 7
 )
 
-// buffers are recycled when gRPC has written them. The sizes are those a frame
-// grows through.
-var buffers = mem.NewTieredBufferPool(4<<10, 32<<10, 256<<10, 1<<20, 4<<20)
+// buffers are recycled when they have been written. Nothing clears them: whatever
+// is sent was appended before.
+var buffers = wirebuf.Pool
+
+// leastFrame is the capacity of a frame that has anything, in bytes.
+const leastFrame = 4 << 10
 
 // frame is an api.Frame in its wire encoding, built message by message. The
 // header fields come last, when it is sent; protobuf allows any order.
@@ -64,7 +68,7 @@ func (f *frame) grow(n int) []byte {
 	if f.buf != nil && cap(*f.buf)-used >= n {
 		return *f.buf
 	}
-	next := buffers.Get(used + n)
+	next := buffers.Get(max(used+n, leastFrame))
 	*next = (*next)[:used]
 	if f.buf != nil {
 		copy(*next, *f.buf)
