@@ -26,9 +26,9 @@ type appendTask struct {
 
 // syncState is the one sync that runs beside the loop.
 //
-// The loop writes every frame at once and does not wait for the disk: while a
-// sync runs it goes on to take messages, send, apply and write, and all that
-// was written meanwhile is made durable by the next one. Responses wait in
+// The loop commits to the log and does not wait for the disk: while a sync runs it
+// goes on to take messages, send, apply and commit, and all that was committed
+// meanwhile is written and made durable by the next one. Responses wait in
 // queue, in order, for the frame they stand for; no acknowledgement leaves
 // before. A leader holds new proposals of a group back while one of that group
 // waits for its sync, so that what arrives meanwhile becomes one entry: syncs

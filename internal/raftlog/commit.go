@@ -135,6 +135,7 @@ func (l *Log) roll(need int64) ([]move, error) {
 		}
 	}
 	moved := l.movable()
+	l.growBuffer()
 	head := l.appendHead(l.buf, next, moved)
 	if err := l.fit(next, int64(len(head))+need); err != nil {
 		return nil, err

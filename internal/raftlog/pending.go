@@ -13,8 +13,9 @@ const (
 	minBuffer = 64 << 10
 	// maxKeptBuffer is the largest buffer kept for reuse.
 	maxKeptBuffer = 8 << 20
-	// maxUnwritten bounds the frames that wait for a sync to be written with it.
-	maxUnwritten = 1 << 20
+	// maxUnwritten bounds the frames that wait for a sync to be written with it: a
+	// commit of more writes them itself, which takes as long as the disk does.
+	maxUnwritten = 16 << 20
 )
 
 // PendingSync is a write and a sync that any goroutine may run while the log goes
@@ -32,6 +33,9 @@ type PendingSync struct {
 	frame   uint64
 	// alone: what is before buf is durable, so that only buf has to become so.
 	alone bool
+	// prev is the sync that was begun before and has not ended, nil for none: its
+	// frames come first.
+	prev  *PendingSync
 	took  time.Duration
 	clock env.Clock
 
@@ -60,6 +64,9 @@ func (l *Log) BeginSync() *PendingSync {
 		frame: l.Written(), alone: l.durable+1 == l.bufFirst, clock: l.opts.Clock,
 	}
 	l.buf, l.spare = l.spare, nil
+	if n := len(l.writing); n > 0 {
+		p.prev = l.writing[n-1]
+	}
 	l.writing = append(l.writing, p)
 	return p
 }
@@ -79,8 +86,12 @@ func (p *PendingSync) Run() error {
 // then it waits for that.
 func (p *PendingSync) write(durably bool) error {
 	p.once.Do(func() {
+		if p.prev != nil {
+			p.err = p.prev.write(false)
+			p.prev = nil
+		}
 		switch {
-		case len(p.buf) == 0:
+		case p.err != nil, len(p.buf) == 0:
 		case durably:
 			p.err = env.WriteSync(p.segment.file, p.buf, p.from)
 			p.synced = p.err == nil

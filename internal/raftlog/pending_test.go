@@ -151,14 +151,14 @@ func TestRollOvertakesAWrite(t *testing.T) {
 // TestMuchUnsyncedIsWritten: memory is bounded where nobody syncs.
 func TestMuchUnsyncedIsWritten(t *testing.T) {
 	options := testOptions(rand.New(rand.NewPCG(1, 2)))
-	options.SegmentBytes = 8 * maxUnwritten
+	options.SegmentBytes = 2 * maxUnwritten
 	l, err := Open(simfs.New(), testDir, options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	mustCommit(t, l, true, func(b *Batch) { b.Create(1, 1, checkpoint(1, 0, 0)) })
-	data := strings.Repeat("x", 100<<10)
-	for i := range uint64(3 * maxUnwritten / uint64(len(data))) {
+	data := strings.Repeat("x", 400<<10)
+	for i := range uint64(maxUnwritten+maxUnwritten/2) / uint64(len(data)) {
 		mustCommit(t, l, false, func(b *Batch) { b.Entries(1, []*raftpb.Entry{entry(1, i+1, data)}) })
 		if len(l.buf) > maxUnwritten {
 			t.Fatalf("%d bytes wait to be written, at most %d may", len(l.buf), maxUnwritten)
@@ -197,4 +197,76 @@ func TestFailedWriteBesideTheLog(t *testing.T) {
 			t.Errorf("EndSync = %v, durable to %d", err, l.Durable())
 		}
 	}
+}
+
+// TestLaterSyncEndsFirst: what a sync stands for includes the frames of syncs that
+// were begun before it.
+func TestLaterSyncEndsFirst(t *testing.T) {
+	fs := simfs.New()
+	l := mustOpen(t, fs)
+	mustCommit(t, l, true, func(b *Batch) { b.Create(1, 1, checkpoint(1, 0, 0)) })
+	mustCommit(t, l, false, func(b *Batch) { b.Entries(1, entries(1, 1, 3)) })
+	first := l.BeginSync()
+	mustCommit(t, l, false, func(b *Batch) { b.Entries(1, entries(1, 4, 6)) })
+	second := l.BeginSync()
+	if err := l.EndSync(second, second.Run()); err != nil || l.Durable() != l.Written() {
+		t.Fatalf("durable to %d of %d, %v", l.Durable(), l.Written(), err)
+	}
+	lost := mustOpen(t, fs.Image(func(int, simfs.Unit) simfs.Choice { return simfs.Choice{} }))
+	if got, _ := lost.Storage(1).LastIndex(); got != 6 {
+		t.Errorf("after a power cut the log ends at %d, want 6", got)
+	}
+	if err := l.EndSync(first, first.Run()); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, l)
+}
+
+// TestCommitDoesNotWaitForTheDisk: a disk that hangs stops syncs, not the loop that
+// commits, and has to notice.
+func TestCommitDoesNotWaitForTheDisk(t *testing.T) {
+	fs := simfs.New()
+	options := testOptions(rand.New(rand.NewPCG(1, 2)))
+	options.SegmentBytes = maxUnwritten
+	l, err := Open(fs, testDir, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustCommit(t, l, true, func(b *Batch) { b.Create(1, 1, checkpoint(1, 0, 0)) })
+	mustCommit(t, l, false, func(b *Batch) { b.Entries(1, entries(1, 1, 3)) })
+	p := l.BeginSync()
+	fs.Before(func(o simfs.Op) error {
+		if o.Kind == simfs.OpWrite || o.Kind == simfs.OpSync {
+			return syscall.EIO // somebody touches the disk
+		}
+		return nil
+	})
+	mustCommit(t, l, false, func(b *Batch) {
+		b.Entries(1, []*raftpb.Entry{entry(1, 4, strings.Repeat("x", maxUnwritten/2))})
+	})
+	fs.Before(nil)
+	if err := l.EndSync(p, p.Run()); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, l)
+}
+
+// TestPrepareWithoutDescriptors: a segment that cannot be opened is an error, for
+// the next try to do better.
+func TestPrepareWithoutDescriptors(t *testing.T) {
+	fs := simfs.New()
+	l := mustOpen(t, fs)
+	opened := 0
+	fs.Before(func(o simfs.Op) error {
+		if o.Kind == simfs.OpOpen {
+			opened++
+			return syscall.EMFILE
+		}
+		return nil
+	})
+	if _, err := prepareSegment(fs, testDir, 99, 1, minSegmentBytes); !errors.Is(err, syscall.EMFILE) || opened != 1 {
+		t.Errorf("prepared with %v after %d opens", err, opened)
+	}
+	fs.Before(nil)
+	mustClose(t, l)
 }

@@ -81,44 +81,42 @@ func decodeSegmentHeader(b []byte, number uint64) (salt uint64, err error) {
 // prepareSegment makes a segment that a commit can write to without any other
 // change of the file system. It gets its name last, so that what has the name
 // is whole.
-func prepareSegment(fs env.FS, dir string, number, salt uint64, size int64) (_ *segment, err error) {
+func prepareSegment(fs env.FS, dir string, number, salt uint64, size int64) (*segment, error) {
 	name := segmentName(dir, number)
-	f, err := fs.Create(name + preparingSuffix)
+	if err := fillSegment(fs, name+preparingSuffix, number, salt, size); err != nil {
+		_ = fs.Remove(name + preparingSuffix) // best effort: the next Open removes what is left over
+		return nil, err
+	}
+	if err := fs.Rename(name+preparingSuffix, name); err != nil {
+		return nil, err
+	}
+	if err := fs.SyncDir(dir); err != nil {
+		return nil, err
+	}
+	f, err := fs.Open(name)
 	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			// Best effort: what is left over is removed by the next Open.
-			_ = f.Close()
-			_ = fs.Remove(name + preparingSuffix)
-		}
-	}()
-	env.Uncached(f)
-	if err = f.Preallocate(size); err != nil {
-		return nil, err
-	}
-	if _, err = f.WriteAt(encodeSegmentHeader(number, salt), 0); err != nil {
-		return nil, err
-	}
-	if err = f.Sync(); err != nil {
-		return nil, err
-	}
-	// Windows does not rename files that are open.
-	if err = f.Close(); err != nil {
-		return nil, err
-	}
-	if err = fs.Rename(name+preparingSuffix, name); err != nil {
-		return nil, err
-	}
-	if err = fs.SyncDir(dir); err != nil {
-		return nil, err
-	}
-	if f, err = fs.Open(name); err != nil {
 		return nil, err
 	}
 	env.Uncached(f)
 	return &segment{number: number, salt: salt, file: f, size: size, end: sectorBytes}, nil
+}
+
+// fillSegment makes the file of a segment and closes it: Windows does not rename
+// files that are open.
+func fillSegment(fs env.FS, name string, number, salt uint64, size int64) error {
+	f, err := fs.Create(name)
+	if err != nil {
+		return err
+	}
+	env.Uncached(f)
+	err = f.Preallocate(size)
+	if err == nil {
+		_, err = f.WriteAt(encodeSegmentHeader(number, salt), 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 // removeSegment deletes a segment that nothing needs. The directory is synced

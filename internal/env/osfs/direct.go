@@ -3,6 +3,7 @@ package osfs
 import (
 	"errors"
 	"os"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -24,6 +25,8 @@ type direct struct {
 	f       *os.File
 	raw     syscall.RawConn
 	refused atomic.Bool // the device or the file system wants what it is not given
+	// durable: writes can be made durable in the call that makes them.
+	durable atomic.Bool
 }
 
 // aligned reports whether a write may be direct.
@@ -59,18 +62,27 @@ func (f *file) WriteSync(p []byte, off int64) error {
 // writeSync writes directly and durably with one system call, which lets a device
 // that can do so take both at once, and reports whether it could.
 func (d *direct) writeSync(p []byte, off int64) (done bool, err error) {
-	if d == nil || d.refused.Load() || !aligned(p, off) {
+	if d == nil || !d.durable.Load() || d.refused.Load() || !aligned(p, off) {
 		return false, nil
 	}
 	n, err := d.writeDurable(p, off)
 	switch {
-	case errors.Is(err, syscall.EINVAL), errors.Is(err, errors.ErrUnsupported):
-		return false, nil
-	case err != nil:
-		return true, &os.PathError{Op: "pwritev2", Path: d.f.Name(), Err: err}
-	default:
+	case err == nil:
 		return n == len(p), nil
+	case lost(err):
+		return true, &os.PathError{Op: "pwritev2", Path: d.f.Name(), Err: err}
+	default: // it is not allowed, or not known
+		d.durable.Store(false)
+		return false, nil
 	}
+}
+
+// lost reports whether a write failed for what it is, not for how it was asked for.
+func lost(err error) bool {
+	if errors.Is(err, os.ErrClosed) || errors.Is(err, syscall.EIO) {
+		return true
+	}
+	return slices.ContainsFunc(noSpaceCodes, func(code error) bool { return errors.Is(err, code) })
 }
 
 func (d *direct) close() error {

@@ -46,7 +46,23 @@ func openDirect(path string) *direct {
 		_ = f.Close() // nothing was written
 		return nil
 	}
-	return &direct{f: f, raw: raw}
+	d := &direct{f: f, raw: raw}
+	d.durable.Store(syncsWrites(f))
+	return d
+}
+
+// syncsWrites reports whether the file system is known to do for RWF_DSYNC all that
+// fdatasync does; some take the flag and do less.
+func syncsWrites(f *os.File) bool {
+	var stat unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &stat); err != nil {
+		return false
+	}
+	switch uint32(stat.Type) { //nolint:gosec // magic numbers have 32 bits
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC:
+		return true
+	}
+	return false
 }
 
 // writeDurable writes and makes what it wrote durable, and no more than that: a
