@@ -185,6 +185,7 @@ func (c *Client) runBatch(ctx context.Context, b *batch) []error {
 		epoch := c.topology().epoch
 		c.runParts(ctx, b, c.split(b, open), errs)
 		open = c.again(b, errs, open)
+		c.leaveHome(b, errs, open)
 		if round == maxBatchRounds || len(open) == 0 || !c.beforeRound(ctx, b, errs, open, round, epoch) {
 			break
 		}
@@ -231,6 +232,17 @@ func (c *Client) again(b *batch, errs []error, positions []int) []int {
 		c.wantRefresh()
 	}
 	return out
+}
+
+// leaveHome gives the home up that refused items, and lets them go to leaders.
+func (c *Client) leaveHome(b *batch, errs []error, open []int) {
+	if b.from != Auto || len(open) == 0 {
+		return
+	}
+	b.from = Leader
+	for _, i := range open {
+		c.home.failed(c.home.node.Load(), c.now(), errs[i])
+	}
 }
 
 // split puts the items of groups that have the same leader together. A group

@@ -85,7 +85,9 @@ func (o *operation) dropAnswer() {
 // pipe, except that its caller may abandon it: it then never touches it again,
 // nor the body, because the sender may still be copying it.
 type call struct {
-	write   bool
+	write bool
+	// auto: it may be the home that was chosen, and another node may do it.
+	auto    bool
 	body    []byte
 	started time.Duration
 	// expires is when the pipe's sweep ends the call; 0 leaves that to the

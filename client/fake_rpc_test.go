@@ -87,6 +87,12 @@ func (p *fakePipeline) handle(op *api.PipelineOp) *api.PipelineResult {
 		fault = (*f)(op)
 	}
 	switch {
+	case fault.items != nil:
+		out := &api.BatchGetResponse{}
+		for range op.GetBatchGet().GetKeys() {
+			out.Results = append(out.Results, &api.BatchGetResult{Status: fault.items})
+		}
+		return &api.PipelineResult{Id: op.GetId(), Result: &api.PipelineResult_BatchGet{BatchGet: out}}
 	case fault.status != nil:
 		return &api.PipelineResult{Id: op.GetId(), Status: fault.status}
 	case fault.dropBefore, fault.dropAfter:

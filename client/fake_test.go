@@ -81,6 +81,8 @@ type fakeNode struct {
 type opFault struct {
 	// status is answered, nothing is executed.
 	status *api.Status
+	// items is answered for each item of a batch of reads.
+	items *api.Status
 	// hold delays the execution until it is closed.
 	hold chan struct{}
 	// dropBefore and dropAfter end the stream before or after the execution.

@@ -41,11 +41,10 @@ func (n *node) check() {
 	now := n.client.now()
 	var silent *nodeConn
 	for _, nc := range n.conns {
-		waited := nc.small.sweep(now, nil)
-		if waited > homePatience {
+		if nc.small.sweepHome(now) {
 			n.client.home.leave(n, now)
 		}
-		waited = max(waited, nc.bulk.sweep(now, nil), nc.sweepRPCs(now, nil))
+		waited := nc.sweep(now, nil)
 		if min(waited, nc.silence(now)) > n.client.cfg.ProbeAfter {
 			silent = nc
 		}

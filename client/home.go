@@ -1,6 +1,8 @@
 package client
 
 import (
+	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
@@ -16,10 +18,13 @@ import (
 // leaders anyway, and then the work of several nodes is worth more. Each client
 // chooses at random, so that clients are spread.
 //
-// A home that fails a read, or lets a call wait for long, is left: for a while reads
-// go to leaders, then another node is chosen.
+// A home that fails a read, lets one wait for long, or a few in a row for longer than
+// their deadlines is left: for a while reads go to leaders, then another node is
+// chosen. What failed at a home, or waits there, goes on at the leader.
 type home struct {
 	node atomic.Pointer[node] // nil for none
+	// strikes counts reads in a row that ended with their deadline.
+	strikes atomic.Int32
 	// left is the node that was left last, since is when, in nanoseconds of Client.now.
 	left  atomic.Pointer[node]
 	since atomic.Int64
@@ -29,7 +34,9 @@ const (
 	// homeCalls is the number of calls under way at the home from which on reads go to
 	// leaders, as more than gatherKeys keys of a batch do.
 	homeCalls = gatherKeys
-	// homePatience is how long a call at the home may wait.
+	// homeStrikes is how many deadlines in a row may pass at the home.
+	homeStrikes = 3
+	// homePatience is how long a read at the home may wait.
 	homePatience = 250 * time.Millisecond
 	// homeRest is how long reads go to leaders after a home was left.
 	homeRest = 5 * time.Second
@@ -51,7 +58,29 @@ func (h *home) leave(n *node, now time.Duration) {
 	}
 	h.left.Store(n)
 	h.since.Store(int64(now))
+	h.strikes.Store(0)
 	h.node.CompareAndSwap(n, nil)
+}
+
+// worked notes that a read ended well.
+func (h *home) worked() {
+	if h.strikes.Load() != 0 {
+		h.strikes.Store(0)
+	}
+}
+
+// failed notes how a read at n ended. Errors of the read itself say nothing of n.
+func (h *home) failed(n *node, now time.Duration, err error) {
+	var lost *lostError
+	switch code := CodeOf(err); {
+	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.DeadlineExceeded), code == CodeDeadlineExceeded:
+		if n != nil && h.node.Load() == n && h.strikes.Add(1) >= homeStrikes {
+			h.leave(n, now)
+		}
+	case errors.As(err, &lost), notExecuted(code), code == CodeOverloaded, code == CodeUnknownOutcome:
+		h.leave(n, now)
+	}
 }
 
 // tendHome leaves a home that is down or not in the topology any more, and chooses one
@@ -71,7 +100,7 @@ func (c *Client) tendHome(now time.Duration) {
 }
 
 // chooseHome returns one of the nodes that are up and have replicas of the most groups,
-// in zone if there is one, and not but if there is another; nil for none.
+// in zone if there is one, another than but if there is one; nil for none.
 func (t *topology) chooseHome(zone string, but *node) *node {
 	var best []*node
 	var most homeRank
@@ -90,11 +119,10 @@ func (t *topology) chooseHome(zone string, but *node) *node {
 	return best[rand.IntN(len(best))]
 }
 
-// homeRank compares nodes: by zone, by replicas, by not having been left.
+// homeRank compares nodes: by not having been left, by zone, by replicas.
 type homeRank struct {
-	near     bool
-	replicas int
-	fresh    bool
+	fresh, near bool
+	replicas    int
 }
 
 func (t *topology) rankHome(n *node, zone string, but *node) homeRank {
@@ -109,11 +137,11 @@ func (t *topology) rankHome(n *node, zone string, but *node) homeRank {
 
 func (r homeRank) less(other homeRank) bool {
 	switch {
+	case r.fresh != other.fresh:
+		return other.fresh
 	case r.near != other.near:
 		return other.near
-	case r.replicas != other.replicas:
-		return r.replicas < other.replicas
 	default:
-		return !r.fresh && other.fresh
+		return r.replicas < other.replicas
 	}
 }

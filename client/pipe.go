@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -192,6 +193,24 @@ func (p *pipe) sweep(now time.Duration, suspect error) (oldest time.Duration) {
 		}
 	}
 	return oldest
+}
+
+// sweepHome ends the reads that went where the client chose, when one of them has
+// waited for longer than homePatience, so that they go on at leaders. It reports
+// whether it did.
+func (p *pipe) sweepHome(now time.Duration) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	waited := func(s slot) bool { return s.c != nil && s.c.auto && now-s.c.started > homePatience }
+	if !slices.ContainsFunc(p.slots, waited) {
+		return false
+	}
+	for i := range p.slots {
+		if s := &p.slots[i]; s.c != nil && s.c.auto {
+			p.tear(s.gen<<slotBits|uint64(i), errSuspect)
+		}
+	}
+	return true
 }
 
 // tear ends a call that the sender may still be reading. mu must be held.

@@ -53,6 +53,7 @@ func (c *Client) launch(o *operation, avoid *node, now time.Duration) (a attempt
 	a.node = c.pick(a.group, o.from, avoid)
 	o.dropAnswer()
 	cl := o.prepareCall(now)
+	cl.auto = o.from == Auto
 	a.pipe = a.node.pipe(len(o.body))
 	if a.id, a.err = a.pipe.enqueue(cl); a.err == nil {
 		c.counters.operations.Add(1)
@@ -64,6 +65,9 @@ func (c *Client) launch(o *operation, avoid *node, now time.Duration) (a attempt
 func (c *Client) complete(ctx context.Context, o *operation, a attempt) ([]byte, error) {
 	answer, err := c.await(ctx, o, a)
 	if err == nil {
+		if o.from == Auto {
+			c.home.worked()
+		}
 		return answer, nil
 	}
 	return c.repeat(ctx, o, a, err)
@@ -72,6 +76,10 @@ func (c *Client) complete(ctx context.Context, o *operation, a attempt) ([]byte,
 // repeat goes on after an attempt that failed with err.
 func (c *Client) repeat(ctx context.Context, o *operation, a attempt, err error) ([]byte, error) {
 	for n := 0; ; n++ {
+		if o.from == Auto {
+			c.home.failed(a.node, c.now(), err)
+			o.from = Leader
+		}
 		v := c.judge(ctx, o, a.group, err)
 		if !v.retry {
 			return nil, o.truth(v.err)
@@ -79,7 +87,6 @@ func (c *Client) repeat(ctx context.Context, o *operation, a attempt, err error)
 		var avoid *node
 		if v.leaveNode {
 			avoid = a.node
-			c.home.leave(a.node, c.now())
 		}
 		c.counters.retries.Add(1)
 		if err := c.backoff(ctx, o, n, v); err != nil {
