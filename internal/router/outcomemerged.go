@@ -24,7 +24,7 @@ func (st *callState) writtenOf(txn *api.TransactionResponse) []byte {
 	}
 	b := make([]byte, outcomeHead, room)
 	list, answer := protowire.Number(1), fieldOutcomeBatchPut
-	switch st.kind { //nolint:exhaustive // the others are no transactions
+	switch st.kind {
 	case kindBatchPut:
 	case kindBatchDelete:
 		answer = fieldOutcomeBatchDelete

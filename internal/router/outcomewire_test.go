@@ -60,7 +60,7 @@ func randomEvaluated(rng *rand.Rand, k kind) (*callState, *replica.Request) {
 		t.Then, q.Ops = append(t.Then, op), append(q.Ops, o)
 	}
 	op := &api.PipelineOp{}
-	switch k { //nolint:exhaustive // the others have no id
+	switch k {
 	case kindPut:
 		op.Op = &api.PipelineOp_Put{Put: &api.PutRequest{}}
 	case kindDelete:

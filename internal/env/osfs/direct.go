@@ -32,7 +32,7 @@ type direct struct {
 // aligned reports whether a write may be direct.
 func aligned(p []byte, off int64) bool {
 	return len(p) > 0 && len(p)%directAlign == 0 && off%directAlign == 0 &&
-		uintptr(unsafe.Pointer(unsafe.SliceData(p)))%directAlign == 0
+		uintptr(unsafe.Pointer(unsafe.SliceData(p)))%directAlign == 0 //nolint:gosec // only looked at as a number
 }
 
 // writeAt writes directly, and reports whether it could.

@@ -58,7 +58,7 @@ func syncsWrites(f *os.File) bool {
 	if err := unix.Fstatfs(int(f.Fd()), &stat); err != nil {
 		return false
 	}
-	switch uint32(stat.Type) { //nolint:gosec // magic numbers have 32 bits
+	switch uint32(stat.Type) {
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC:
 		return true
 	}
