@@ -86,8 +86,8 @@ func (o *operation) dropAnswer() {
 // nor the body, because the sender may still be copying it.
 type call struct {
 	write bool
-	// auto: it may be the home that was chosen, and another node may do it.
-	auto    bool
+	// atHome: it is a read that went to the home, and leaders can do it.
+	atHome  bool
 	body    []byte
 	started time.Duration
 	// expires is when the pipe's sweep ends the call; 0 leaves that to the

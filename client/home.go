@@ -62,9 +62,9 @@ func (h *home) leave(n *node, now time.Duration) {
 	h.node.CompareAndSwap(n, nil)
 }
 
-// worked notes that a read ended well.
-func (h *home) worked() {
-	if h.strikes.Load() != 0 {
+// worked notes that a read at n ended well.
+func (h *home) worked(n *node) {
+	if h.strikes.Load() != 0 && h.node.Load() == n {
 		h.strikes.Store(0)
 	}
 }

@@ -178,6 +178,45 @@ func TestReadsLeaveASilentHome(t *testing.T) {
 	}
 }
 
+// A read that went to a leader since the home had much to do waits there, however
+// long, and what leaders answer says nothing of the home.
+func TestReadsAtLeadersStay(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	c := f.client(func(cfg *Config) { cfg.Read, cfg.ProbeAfter = Auto, time.Hour })
+	home := c.home.node.Load()
+	leader := f.nodes[0]
+	if leader.addr == home.addr {
+		leader = f.nodes[1]
+	}
+	key := f.keyLedBy(leader, "k")
+	mustPut(t, c, key, "v")
+	home.outstanding.Add(homeCalls)
+	c.home.strikes.Store(1)
+	wantValue(t, c, key, "v")
+	if n := c.home.strikes.Load(); n != 1 {
+		t.Errorf("%d strikes after an answer of the leader, want 1", n)
+	}
+	sent := make(chan struct{}, 1)
+	leader.setFault(func(*api.PipelineOp) opFault {
+		sent <- struct{}{}
+		return opFault{mute: true}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.Get(ctx, key)
+		ended <- err
+	}()
+	<-sent
+	for _, n := range c.allNodes() {
+		if n.conns[0].small.sweepHome(c.now() + 2*homePatience) {
+			t.Errorf("a read is ended at %s", n.addr)
+		}
+	}
+	cancel()
+	wantError(t, <-ended, ErrCanceled)
+}
+
 // The node that was left is not chosen for having one replica more.
 func TestLeftHomeComesLast(t *testing.T) {
 	a, b := new(node), new(node)

@@ -195,18 +195,18 @@ func (p *pipe) sweep(now time.Duration, suspect error) (oldest time.Duration) {
 	return oldest
 }
 
-// sweepHome ends the reads that went where the client chose, when one of them has
-// waited for longer than homePatience, so that they go on at leaders. It reports
-// whether it did.
+// sweepHome ends the reads that went here because it is, or was, the home, when one of
+// them has waited for longer than homePatience, so that they go on at leaders. It
+// reports whether it did. Reads that went to a leader wait: they have nowhere better.
 func (p *pipe) sweepHome(now time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	waited := func(s slot) bool { return s.c != nil && s.c.auto && now-s.c.started > homePatience }
+	waited := func(s slot) bool { return s.c != nil && s.c.atHome && now-s.c.started > homePatience }
 	if !slices.ContainsFunc(p.slots, waited) {
 		return false
 	}
 	for i := range p.slots {
-		if s := &p.slots[i]; s.c != nil && s.c.auto {
+		if s := &p.slots[i]; s.c != nil && s.c.atHome {
 			p.tear(s.gen<<slotBits|uint64(i), errSuspect)
 		}
 	}

@@ -53,7 +53,7 @@ func (c *Client) launch(o *operation, avoid *node, now time.Duration) (a attempt
 	a.node = c.pick(a.group, o.from, avoid)
 	o.dropAnswer()
 	cl := o.prepareCall(now)
-	cl.auto = o.from == Auto
+	cl.atHome = o.from == Auto && a.node == c.home.node.Load()
 	a.pipe = a.node.pipe(len(o.body))
 	if a.id, a.err = a.pipe.enqueue(cl); a.err == nil {
 		c.counters.operations.Add(1)
@@ -66,7 +66,7 @@ func (c *Client) complete(ctx context.Context, o *operation, a attempt) ([]byte,
 	answer, err := c.await(ctx, o, a)
 	if err == nil {
 		if o.from == Auto {
-			c.home.worked()
+			c.home.worked(a.node)
 		}
 		return answer, nil
 	}
