@@ -1,6 +1,7 @@
 package keyspace
 
 import (
+	"cmp"
 	"encoding/base32"
 	"encoding/binary"
 
@@ -16,8 +17,8 @@ type TxnID struct {
 	Random uint64
 }
 
-// txnIDBytes is the length of an id in keys.
-const txnIDBytes = 16
+// TxnIDBytes is the length of an id in keys, and on the wire.
+const TxnIDBytes = 16
 
 // txnText is how ids are written: their order is that of their creation.
 var txnText = base32.HexEncoding.WithPadding(base32.NoPadding)
@@ -33,13 +34,13 @@ func (id TxnID) Append(dst []byte) []byte {
 
 // String is the id as users see it: 26 characters, base32hex in lower case.
 func (id TxnID) String() string {
-	return lower(txnText.EncodeToString(id.Append(make([]byte, 0, txnIDBytes))))
+	return lower(txnText.EncodeToString(id.Append(make([]byte, 0, TxnIDBytes))))
 }
 
 // ParseTxnID is the inverse of String.
 func ParseTxnID(text string) (TxnID, error) {
 	b, err := txnText.DecodeString(upper(text))
-	if err != nil || len(b) != txnIDBytes {
+	if err != nil || len(b) != TxnIDBytes {
 		return TxnID{}, fault.New(fault.InvalidArgument, "request id is malformed: want 26 characters of 0-9 and a-v", "actual", shortened(text))
 	}
 	id := txnID(b)
@@ -79,7 +80,7 @@ type TxnKey struct {
 }
 
 // txnKeyBytes is the length of a key in TxnNamespace.
-const txnKeyBytes = txnIDBytes + 4 + 2
+const txnKeyBytes = TxnIDBytes + 4 + 2
 
 // Append appends the user key of the record in TxnNamespace.
 func (k TxnKey) Append(dst []byte) []byte {
@@ -98,14 +99,8 @@ func (k TxnKey) DiskKey() []byte {
 
 // Compare orders keys as they sort.
 func (k TxnKey) Compare(o TxnKey) int {
-	a, b := k.Key(), o.Key()
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
+	return cmp.Or(cmp.Compare(k.ID.Created, o.ID.Created), cmp.Compare(k.ID.Random, o.ID.Random),
+		cmp.Compare(k.Attempt, o.Attempt), cmp.Compare(k.Slot, o.Slot))
 }
 
 // ParseTxnKey is the inverse of Key.

@@ -1,7 +1,9 @@
 package keyspace
 
 import (
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -36,6 +38,25 @@ func TestTxnKeys(t *testing.T) {
 			t.Fatalf("%+v is written as %q and read as %+v, %v", k.ID, k.ID.String(), id, err)
 		}
 	})
+}
+
+// Keys compare as what they are on the disk does.
+func TestTxnKeysCompareAsTheySort(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	number := func() uint64 { return uint64(rng.IntN(3)) << rng.IntN(64) }
+	key := func() TxnKey {
+		return TxnKey{ID: TxnID{Created: Revision(number()), Random: number()},
+			Attempt: uint32(number()), Slot: SlotID(number() % SlotCount)}
+	}
+	for range 10_000 {
+		a, b := key(), key()
+		if rng.IntN(2) == 0 {
+			b.ID = a.ID
+		}
+		if got := a.Compare(b); got != strings.Compare(a.Key(), b.Key()) {
+			t.Fatalf("%+v and %+v compare %d", a, b, got)
+		}
+	}
 }
 
 func TestTxnIDsThatAreNone(t *testing.T) {

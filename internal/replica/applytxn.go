@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"cmp"
 	"slices"
 
 	"kvstore/internal/format"
@@ -49,13 +48,7 @@ func (c *Core) applyTxns(e *format.Entry, index keyspace.Index) (locked, unlocke
 }
 
 func place(prepared []*format.Prepared, key keyspace.TxnKey) (int, bool) {
-	return slices.BinarySearchFunc(prepared, key, func(p *format.Prepared, key keyspace.TxnKey) int { return compareKeys(&p.Key, &key) })
-}
-
-// compareKeys is keyspace.TxnKey.Compare without the keys of both.
-func compareKeys(a, b *keyspace.TxnKey) int {
-	return cmp.Or(cmp.Compare(a.ID.Created, b.ID.Created), cmp.Compare(a.ID.Random, b.ID.Random),
-		cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Slot, b.Slot))
+	return slices.BinarySearchFunc(prepared, key, func(p *format.Prepared, key keyspace.TxnKey) int { return p.Key.Compare(key) })
 }
 
 // OldestPrepared is the lowest stamp of what is prepared in the applied state,

@@ -26,12 +26,9 @@ func txnKeyOf(o *api.TxnOrder) (keyspace.TxnKey, error) {
 	return keyspace.TxnKey{ID: id, Attempt: o.GetAttempt(), Slot: keyspace.SlotID(o.GetSlot())}, nil
 }
 
-// txnIDBytes is the length of an id on the wire.
-const txnIDBytes = 16
-
 // txnIDOf reads an id.
 func txnIDOf(b []byte) (id keyspace.TxnID, ok bool) {
-	if len(b) != txnIDBytes {
+	if len(b) != keyspace.TxnIDBytes {
 		return id, false
 	}
 	k, err := keyspace.ParseTxnKey(string(b) + "\x00\x00\x00\x00\x00\x00")
