@@ -40,23 +40,7 @@ func mustEcho(t *testing.T, secure bool) (addr string, client *tls.Config) {
 		o.TLS, client = testTLS(t)
 		client.NextProtos = []string{pipelink.Protocol}
 	}
-	s, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
-	t.Cleanup(func() {
-		s.Close()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
-	return l.Addr().String(), client
+	return mustServe(t, o), client
 }
 
 // mustLink opens a link and says text with its first bytes.

@@ -141,7 +141,14 @@ func unaryCall(t testing.TB, method string, m proto.Message, result *api.Pipelin
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(Options{Guard: g, Register: service.Register})
+	t.Cleanup(func() { _ = service.Close() })
+	return dialWire(t, mustServe(t, Options{Guard: g, Register: service.Register}), method, m)
+}
+
+// mustServe serves a port of gRPC until the test ends and returns its address.
+func mustServe(t testing.TB, o Options) (addr string) {
+	t.Helper()
+	s, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,12 +160,11 @@ func unaryCall(t testing.TB, method string, m proto.Message, result *api.Pipelin
 	go func() { served <- s.Serve(l) }()
 	t.Cleanup(func() {
 		s.Close()
-		_ = service.Close()
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
 	})
-	return dialWire(t, l.Addr().String(), method, m)
+	return l.Addr().String()
 }
 
 func unaryGet(t testing.TB) *wire {
