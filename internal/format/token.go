@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"strings"
 
 	"kvstore/internal/fault"
 	"kvstore/internal/keyspace"
@@ -98,6 +99,9 @@ func ParseListToken(s string) (ListToken, error) {
 	if limit := base64.RawURLEncoding.EncodedLen(maxTokenBytes); len(s) > limit {
 		return ListToken{}, fault.New(fault.InvalidToken, "continuation token is too long",
 			"actual_bytes", len(s), "limit_bytes", limit)
+	}
+	if strings.ContainsAny(s, "\r\n") { // the decoder skips them
+		return ListToken{}, fault.New(fault.InvalidToken, "continuation token has a line break")
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
 	if err != nil {

@@ -34,6 +34,7 @@ func TestListTokenRefusesAnyChangedBit(t *testing.T) {
 
 func FuzzListToken(f *testing.F) {
 	f.Add(EncodeListToken(ListToken{Namespace: 1, Revision: 5, LastKey: "a/b"}))
+	f.Add("AQAAAAABAAAAAAAAAAUAAAA\nAAAAAAGEvYmsf5Ik")
 	f.Add("")
 	f.Fuzz(func(t *testing.T, s string) {
 		tok, err := ParseListToken(s)
