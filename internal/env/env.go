@@ -47,6 +47,14 @@ func Uncached(f File) {
 	}
 }
 
+// Scattered says that a file is read here and there: the operating system should
+// read from the disk what is asked for and nothing around it. It is a wish, too.
+func Scattered(f File) {
+	if s, ok := f.(interface{ Scattered() }); ok {
+		s.Scattered()
+	}
+}
+
 // WriteSync writes p and makes those bytes durable, and maybe no others, with one
 // call where the file has that.
 func WriteSync(f File, p []byte, off int64) error {

@@ -67,9 +67,9 @@ func TestAddAllocatesForBlocksOnly(t *testing.T) {
 			a.add(t)
 		}
 	})
-	if perAdd := allocs / adds; perAdd >= 0.1 || len(a.w.blocks) < adds*256/blockBytes {
-		t.Errorf("%v allocations of each Add, %d blocks", perAdd, len(a.w.blocks))
-	} else if perBlock := allocs * 4 / float64(len(a.w.blocks)); perBlock >= 2 {
+	if perAdd := allocs / adds; perAdd >= 0.1 || a.w.index.count < adds*256/blockBytes {
+		t.Errorf("%v allocations of each Add, %d blocks", perAdd, a.w.index.count)
+	} else if perBlock := allocs * 4 / float64(a.w.index.count); perBlock >= 2 {
 		t.Errorf("%v allocations of each block", perBlock)
 	}
 }

@@ -30,11 +30,14 @@ type kind struct {
 }
 
 var (
-	historyKind = kind{name: "history", suffix: ".history", magic: magic, blockBytes: blockBytes, pieceBytes: 256 << 10}
+	historyKind = kind{name: "history", suffix: ".history", magic: magic, blockBytes: blockBytes, pieceBytes: writePiece}
 	runKind     = kind{name: "run", suffix: ".run", magic: runMagic, blockBytes: runBlockBytes, current: true}
 )
 
 const temporary = ".tmp"
+
+// writePiece is how much is written past the page cache at once.
+const writePiece = 256 << 10
 
 func (k *kind) nameOf(number uint64) string { return fmt.Sprintf("%016x%s", number, k.suffix) }
 

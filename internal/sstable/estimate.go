@@ -1,10 +1,6 @@
 package sstable
 
-import (
-	"sort"
-
-	"kvstore/internal/keyspace"
-)
+import "kvstore/internal/keyspace"
 
 // EstimateBytes is about how many bytes of keys and values there are of an
 // instance, of all versions. It asks the indexes, and counts what a version costs
@@ -28,15 +24,4 @@ func (s *set) estimate(inst keyspace.InstanceID) (sum int64) {
 		}
 	}
 	return sum
-}
-
-// bytesOf is what the blocks of an instance take on disk; they are contiguous.
-func (t *blockTable) bytesOf(inst keyspace.InstanceID) int64 {
-	from := sort.Search(t.count(), func(n int) bool { return t.at(n).instance >= inst })
-	to := sort.Search(t.count(), func(n int) bool { return t.at(n).instance > inst })
-	if from == to {
-		return 0
-	}
-	last := t.places[to-1]
-	return last.offset + int64(last.length) - t.places[from].offset
 }

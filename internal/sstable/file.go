@@ -9,7 +9,6 @@ import (
 	"io"
 	"path"
 	"slices"
-	"sort"
 	"sync"
 	"sync/atomic"
 
@@ -30,6 +29,11 @@ type file struct {
 	spans  map[keyspace.InstanceID]Span
 	blocks blockTable
 	filter filter // of a run
+	// asked has for each of blocks.parts whether a key was looked for there.
+	asked []atomic.Bool
+	// whole is a second descriptor, for reading all of a run; see inOrder.
+	whole     env.File
+	openWhole sync.Once
 
 	// refs counts the set it is in and its readers. The last one closes it and,
 	// if it is doomed, removes it before; a run has been unlinked by then.
@@ -43,6 +47,9 @@ func openFile(fs env.FS, name string, number uint64, k *kind) (*file, error) {
 		return nil, err
 	}
 	f := &file{fs: fs, path: name, kind: k, number: number, f: opened}
+	if k.current {
+		env.Scattered(opened)
+	}
 	if err := f.load(); err != nil {
 		return nil, errors.Join(err, opened.Close())
 	}
@@ -76,11 +83,23 @@ func (f *file) load() error {
 	if got := crc32.Checksum(index, castagnoli); got != sum {
 		return corrupt("index has a wrong checksum", "limit", sum, "actual", got)
 	}
-	spans, blocks, keys, err := decodeIndex(index, int64(offset), f.kind.current)
+	f.size = size
+	return f.decode(index, int64(offset))
+}
+
+// decode takes the index of blocks that end at end.
+func (f *file) decode(index []byte, end int64) error {
+	table := &f.blocks
+	spans, keys, err := readIndex(index, end, f.kind.current, indexParts{
+		count: func(blocks int) { *table = newBlockTable(blocks, int64(len(magic)), f.kind.current) },
+		block: func(b block) bool { return table.add(b) },
+	})
 	if err != nil {
 		return err
 	}
-	f.size, f.spans, f.blocks, f.filter = size, spans, newBlockTable(blocks), slices.Clone(keys)
+	table.clip()
+	f.asked = make([]atomic.Bool, len(table.parts))
+	f.spans, f.filter = spans, slices.Clone(keys)
 	return nil
 }
 
@@ -94,6 +113,12 @@ func (f *file) until() (end keyspace.Revision) {
 
 // memory is what the file takes while it is open.
 func (f *file) memory() int64 { return f.blocks.bytes() + int64(len(f.filter)) }
+
+// wasAsked reports whether a key of an instance was looked for in the file.
+func (f *file) wasAsked(inst keyspace.InstanceID) bool {
+	n, there := f.blocks.part(inst)
+	return there && f.asked[n].Load()
+}
 
 // hold keeps the file open; false when it was closed before.
 func (f *file) hold() bool {
@@ -125,6 +150,9 @@ func (f *file) release(r *room) error {
 		err = r.free(f)
 	}
 	err = errors.Join(err, f.f.Close())
+	if f.whole != nil {
+		err = errors.Join(err, f.whole.Close())
+	}
 	if f.doomed.Load() && !f.unlinked.Load() { // some systems do not unlink what is open
 		err = errors.Join(err, f.fs.Remove(f.path))
 	}
@@ -160,9 +188,23 @@ func (r *room) free(f *file) error {
 	return nil
 }
 
+// inOrder returns a descriptor for reading the blocks one after the other, where
+// the system may read ahead of what is asked for. The run must be held.
+func (f *file) inOrder() env.File {
+	f.openWhole.Do(func() {
+		if whole, err := f.fs.Open(f.path); err == nil {
+			f.whole = whole
+		}
+	})
+	if f.whole == nil {
+		return f.f
+	}
+	return f.whole
+}
+
 // loadBlock reads block n into b, which is of its length.
-func (f *file) loadBlock(n int, b []byte) error {
-	_, err := f.f.ReadAt(b, f.blocks.places[n].offset)
+func (f *file) loadBlock(from env.File, n int, b []byte) error {
+	_, err := from.ReadAt(b, f.blocks.start(n))
 	if errors.Is(err, io.EOF) {
 		err = corrupt("file has lost its end", "limit_bytes", f.size)
 	}
@@ -173,13 +215,12 @@ func (f *file) loadBlock(n int, b []byte) error {
 }
 
 // read decodes block n.
-func (f *file) read(n int) ([]Version, error) {
-	at := f.blocks.places[n]
-	b := make([]byte, at.length)
-	if err := f.loadBlock(n, b); err != nil {
+func (f *file) read(from env.File, n int) ([]Version, error) {
+	b := make([]byte, f.blocks.length(n))
+	if err := f.loadBlock(from, n, b); err != nil {
 		return nil, err
 	}
-	versions, err := decodeBlock(make([]Version, 0, at.length/128+1), b)
+	versions, err := decodeBlock(make([]Version, 0, len(b)/128+1), b)
 	if err != nil {
 		return nil, f.damaged(n, err)
 	}
@@ -187,23 +228,22 @@ func (f *file) read(n int) ([]Version, error) {
 }
 
 func (f *file) damaged(n int, err error) error {
-	return fmt.Errorf("read %s %s at %d: %w", f.kind.name, f.path, f.blocks.places[n].offset, err)
+	return fmt.Errorf("read %s %s at %d: %w", f.kind.name, f.path, f.blocks.start(n), err)
 }
 
-// get returns the newest version of a key at or below at. Key and Value are the
-// caller's.
+// get returns the newest version of a key at or below at. Key is the one that was
+// asked for, Value the caller's.
 func (f *file) get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) (Version, bool, error) {
+	if n, there := f.blocks.part(inst); there && !f.asked[n].Load() {
+		f.asked[n].Store(true)
+	}
 	// The version looked for may be the first of the block behind the position.
-	n := f.find(inst, key, at)
+	n := f.blocks.find(inst, key, at)
 	for _, n := range []int{n, n + 1} {
-		if n < 0 || n >= f.blocks.count() {
+		if !f.blocks.of(n, inst) {
 			continue
 		}
-		b := f.blocks.at(n)
-		if b.instance != inst {
-			continue
-		}
-		if before(key, 0, b.key, b.rev) {
+		if before(key, 0, f.blocks.key(n), f.blocks.rev(n)) {
 			break
 		}
 		v, ok, err := f.search(n, key, at)
@@ -219,30 +259,20 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 func (f *file) search(n int, key []byte, at keyspace.Revision) (Version, bool, error) {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	length := int(f.blocks.places[n].length)
+	length := f.blocks.length(n)
 	*buf = slices.Grow((*buf)[:0], length)[:length]
-	if err := f.loadBlock(n, *buf); err != nil {
+	if err := f.loadBlock(f.f, n, *buf); err != nil {
 		return Version{}, false, err
 	}
 	v, ok, err := searchBlock(*buf, key, at)
 	if err != nil {
 		return Version{}, false, f.damaged(n, err)
 	}
-	v.Key, v.Value = bytes.Clone(v.Key), bytes.Clone(v.Value)
-	return v, ok, nil
-}
-
-// find returns the block in which the first version at or after a position is,
-// unless that is the first of the next one.
-func (f *file) find(inst keyspace.InstanceID, key []byte, rev keyspace.Revision) int {
-	after := sort.Search(f.blocks.count(), func(i int) bool {
-		b := f.blocks.at(i)
-		if b.instance != inst {
-			return b.instance > inst
-		}
-		return before(key, rev, b.key, b.rev)
-	})
-	return after - 1
+	if !ok {
+		return Version{}, false, nil
+	}
+	v.Key, v.Value = key, bytes.Clone(v.Value)
+	return v, true, nil
 }
 
 // before reports whether the first position comes before the second one:

@@ -43,8 +43,7 @@ func (h *hashes) add(hash uint64) {
 }
 
 func newFilter(of *hashes) filter {
-	lines := (of.count*filterBits + 8*filterLine - 1) / (8 * filterLine)
-	f := make(filter, lines*filterLine)
+	f := make(filter, linesOf(of.count)*filterLine)
 	for _, piece := range of.pieces {
 		for _, h := range piece {
 			f.add(h)
@@ -52,6 +51,39 @@ func newFilter(of *hashes) filter {
 	}
 	return f
 }
+
+func linesOf(keys int) int { return (keys*filterBits + 8*filterLine - 1) / (8 * filterLine) }
+
+// foldLines is what the lines of an empty filter of many keys are a multiple of.
+const foldLines = 32
+
+// emptyFilter has room for so many keys, which is to be folded when fewer came.
+func emptyFilter(keys int) filter {
+	lines := max(1, linesOf(keys))
+	if lines >= 2*foldLines {
+		lines = (lines + foldLines - 1) / foldLines * foldLines
+	}
+	return make(filter, lines*filterLine)
+}
+
+// fold returns the filter of half, a quarter and so on of the lines, as few as so
+// many keys need: a key's line is chosen by a part of its hash, so that it is in
+// the half of the place, with what was beside it there.
+func (f filter) fold(keys int) filter {
+	for lines := len(f) / filterLine; lines%2 == 0 && lines/2 >= linesOf(keys) && lines > 1; lines /= 2 {
+		for n := range lines / 2 {
+			into, from := f[n*filterLine:], f[2*n*filterLine:2*(n+1)*filterLine]
+			for i, b := range from[:filterLine] {
+				into[i] = b | from[filterLine+i]
+			}
+		}
+		f = f[:lines/2*filterLine]
+	}
+	return f
+}
+
+// keys is about how many keys the filter is of, no fewer.
+func (f filter) keys() int { return len(f) * 8 / filterBits }
 
 func (f filter) add(hash uint64) {
 	line := f.line(hash)

@@ -88,6 +88,35 @@ func TestFilterHasFewFalsePositives(t *testing.T) {
 	}
 }
 
+// A filter made for more keys than came finds every key, and is folded to what
+// they need: no more of absent keys are found than in one that is filled twice.
+func TestFoldedFiltersAreSmallAndFindEveryKey(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	for _, c := range []struct{ expected, came int }{
+		{0, 0}, {0, 1}, {1, 1}, {100, 1}, {10_000, 0}, {10_000, 1}, {10_000, 4_999}, {10_000, 5_100}, {10_000, 10_000},
+		{100_000, 3_000}, {100_000, 50_000}, {100_000, 12_000}, {100, 5_000},
+	} {
+		f, sums := emptyFilter(c.expected), make([]uint64, c.came)
+		for n := range sums {
+			sums[n] = random.Uint64()
+			f.add(sums[n])
+		}
+		before := len(f)
+		f = f.fold(c.came)
+		for _, h := range sums {
+			if !f.has(h) {
+				t.Fatalf("%d of %d: %x is not found", c.came, c.expected, h)
+			}
+		}
+		if f.keys() < min(c.came, c.expected) || len(f)%filterLine != 0 {
+			t.Errorf("%d of %d: %d bytes, of %d keys", c.came, c.expected, len(f), f.keys())
+		}
+		if most := 2 * (linesOf(c.came) + 1) * filterLine; len(f) > max(most, before/foldLines) {
+			t.Errorf("%d of %d: %d bytes, want at most %d", c.came, c.expected, len(f), most)
+		}
+	}
+}
+
 func TestFilterWithoutKeysHasNone(t *testing.T) {
 	for _, f := range []filter{nil, {}, newFilter(new(hashes))} {
 		if len(f) != 0 {

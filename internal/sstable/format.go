@@ -152,23 +152,25 @@ func (d *decoder) version(key []byte) Version {
 	return v
 }
 
-func encodeIndex(spans []instanceSpan, blocks []block) []byte {
-	b := binary.AppendUvarint(nil, uint64(len(spans)))
+// appendSpans begins an index: the spans and the number of blocks.
+func appendSpans(b []byte, spans []instanceSpan, blocks int) []byte {
+	b = binary.AppendUvarint(b, uint64(len(spans)))
 	for _, s := range spans {
 		b = binary.AppendUvarint(b, uint64(s.instance))
 		b = binary.AppendUvarint(b, uint64(s.Low))
 		b = binary.AppendUvarint(b, uint64(s.Until))
 	}
-	b = binary.AppendUvarint(b, uint64(len(blocks)))
-	for _, at := range blocks {
-		b = binary.AppendUvarint(b, uint64(at.offset))
-		b = binary.AppendUvarint(b, uint64(at.length))
-		b = binary.AppendUvarint(b, uint64(at.instance))
-		b = binary.AppendUvarint(b, uint64(len(at.key)))
-		b = append(b, at.key...)
-		b = binary.AppendUvarint(b, uint64(at.rev))
-	}
-	return b
+	return binary.AppendUvarint(b, uint64(blocks))
+}
+
+// appendBlock goes on with the next block.
+func appendBlock(b []byte, at *block) []byte {
+	b = binary.AppendUvarint(b, uint64(at.offset))
+	b = binary.AppendUvarint(b, uint64(at.length))
+	b = binary.AppendUvarint(b, uint64(at.instance))
+	b = binary.AppendUvarint(b, uint64(len(at.key)))
+	b = append(b, at.key...)
+	return binary.AppendUvarint(b, uint64(at.rev))
 }
 
 type instanceSpan struct {
@@ -176,35 +178,48 @@ type instanceSpan struct {
 	Span
 }
 
-// decodeIndex is the inverse of encodeIndex. end is where the blocks end; filtered
-// says that a filter follows.
-func decodeIndex(b []byte, end int64, filtered bool) (map[keyspace.InstanceID]Span, []block, filter, error) {
+// indexParts takes what an index says of its blocks: first how many there are, by
+// what it claims and has room for, then each.
+type indexParts struct {
+	count func(blocks int)
+	block func(block) (ok bool)
+}
+
+// leastBlock is what a block takes in an index at least.
+const leastBlock = 5
+
+// readIndex is the inverse. end is where the blocks end; filtered says that a
+// filter follows. Keys and filter are parts of b.
+func readIndex(b []byte, end int64, filtered bool, to indexParts) (map[keyspace.InstanceID]Span, filter, error) {
 	r := decoder{b: b}
 	spans := make(map[keyspace.InstanceID]Span)
 	for n := r.uvarint(); n > 0 && !r.bad; n-- {
 		inst := keyspace.InstanceID(r.uvarint())
 		spans[inst] = Span{Low: keyspace.Revision(r.uvarint()), Until: keyspace.Revision(r.uvarint())}
 	}
-	var blocks []block
 	at := int64(len(magic))
-	for n := r.uvarint(); n > 0 && !r.bad; n-- {
+	n := r.uvarint()
+	to.count(int(min(n, uint64(len(r.b)/leastBlock))))
+	for ; n > 0 && !r.bad; n-- {
 		d := block{offset: int64(r.uvarint()), length: int(r.uvarint()), instance: keyspace.InstanceID(r.uvarint())}
 		d.key = r.take(r.uvarint())
 		d.rev = keyspace.Revision(r.uvarint())
 		if d.offset != at || d.length < crcBytes || int64(d.length) > end-at {
-			return nil, nil, nil, corrupt("index names a block out of place", "limit", end, "actual", d.offset)
+			return nil, nil, corrupt("index names a block out of place", "limit", end, "actual", d.offset)
+		}
+		if !to.block(d) {
+			return nil, nil, corrupt("index names a block out of order", "actual", d.offset)
 		}
 		at += int64(d.length)
-		blocks = append(blocks, d)
 	}
 	var keys filter
 	if filtered {
 		keys = filter(r.take(r.uvarint()))
 	}
 	if r.bad || len(r.b) > 0 || at != end || len(keys)%filterLine != 0 {
-		return nil, nil, nil, corrupt("index is malformed")
+		return nil, nil, corrupt("index is malformed")
 	}
-	return spans, blocks, keys, nil
+	return spans, keys, nil
 }
 
 // decoder reads fields; after one that is not there it is bad and yields zeros.

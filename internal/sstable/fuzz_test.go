@@ -73,7 +73,7 @@ func fuzzBlock(t *testing.T, body []byte) {
 
 func fuzzIndex(t *testing.T, b []byte, end int64) {
 	spans, blocks, _, err := decodeIndex(b, end, false)
-	const leastSpan, leastBlock = 3, 5
+	const leastSpan = 3
 	if len(spans) > len(b)/leastSpan || len(blocks) > len(b)/leastBlock || cap(blocks) > 2*len(b)/leastBlock+16 {
 		t.Fatalf("%d spans, %d blocks, room for %d, in %d bytes", len(spans), len(blocks), cap(blocks), len(b))
 	}

@@ -130,6 +130,38 @@ func failNth(fs *simfs.FS, n int, injected error) *simfs.Op {
 	return failed
 }
 
+// at returns block n; of a run, whose table has no revisions, with the highest one.
+func (t *blockTable) at(n int) block {
+	p := t.parts[0]
+	for _, next := range t.parts {
+		if next.first <= n {
+			p = next
+		}
+	}
+	return block{offset: t.start(n), length: t.length(n), instance: p.instance, key: t.key(n), rev: t.rev(n)}
+}
+
+// encodeIndex is an index without a filter.
+func encodeIndex(spans []instanceSpan, blocks []block) []byte {
+	b := appendSpans(nil, spans, len(blocks))
+	for i := range blocks {
+		b = appendBlock(b, &blocks[i])
+	}
+	return b
+}
+
+// decodeIndex is the inverse, blocks in any order of instances.
+func decodeIndex(b []byte, end int64, filtered bool) (spans map[keyspace.InstanceID]Span, blocks []block, keys filter, err error) {
+	spans, keys, err = readIndex(b, end, filtered, indexParts{
+		count: func(n int) { blocks = make([]block, 0, n) },
+		block: func(b block) bool { blocks = append(blocks, b); return true },
+	})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return spans, blocks, keys, nil
+}
+
 // all returns every block.
 func (t *blockTable) all() (blocks []block) {
 	for n := range t.count() {
@@ -146,7 +178,7 @@ func readFile(f *file) (all []placed, err error) {
 	}
 	slices.Sort(instances)
 	for _, inst := range instances {
-		it := Iterator{o: Range{Instance: inst, At: keyspace.MaxRevision, AllVersions: true}, c: cursor{file: f, instance: inst}}
+		it := Iterator{o: Range{Instance: inst, At: keyspace.MaxRevision, AllVersions: true}, c: cursor{file: f, from: f.f, instance: inst}}
 		for it.SeekForward(nil); it.Version() != nil; it.Next() {
 			all = append(all, placed{inst, *it.Version()})
 		}

@@ -3,6 +3,7 @@ package sstable
 import (
 	"bytes"
 
+	"kvstore/internal/env"
 	"kvstore/internal/keyspace"
 )
 
@@ -31,7 +32,7 @@ type Iterator struct {
 // iterators returns one for each file, not yet at a position.
 func iterators(files []*file, r Range) (its []*Iterator) {
 	for _, f := range files {
-		its = append(its, &Iterator{o: r, c: cursor{file: f, instance: r.Instance}})
+		its = append(its, &Iterator{o: r, c: cursor{file: f, from: f.f, instance: r.Instance}})
 	}
 	return its
 }
@@ -114,6 +115,7 @@ func (i *Iterator) settleBack() {
 // cursor is a position in one file, within one instance.
 type cursor struct {
 	file     *file
+	from     env.File // what blocks are read from
 	instance keyspace.InstanceID
 	block    int // of versions, when those are there
 	versions []Version
@@ -131,11 +133,11 @@ func (c *cursor) version() *Version {
 
 // load goes to block n, if that is of the instance.
 func (c *cursor) load(n int) bool {
-	if c.err != nil || n < 0 || n >= c.file.blocks.count() || c.file.blocks.at(n).instance != c.instance {
+	if c.err != nil || !c.file.blocks.of(n, c.instance) {
 		return false
 	}
 	if c.versions == nil || c.block != n {
-		c.versions, c.err = c.file.read(n)
+		c.versions, c.err = c.file.read(c.from, n)
 		c.block = n
 	}
 	return c.err == nil
@@ -144,7 +146,7 @@ func (c *cursor) load(n int) bool {
 // seek goes to the newest version of the first key at or above key.
 func (c *cursor) seek(key []byte) {
 	const rev = keyspace.MaxRevision // the first of its key
-	n := c.file.find(c.instance, key, rev)
+	n := c.file.blocks.find(c.instance, key, rev)
 	if !c.load(n) {
 		if c.at = 0; !c.load(n + 1) {
 			c.seekEnd()
@@ -161,7 +163,7 @@ func (c *cursor) seek(key []byte) {
 
 // seekEnd goes behind the last version of the instance.
 func (c *cursor) seekEnd() {
-	n := c.file.find(c.instance+1, nil, keyspace.MaxRevision)
+	n := c.file.blocks.behind(c.instance) - 1
 	if !c.load(n) {
 		c.versions, c.at = nil, 0
 		return

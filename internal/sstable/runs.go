@@ -1,7 +1,10 @@
 package sstable
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sync/atomic"
 
@@ -43,7 +46,7 @@ func OpenRuns(fs env.FS, path string, o Options) (*Runs, error) {
 }
 
 // Get returns the newest version of a key, whose hash is Hash's, at or below at,
-// deletions included. Key and Value are the caller's. stale means that files went
+// deletions included. Key is the one that was asked for, Value the caller's. stale means that files went
 // while they were looked at: what was in them is in the history or the engine by
 // now, and the caller asks everybody again.
 func (r *Runs) Get(hash uint64, inst keyspace.InstanceID, key []byte, at keyspace.Revision) (v Version, ok, stale bool, err error) {
@@ -145,6 +148,33 @@ func (r *Runs) Take(least, most int64) *Taken {
 	return r.take(func(f *file) bool { return f.size >= least && f.size < most })
 }
 
+// TakeTier returns runs to be merged: those that have at least so many bytes and
+// fewer than most, then larger ones, from the smallest on, of which each is at most
+// growth times what was taken before; no more together than room. The caller
+// releases them; nil when there are none.
+func (r *Runs) TakeTier(least, most, growth, room int64) *Taken {
+	files := slices.DeleteFunc(slices.Clone(r.files.Load().files), func(f *file) bool { return f.size < least })
+	slices.SortStableFunc(files, func(f, g *file) int { return cmp.Compare(f.size, g.size) })
+	pick, sum := make(map[*file]bool), int64(0)
+	for _, f := range files {
+		if f.size >= most && f.size > growth*sum || f.size > room-sum {
+			break
+		}
+		pick[f] = true
+		sum += f.size
+	}
+	return r.take(func(f *file) bool { return pick[f] })
+}
+
+// Room is how many bytes of runs the disk has room for.
+func (r *Runs) Room() (int64, error) {
+	free, err := r.fs.Free(r.dir.dir)
+	if err != nil {
+		return 0, fmt.Errorf("free space of %s directory: %w", r.kind.name, err)
+	}
+	return max(0, int64(min(free, math.MaxInt64))-r.reserve-syncBytes), nil
+}
+
 // TakeOldest returns the runs that have at least so many bytes and all that may
 // have an older version than one of those: what stays is newer than what goes.
 func (r *Runs) TakeOldest(least int64) *Taken {
@@ -190,6 +220,29 @@ func (f *file) below(until map[keyspace.InstanceID]keyspace.Revision) bool {
 	return false
 }
 
+// Count is the number of the runs.
+func (t *Taken) Count() int { return len(t.files) }
+
+// Alone returns for each instance in the runs a revision below which no other run
+// has a version.
+func (t *Taken) Alone() map[keyspace.InstanceID]keyspace.Revision {
+	alone := make(map[keyspace.InstanceID]keyspace.Revision)
+	for _, inst := range t.Instances() {
+		alone[inst] = keyspace.MaxRevision
+	}
+	for _, f := range t.runs.files.Load().files {
+		if slices.Contains(t.files, f) {
+			continue
+		}
+		for inst, span := range f.spans {
+			if low, present := alone[inst]; present {
+				alone[inst] = min(low, span.Low)
+			}
+		}
+	}
+	return alone
+}
+
 // Smallest is the size of the smallest of the runs.
 func (t *Taken) Smallest() int64 {
 	least := t.files[0].size
@@ -197,6 +250,20 @@ func (t *Taken) Smallest() int64 {
 		least = min(least, f.size)
 	}
 	return least
+}
+
+// Keys is about how many keys there are in the runs, no fewer than in all of them.
+func (t *Taken) Keys() (sum int) {
+	for _, f := range t.files {
+		sum += f.filter.keys()
+	}
+	return sum
+}
+
+// Asked reports whether a key of an instance was looked for in one of the runs since
+// they were opened. Nobody does on a node that only follows a group.
+func (t *Taken) Asked(inst keyspace.InstanceID) bool {
+	return slices.ContainsFunc(t.files, func(f *file) bool { return f.wasAsked(inst) })
 }
 
 // Instances returns the instances in the runs, in order.
@@ -211,6 +278,9 @@ func (t *Taken) Merge(inst keyspace.InstanceID) *Merge {
 		return !present
 	})
 	walk := newMerge(files, Range{Instance: inst, At: keyspace.MaxRevision, AllVersions: true})
+	for _, i := range walk.all {
+		i.c.from = i.c.file.inOrder()
+	}
 	walk.SeekForward(nil)
 	return walk
 }

@@ -63,6 +63,11 @@ func TestKeysAtTheEdgesOfBlocksAreFound(t *testing.T) {
 	mustWrite(t, r, manyRunBlocks()...)
 	f := r.files.Load().files[0]
 	for n, b := range f.blocks.all() {
+		versions, err := f.read(f.f, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.rev = versions[0].Revision
 		for _, at := range []keyspace.Revision{b.rev - 1, b.rev, b.rev + 1, keyspace.MaxRevision} {
 			v, ok, err := f.get(b.instance, b.key, at)
 			if want := at >= b.rev; err != nil || ok != want || ok && (v.Revision != b.rev || !bytes.Equal(v.Key, b.key)) {
@@ -85,7 +90,7 @@ func TestWhatRunsReturnIsTheCallers(t *testing.T) {
 	mustWrite(t, r, all...)
 	var got []placed
 	for _, v := range all {
-		g, _ := getRun(t, r, v.inst, v.Key, keyspace.MaxRevision)
+		g, _ := getRun(t, r, v.inst, bytes.Clone(v.Key), keyspace.MaxRevision)
 		got = append(got, g)
 	}
 	if !slices.EqualFunc(got, all, equal) {

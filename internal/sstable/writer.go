@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -33,29 +34,43 @@ type Writer struct {
 	path   string // of the file, which has its final name after the rename
 	made   bool   // the file is there and belongs to the Writer
 	f      env.File
-	at     int64 // end of what was written, a multiple of pageBytes while pieces are
+	at     int64 // end of what was written
 	synced int64
+	piece  int // pieceBytes for the instance; 0: blocks are written when they end
+	unread func(keyspace.InstanceID) bool
 
 	spans    map[keyspace.InstanceID]*Span
 	span     *Span // of instance
-	blocks   []block
+	index    entries
+	first    block  // the open block, without its length
 	buf      []byte // what was not written: blocks that ended, and the open one
 	open     int    // where the open block begins in buf
 	instance keyspace.InstanceID
 	key      []byte // the last one of the open block
 	any      bool
-	hashes   hashes // of a run's keys
+	keys     int    // of a run
+	hashes   hashes // of those, unless
+	filter   filter // is there to take them
 }
 
 // Writer begins a file; it is made with the first version.
 func (s *dir) Writer() *Writer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := &Writer{store: s, number: s.next, spans: make(map[keyspace.InstanceID]*Span)}
+	w := &Writer{store: s, number: s.next, piece: s.kind.pieceBytes, spans: make(map[keyspace.InstanceID]*Span)}
 	w.path = s.dir + "/" + s.kind.nameOf(w.number) + temporary
 	s.next++
 	return w
 }
+
+// Expect says how many keys will come at most to a run: what is kept of each until
+// Finish is then a filter's ten bits, not a hash.
+func (w *Writer) Expect(keys int) { w.filter = emptyFilter(keys) }
+
+// Unread says of which instances hardly anybody will read: their blocks are written
+// past the page cache, as history is. A node has replicas of three times as much as it
+// leads, and what it leads is read: it should find room there.
+func (w *Writer) Unread(of func(keyspace.InstanceID) bool) { w.unread = of }
 
 // Add appends a version of an instance; it keeps nothing of v. Versions come in
 // order of instance, key, and descending revision; those of a run have no
@@ -64,7 +79,7 @@ func (w *Writer) Add(inst keyspace.InstanceID, v Version) error {
 	end := v.Until
 	if w.store.kind.current {
 		end = v.Revision + 1
-		w.hashes.add(Hash(inst, v.Key))
+		w.addHash(Hash(inst, v.Key))
 	}
 	if end <= v.Revision || w.store.kind.current && v.Until != 0 {
 		panic(fmt.Sprintf("sstable: version %d of key %x in a %s is replaced at %d",
@@ -78,9 +93,15 @@ func (w *Writer) Add(inst keyspace.InstanceID, v Version) error {
 	if w.buf == nil {
 		w.begin()
 	}
+	if w.unread != nil && (!w.any || inst != w.instance) {
+		w.piece = 0
+		if w.unread(inst) {
+			w.piece = writePiece
+		}
+	}
 	empty := len(w.buf) == w.open
 	if empty {
-		w.blocks = append(w.blocks, block{instance: inst, key: bytes.Clone(v.Key), rev: v.Revision})
+		w.first = block{instance: inst, key: append(w.first.key[:0], v.Key...), rev: v.Revision}
 	}
 	same := !empty && bytes.Equal(v.Key, w.key)
 	w.buf = appendVersion(w.buf, &v, same)
@@ -93,16 +114,29 @@ func (w *Writer) Add(inst keyspace.InstanceID, v Version) error {
 	return nil
 }
 
+// addHash notes a key for the filter.
+func (w *Writer) addHash(hash uint64) {
+	w.keys++
+	if w.filter != nil {
+		w.filter.add(hash)
+		return
+	}
+	w.hashes.add(hash)
+}
+
 // begin makes the buffer.
 func (w *Writer) begin() {
 	k := w.store.kind
 	size := 2 * k.blockBytes
-	if k.pieceBytes > 0 {
-		size += k.pieceBytes // it begins at a page, as large allocations do
+	if w.direct() {
+		size += writePiece // it begins at a page, as large allocations do
 	}
 	w.buf = append(make([]byte, 0, size), k.magic...)
 	w.open = len(w.buf)
 }
+
+// direct reports whether something may be written past the page cache.
+func (w *Writer) direct() bool { return w.store.kind.pieceBytes > 0 || w.unread != nil }
 
 // spanOf is the span of an instance, which a version at rev belongs to.
 func (w *Writer) spanOf(inst keyspace.InstanceID, rev keyspace.Revision) *Span {
@@ -123,12 +157,13 @@ func (w *Writer) endBlock() error {
 		return err
 	}
 	w.buf = binary.LittleEndian.AppendUint32(w.buf, crc32.Checksum(w.buf[w.open:], castagnoli))
-	last := &w.blocks[len(w.blocks)-1]
-	last.offset, last.length = w.at+int64(w.open), len(w.buf)-w.open
+	w.first.offset, w.first.length = w.at+int64(w.open), len(w.buf)-w.open
+	w.index.add(&w.first)
 	w.open = len(w.buf)
-	if piece := w.store.kind.pieceBytes; len(w.buf) < piece {
+	if len(w.buf) < w.piece {
 		return nil
-	} else if err := w.write(piece > 0); err != nil {
+	}
+	if err := w.write(w.piece > 0); err != nil {
 		return err
 	}
 	if w.at-w.synced < syncBytes {
@@ -166,16 +201,20 @@ func (w *Writer) create() error {
 		return w.failed("make", "file", err)
 	}
 	w.f, w.made = f, true
-	if w.store.kind.pieceBytes > 0 {
+	if w.direct() {
 		env.Uncached(f)
 	}
 	return nil
 }
 
-// write writes the blocks that ended, or only whole pages of them.
+// write writes the blocks that ended, or only whole pages of them, after what is
+// missing of a page that was begun.
 func (w *Writer) write(pages bool) error {
 	n := w.open
-	if pages {
+	switch begun := int(w.at % pageBytes); {
+	case pages && begun > 0:
+		n = min(n, pageBytes-begun)
+	case pages:
 		n -= n % pageBytes
 	}
 	if _, err := w.f.WriteAt(w.buf[:n], w.at); err != nil {
@@ -238,26 +277,55 @@ func (w *Writer) Finish() error {
 	return nil
 }
 
+// writeIndex writes the index piece by piece, and the trailer.
 func (w *Writer) writeIndex() error {
 	var spans []instanceSpan
 	for _, inst := range slices.Sorted(maps.Keys(w.spans)) {
 		spans = append(spans, instanceSpan{inst, *w.spans[inst]})
 	}
-	index := encodeIndex(spans, w.blocks)
+	pieces := append([][]byte{appendSpans(nil, spans, w.index.count)}, w.index.pieces...)
 	if w.store.kind.current {
-		keys := newFilter(&w.hashes)
-		index = append(binary.AppendUvarint(index, uint64(len(keys))), keys...)
+		keys := w.filterOfKeys()
+		pieces = append(pieces, binary.AppendUvarint(nil, uint64(len(keys))), keys)
 	}
-	sum := crc32.Checksum(index, castagnoli)
-	end := binary.LittleEndian.AppendUint64(index, uint64(w.at)+uint64(len(w.buf)))
-	end = binary.LittleEndian.AppendUint32(end, uint32(len(index)))
-	end = binary.LittleEndian.AppendUint32(end, sum)
-	w.buf = append(append(w.buf, end...), w.store.kind.magic...)
+	begin, length, sum := w.at+int64(len(w.buf)), 0, uint32(0)
+	for _, piece := range pieces {
+		for b := range slices.Chunk(piece, indexPiece) {
+			length, sum = length+len(b), crc32.Update(sum, castagnoli, b)
+			if err := w.put(b); err != nil {
+				return err
+			}
+		}
+	}
+	if uint64(length) > math.MaxUint32 {
+		return fault.New(fault.Internal, "index is too long", "limit_bytes", uint32(math.MaxUint32), "actual_bytes", length)
+	}
+	w.buf = binary.LittleEndian.AppendUint64(w.buf, uint64(begin))
+	w.buf = binary.LittleEndian.AppendUint32(w.buf, uint32(length))
+	w.buf = binary.LittleEndian.AppendUint32(w.buf, sum)
+	w.buf = append(w.buf, w.store.kind.magic...)
 	w.open = len(w.buf)
 	if err := w.write(false); err != nil {
 		return err
 	}
 	return w.sync()
+}
+
+// put appends a part of the index and writes what waits when that is enough.
+func (w *Writer) put(b []byte) error {
+	w.buf = append(w.buf, b...)
+	w.open = len(w.buf)
+	if len(w.buf) < indexPiece {
+		return nil
+	}
+	return w.write(w.store.kind.pieceBytes > 0)
+}
+
+func (w *Writer) filterOfKeys() filter {
+	if w.filter == nil {
+		return newFilter(&w.hashes)
+	}
+	return w.filter.fold(w.keys)
 }
 
 // Abort removes what was written. It may be called after Finish, and then does

@@ -138,6 +138,7 @@ func uncached(t *testing.T, f env.FS, dir string) {
 			must(t, err)
 			same(t, file, want, step)
 			env.Uncached(file)
+			env.Scattered(file)
 		}
 		if step%20 == 0 {
 			same(t, file, want, step)

@@ -34,6 +34,11 @@ func reserve(f *os.File, from, to int64) error {
 	}
 }
 
+// Scattered turns read-ahead off. A file that is mostly in the page cache looks to
+// the kernel as if it were read in order wherever a page is missing, and it reads
+// as much from there on as the device allows, often megabytes.
+func (f *file) Scattered() { _ = unix.Fadvise(int(f.f.Fd()), 0, 0, unix.FADV_RANDOM) }
+
 // openDirect opens a file that is open already; nil where its file system has no
 // direct writes.
 func openDirect(path string) *direct {
