@@ -25,7 +25,7 @@ type flushState struct {
 	checkpoints map[uint64][]checkpointOf // by sealed delta
 	running     bool
 	merging     bool // small runs are merged
-	moving      bool // large runs are moved to the engine
+	moving      bool // larger runs are merged or moved to the engine
 	tidyAfter   time.Duration
 	pinned      []*instance // retired during a flush that may still write them
 	lastSeal    time.Duration
@@ -128,11 +128,12 @@ func (h *Host) flushOne(ctx context.Context) {
 	})
 }
 
-// tidySoon starts a merge of small runs and a move of large ones to the engine
-// when there are enough of them and none goes on.
+// tidySoon starts a merge of small runs, and a move of the oldest ones to the engine
+// or else a merge of larger ones, when there are enough of them and none goes on.
 func (h *Host) tidySoon() {
 	h.tidy(&h.flush.merging, h.opt.Store.NeedMerge(), h.opt.Store.MergeRuns, h.opt.Hooks.Merge)
 	h.tidy(&h.flush.moving, h.opt.Store.NeedMove(), h.opt.Store.MoveRuns, h.opt.Hooks.Move)
+	h.tidy(&h.flush.moving, h.opt.Store.NeedMergeLarge(), h.opt.Store.MergeLarge, h.opt.Hooks.Merge)
 }
 
 // tidy runs a job over runs and tells the loop.

@@ -82,6 +82,7 @@ type machine struct {
 	disk    *simfs.FS // nil without a history
 	history *sstable.History
 	runs    bool
+	middle  bool
 	log     []logged // what a restart would replay
 }
 
@@ -93,7 +94,7 @@ type logged struct {
 }
 
 func newMachine(t *rapid.T, c modelCase) *machine {
-	m := &machine{model: model{}, engine: mem.Open(), runs: c.runs}
+	m := &machine{model: model{}, engine: mem.Open(), runs: c.runs, middle: c.middle}
 	if c.history {
 		m.disk = simfs.New()
 	}
@@ -116,7 +117,10 @@ func (m *machine) open(t *rapid.T) {
 		if o.Runs, err = sstable.OpenRuns(m.disk, "runs", sstable.Options{}); err != nil {
 			t.Fatal(err)
 		}
-		o.MergeRuns, o.SmallBytes, o.ApartBytes = 3, 350, apartBytes
+		o.MergeRuns, o.SmallBytes, o.LargeBytes, o.ApartBytes = 3, 350, 700, apartBytes
+		if m.middle {
+			o.SmallBytes = 1 // no run is small
+		}
 	}
 	m.store, m.sealed = New(m.engine, o), nil
 }
@@ -277,21 +281,34 @@ func (m *machine) Flush(t *rapid.T) {
 	m.log = slices.DeleteFunc(m.log, func(e logged) bool { return e.delta == id })
 }
 
-// Move takes large runs to the engine, now and then not to the end.
+// Move takes the oldest runs to the engine, now and then not to the end.
 func (m *machine) Move(t *rapid.T) {
-	_, large := m.store.RunsBytes()
-	m.walk(t, m.store.MoveRuns, large)
-	if _, after := m.store.RunsBytes(); after != 0 && after != large {
-		t.Fatalf("%d bytes of %d in large runs stay", after, large)
+	before := m.store.RunsBytes()
+	oldest := before.Large
+	if oldest == 0 {
+		oldest = before.Middle
+	}
+	m.walk(t, m.store.MoveRuns, oldest)
+	if after := m.store.RunsBytes(); after != before && (after.Large != 0 || before.Large == 0 && after.Middle != 0) {
+		t.Fatalf("%+v bytes of %+v in runs stay", after, before)
 	}
 }
 
 // Merge merges small runs, now and then not to the end.
 func (m *machine) Merge(t *rapid.T) {
-	small, large := m.store.RunsBytes()
-	m.walk(t, m.store.MergeRuns, small)
-	if s, l := m.store.RunsBytes(); s != small && s+l-large > small {
-		t.Fatalf("%d bytes in small and %d in large runs become %d and %d", small, large, s, l)
+	before := m.store.RunsBytes()
+	m.walk(t, m.store.MergeRuns, before.Small)
+	if after := m.store.RunsBytes(); after.Small != before.Small && after.All() > before.All() {
+		t.Fatalf("%+v bytes in runs become %+v", before, after)
+	}
+}
+
+// MergeLarge merges middle runs and large ones, now and then not to the end.
+func (m *machine) MergeLarge(t *rapid.T) {
+	before := m.store.RunsBytes()
+	m.walk(t, m.store.MergeLarge, before.Middle)
+	if after := m.store.RunsBytes(); after.Middle != before.Middle && after.All() > before.All() {
+		t.Fatalf("%+v bytes in runs become %+v", before, after)
 	}
 }
 
@@ -434,15 +451,18 @@ func (m *machine) closeViews() {
 	m.views = nil
 }
 
-type modelCase struct{ history, runs, imports bool }
+// middle: no run is small, and deltas are flushed at once, so that there is much to
+// merge.
+type modelCase struct{ history, runs, imports, middle bool }
 
 // apartBytes is the size of large values.
 const apartBytes = 300
 
 func TestStoreAgainstModel(t *testing.T) {
 	for _, c := range []modelCase{{}, {history: true}, {history: true, runs: true},
-		{imports: true}, {history: true, imports: true}, {history: true, runs: true, imports: true}} {
-		t.Run(fmt.Sprintf("history=%t,runs=%t,imports=%t", c.history, c.runs, c.imports), func(t *testing.T) {
+		{imports: true}, {history: true, imports: true}, {history: true, runs: true, imports: true},
+		{history: true, runs: true, middle: true}, {history: true, runs: true, middle: true, imports: true}} {
+		t.Run(fmt.Sprintf("history=%t,runs=%t,imports=%t,middle=%t", c.history, c.runs, c.imports, c.middle), func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
 				m := newMachine(t, c)
 				defer func() { m.close() }()
@@ -454,7 +474,11 @@ func TestStoreAgainstModel(t *testing.T) {
 					actions["import"] = m.Import
 				}
 				if c.runs {
-					actions["move"], actions["merge"] = m.Move, m.Merge
+					actions["move"], actions["merge"], actions["merge large"] = m.Move, m.Merge, m.MergeLarge
+				}
+				if c.middle {
+					delete(actions, "seal")
+					actions["insert"] = func(t *rapid.T) { m.Insert(t); m.Seal(t); m.Flush(t) }
 				}
 				t.Repeat(actions)
 			})

@@ -4,64 +4,21 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math"
 
 	"kvstore/internal/engine"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/sstable"
 )
 
-// Where there are so many times as many small runs as begin a merge, or bytes in
-// large ones as begin a move, flushes wait, and with them, when deltas are full,
-// the writers.
+// Walk is what a walk over runs is for.
+type Walk int
+
+// The walks over runs.
 const (
-	fullOfSmall = 3
-	fullOfLarge = 2
+	WalkMerge      Walk = iota // small runs become a middle one
+	WalkMergeLarge             // middle and large runs become one
+	WalkMove                   // the oldest runs go to the engine
 )
-
-// NeedMerge reports whether there are enough small runs to merge them.
-func (s *Store) NeedMerge() bool {
-	small, _, _ := s.countRuns()
-	return small >= s.options.MergeRuns
-}
-
-// NeedMove reports whether there is enough in large runs to move it to the engine.
-func (s *Store) NeedMove() bool {
-	_, _, large := s.countRuns()
-	return large > 0 && (large >= s.options.MoveBytes || s.options.Runs.Memory() >= s.options.IndexBytes/2)
-}
-
-// FullOfRuns reports whether a flush should wait for a merge or a move of runs.
-func (s *Store) FullOfRuns() bool {
-	small, _, large := s.countRuns()
-	return small >= fullOfSmall*s.options.MergeRuns ||
-		large > 0 && (large >= fullOfLarge*s.options.MoveBytes || s.options.Runs.Memory() >= s.options.IndexBytes)
-}
-
-// countRuns returns how many small runs there are, their bytes, and those of the
-// others.
-func (s *Store) countRuns() (small int, bytes, large int64) {
-	if s.options.Runs == nil {
-		return 0, 0, 0
-	}
-	small, bytes = s.options.Runs.Count(0, s.options.SmallBytes)
-	_, large = s.options.Runs.Count(s.options.SmallBytes, math.MaxInt64)
-	return small, bytes, large
-}
-
-// RunsBytes is what small and large runs take on disk.
-func (s *Store) RunsBytes() (small, large int64) {
-	_, small, large = s.countRuns()
-	return small, large
-}
-
-// Runs is the number of runs.
-func (s *Store) Runs() int {
-	if s.options.Runs == nil {
-		return 0
-	}
-	return s.options.Runs.Files()
-}
 
 // MergeRuns merges the small runs of this moment into one: of each key it gets
 // the newest version, the history those that this one replaced. Then the small
@@ -73,10 +30,25 @@ func (s *Store) MergeRuns(ctx context.Context) (merged int64, err error) {
 	}
 	s.merging.Lock()
 	defer s.merging.Unlock()
-	return s.walk(ctx, s.options.Runs.Take(0, s.options.SmallBytes), true)
+	return s.walk(ctx, s.options.Runs.Take(0, s.options.SmallBytes), WalkMerge)
 }
 
-// MoveRuns does the same with the large runs, whose newest versions it hands to
+// MergeLarge does the same with middle runs and the large ones that are not much
+// larger.
+func (s *Store) MergeLarge(ctx context.Context) (merged int64, err error) {
+	if s.options.Runs == nil {
+		return 0, nil
+	}
+	s.moving.Lock()
+	defer s.moving.Unlock()
+	runs, err := s.takeMiddle()
+	if err != nil {
+		return 0, err
+	}
+	return s.walk(ctx, runs, WalkMergeLarge)
+}
+
+// MoveRuns does the same with the oldest runs, whose newest versions it hands to
 // the engine, in order, and makes durable there.
 func (s *Store) MoveRuns(ctx context.Context) (moved int64, err error) {
 	if s.options.Runs == nil {
@@ -86,32 +58,22 @@ func (s *Store) MoveRuns(ctx context.Context) (moved int64, err error) {
 	defer s.moving.Unlock()
 	runs, release := s.takeOldest()
 	defer release()
-	return s.walk(ctx, runs, false)
+	return s.walk(ctx, runs, WalkMove)
 }
 
-// takeOldest takes the large runs and what is older than one of them. A small run
-// that is among those must not be merged meanwhile: what the merge makes of it
-// would stay behind as the newest of its keys. No merge is going on when it looks.
-func (s *Store) takeOldest() (runs *sstable.Taken, release func()) {
-	s.merging.Lock()
-	runs = s.options.Runs.TakeOldest(s.options.SmallBytes)
-	if runs != nil && runs.Smallest() < s.options.SmallBytes {
-		return runs, s.merging.Unlock
-	}
-	s.merging.Unlock()
-	return runs, func() {}
-}
-
-func (s *Store) walk(ctx context.Context, runs *sstable.Taken, merge bool) (bytes int64, err error) {
+func (s *Store) walk(ctx context.Context, runs *sstable.Taken, what Walk) (bytes int64, err error) {
 	if runs == nil {
 		return 0, nil
 	}
 	defer runs.Release()
-	m := move{store: s, older: s.options.History.Writer(), floor: s.options.History.Floor(),
-		progress: MoveProgress{Walk: s.walks.Add(1), Merge: merge, Total: runs.Bytes}}
+	m := move{store: s, older: s.options.History.Writer(), floor: s.options.History.Floor(), alone: runs.Alone(),
+		progress: MoveProgress{Walk: s.walks.Add(1), What: what, Total: runs.Bytes, Period: s.period(runs, what)}}
+	defer m.close()
 	defer func() { err = abort(m.older, err) }()
-	if merge {
+	if what != WalkMove {
 		m.larger = s.options.Runs.Writer()
+		m.larger.Expect(runs.Keys())
+		m.larger.Unread(func(inst keyspace.InstanceID) bool { return !runs.Asked(inst) })
 		defer func() { err = abort(m.larger, err) }()
 	}
 	if err := m.run(ctx, runs); err != nil {
@@ -121,6 +83,14 @@ func (s *Store) walk(ctx context.Context, runs *sstable.Taken, merge bool) (byte
 	return runs.Bytes, nil
 }
 
+// period is after how many bytes more the next walk of a kind is due.
+func (s *Store) period(runs *sstable.Taken, what Walk) int64 {
+	if what == WalkMergeLarge {
+		return min(runs.Bytes, s.tiers().bytes.Middle)
+	}
+	return runs.Bytes
+}
+
 // move is a walk over runs. What is newest goes to the engine or to a larger run,
 // what it replaced to the history.
 //
@@ -128,10 +98,14 @@ func (s *Store) walk(ctx context.Context, runs *sstable.Taken, merge bool) (byte
 // version between two of a key is anywhere but in the history, or, being large, in
 // the engine.
 type move struct {
-	store    *Store
-	older    *sstable.Writer
-	larger   *sstable.Writer // nil: to the engine
-	floor    keyspace.Revision
+	store  *Store
+	older  *sstable.Writer
+	larger *sstable.Writer // nil: to the engine
+	floor  keyspace.Revision
+	// alone has of each instance the revision below which no other run has a
+	// version.
+	alone    map[keyspace.InstanceID]keyspace.Revision
+	reader   engine.Reader // opened when first needed
 	progress MoveProgress
 
 	instance keyspace.InstanceID
@@ -188,12 +162,40 @@ func (m *move) addCurrent(v *sstable.Version) error {
 	case m.store.options.Runs.Dead(m.instance):
 		return nil
 	case m.larger != nil:
+		if v.Delete {
+			if idle, err := m.hidesNothing(v); err != nil || idle {
+				return err
+			}
+		}
 		return m.larger.Add(m.instance, *v)
 	}
 	key := append(keyspace.AppendInstance(make([]byte, 0, keyspace.InstanceBytes+len(v.Key)), m.instance), v.Key...)
 	m.progress.Engine += int64(len(key) + len(v.Value))
 	m.writes = append(m.writes, engine.Write{Key: key, Revision: v.Revision, Value: v.Value, Delete: v.Delete})
 	return nil
+}
+
+// hidesNothing reports whether a deletion may be left out of a merge: nobody reads
+// below it, and neither another run nor the engine has an older version of its key.
+// None comes later: versions of a key come in order, and what a restart inserts
+// again brings the deletion, too.
+func (m *move) hidesNothing(v *sstable.Version) (bool, error) {
+	if v.Revision > m.floor || v.Revision >= m.alone[m.instance] {
+		return false, nil
+	}
+	if m.reader == nil {
+		m.reader = m.store.engine.Reader()
+	}
+	key := append(keyspace.AppendInstance(nil, m.instance), v.Key...)
+	_, _, older, err := m.reader.Get(key, v.Revision)
+	return !older, err
+}
+
+// close ends reads of the engine.
+func (m *move) close() {
+	if m.reader != nil {
+		m.reader.Close()
+	}
 }
 
 // addOlder adds a version to the history. Between it and the one it was replaced

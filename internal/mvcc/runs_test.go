@@ -21,12 +21,14 @@ type runStore struct {
 	*Store
 	t      *testing.T
 	engine *mem.Mem
+	disk   *simfs.FS
 }
 
 // newRunStore takes runs of smallBytes for large.
 func newRunStore(t *testing.T, smallBytes int64) *runStore {
 	t.Helper()
-	fs, s := simfs.New(), &runStore{t: t, engine: mem.Open()}
+	fs := simfs.New()
+	s := &runStore{t: t, engine: mem.Open(), disk: fs}
 	history, err := sstable.OpenHistory(fs, "history", sstable.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +145,7 @@ func TestMovesHandOnTheNewest(t *testing.T) {
 		if got := s.inEngine("k"); got != 0 {
 			t.Fatalf("the engine has version %d before a move", got)
 		}
-		_, bytes := s.RunsBytes()
+		bytes := s.RunsBytes().All()
 		if got := s.NeedMove(); got != (bytes >= 200) {
 			t.Fatalf("%d bytes in runs, a move is wanted: %t", bytes, got)
 		}
@@ -308,7 +310,7 @@ func TestIndexesOfRunsAreBounded(t *testing.T) {
 	for _, c := range []struct {
 		limit      int64
 		need, full bool
-	}{{3 * memory, false, false}, {2 * memory, true, false}, {memory, true, true}} {
+	}{{2 * memory, false, false}, {memory / 3 * 4, true, false}, {memory, true, true}} {
 		s.options.IndexBytes = c.limit
 		if need, full := s.NeedMove(), s.FullOfRuns(); need != c.need || full != c.full {
 			t.Errorf("%d bytes of at most %d: a move is wanted %t, runs are full %t", memory, c.limit, need, full)

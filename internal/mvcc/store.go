@@ -39,7 +39,7 @@ const (
 	// DefaultSmallSeals and DefaultMoveSeals are SmallBytes and MoveBytes in
 	// deltas.
 	DefaultSmallSeals = 4
-	DefaultMoveSeals  = 8 * DefaultMergeRuns
+	DefaultMoveSeals  = 8 * DefaultMergeRuns * DefaultMergeRuns
 )
 
 // Options bound a Store's memory: about (MaxSealed+1) * SealBytes, and one
@@ -57,11 +57,13 @@ type Options struct {
 	// Runs take the newest versions; nil: flushes write to the engine. Not
 	// without a History. Their owner closes them.
 	Runs *sstable.Runs
-	// MergeRuns small ones, of less than SmallBytes, are merged into one;
-	// MoveBytes in larger ones are moved to the engine, and less than that when
-	// the indexes of all runs take half of IndexBytes in memory (0: any).
-	MergeRuns                         int
-	SmallBytes, MoveBytes, IndexBytes int64
+	// MergeRuns small ones, of less than SmallBytes, are merged into a middle one,
+	// and as many middle ones, of less than LargeBytes, into a large one. Where
+	// middle and large ones have MoveBytes, the oldest are moved to the engine, and
+	// with less when the indexes of all runs take three quarters of IndexBytes in
+	// memory (0: any).
+	MergeRuns                                     int
+	SmallBytes, LargeBytes, MoveBytes, IndexBytes int64
 	// ApartBytes is the size from which the engine keeps a value apart from its
 	// keys, so that collecting it in a run first would only cost a write; 0: none.
 	ApartBytes int
@@ -86,10 +88,13 @@ type FlushProgress struct {
 
 // MoveProgress is how far a walk over runs has come, in bytes.
 type MoveProgress struct {
-	// Walk numbers walks from 1. Merge: to a larger run; else to the engine.
+	// Walk numbers walks from 1.
 	Walk         uint64
-	Merge        bool
+	What         Walk
 	Moved, Total int64
+	// Period is after how many bytes more in runs that such a walk takes the next
+	// one is due.
+	Period int64
 	// Engine is the part that the engine got.
 	Engine int64
 }
@@ -109,6 +114,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.SmallBytes <= 0 {
 		o.SmallBytes = DefaultSmallSeals * o.SealBytes
+	}
+	if o.LargeBytes <= 0 {
+		o.LargeBytes = int64(o.MergeRuns) * o.SmallBytes
 	}
 	if o.IndexBytes <= 0 {
 		o.IndexBytes = math.MaxInt64

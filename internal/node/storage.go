@@ -98,7 +98,7 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 	flushes := &flushPace{engine: s.engine, seal: int64(budget.DeltaSeal)}
 	walks := newWalkPace(s.engine)
 	s.store = mvcc.New(s.engine, mvcc.Options{SealBytes: int64(budget.DeltaSeal), MaxSealed: budget.DeltaSealed,
-		History: s.history, Runs: s.runs, MoveBytes: moveBytes(budget), IndexBytes: int64(budget.Runs),
+		History: s.history, Runs: s.runs, IndexBytes: int64(budget.Runs),
 		ApartBytes:  int(c.Badger.ValueThreshold),
 		RecordBytes: int64(budget.Records), FlushBatchBytes: flushBatchBytes, Between: flushes.between, BetweenMoved: walks.between})
 	flushes.store, walks.store = s.store, s.store
@@ -119,8 +119,10 @@ func (s *storage) runsBytes() int64 {
 	return s.runs.Bytes()
 }
 
-// moveBytes is the size of runs that are moved to Badger together.
-func moveBytes(b config.Budget) int64 { return mvcc.DefaultMoveSeals * int64(b.DeltaSeal) }
+// largeRun is about the size of the smallest run that is moved to Badger.
+func largeRun(b config.Budget) int64 {
+	return mvcc.DefaultMergeRuns * mvcc.DefaultMergeRuns * int64(b.DeltaSeal) / 2
+}
 
 // segmentBytes: small machines get small segments, since two are preallocated.
 func segmentBytes(c *config.Config) int64 {
@@ -181,7 +183,7 @@ func badgerOptions(c *config.Config, logger *slog.Logger) badger.Options {
 		SyncWrites:          b.SyncWrites,
 		NumCompactors:       compactors(c),
 		Compression:         b.Compression,
-		BaseLevelSize:       2 * moveBytes(c.Budget()),
+		BaseLevelSize:       2 * largeRun(c.Budget()),
 		ResidentBytes:       residentBytes(c),
 		Logger:              logger,
 	}

@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	// mergeTime and moveTime are what a merge of small runs and a move of large
-	// ones take when nothing is written meanwhile.
+	// mergeTime, largeTime and moveTime are what a merge of small runs, one of larger
+	// ones and a move take when nothing is written meanwhile.
 	mergeTime = 30 * time.Second
+	largeTime = 3 * time.Minute
 	moveTime  = 15 * time.Minute
 	// walkLead is the part of what a walk takes at whose arrival it is to be over.
 	walkLead = 0.8
@@ -28,11 +29,11 @@ const (
 // takes, or flushes wait for it: much that comes at once is worked off over some
 // time.
 type walkPace struct {
-	store       walkStore
-	engine      interface{ Sync() error }
-	now         func() time.Time
-	pause       func(context.Context, time.Duration) error
-	merge, move walkState
+	store  walkStore
+	engine interface{ Sync() error }
+	now    func() time.Time
+	pause  func(context.Context, time.Duration) error
+	walks  [mvcc.WalkMove + 1]walkState
 }
 
 func newWalkPace(engine interface{ Sync() error }) *walkPace {
@@ -40,7 +41,7 @@ func newWalkPace(engine interface{ Sync() error }) *walkPace {
 }
 
 type walkStore interface {
-	RunsBytes() (small, large int64)
+	RunsBytes() mvcc.RunBytes
 	FullOfRuns() bool
 }
 
@@ -55,13 +56,10 @@ type walkState struct {
 // between waits until more of a walk is due. It is called by one walk of each kind
 // at a time.
 func (p *walkPace) between(ctx context.Context, at mvcc.MoveProgress) error {
-	w := &p.move
-	if at.Merge {
-		w = &p.merge
-	}
+	w := &p.walks[at.What]
 	if at.Walk != w.walk {
 		now := p.now()
-		*w = walkState{walk: at.Walk, began: now, worked: now, runs: p.runs(at.Merge)}
+		*w = walkState{walk: at.Walk, began: now, worked: now, runs: p.runs(at.What)}
 	}
 	if at.Engine-w.synced >= flushSyncBytes {
 		w.synced = at.Engine
@@ -93,25 +91,25 @@ func (p *walkPace) rest(w *walkState, at mvcc.MoveProgress) time.Duration {
 	return worked
 }
 
-// runs is the bytes in the runs that are waiting for a merge, or in all of them.
-func (p *walkPace) runs(merge bool) int64 {
-	small, large := p.store.RunsBytes()
-	if merge {
-		return small
+// runs is the bytes in the runs that wait for the next walk of a kind.
+func (p *walkPace) runs(what mvcc.Walk) int64 {
+	switch bytes := p.store.RunsBytes(); what {
+	case mvcc.WalkMerge:
+		return bytes.Small
+	case mvcc.WalkMergeLarge:
+		return bytes.Middle
+	default:
+		return bytes.All()
 	}
-	return small + large
 }
 
-// arrived is what came since a walk began, in parts of what it takes.
+// arrived is what came since a walk began, in parts of what the next one waits for.
 func (p *walkPace) arrived(w *walkState, at mvcc.MoveProgress) float64 {
-	return float64(p.runs(at.Merge)-w.runs) / float64(max(1, at.Total))
+	return float64(p.runs(at.What)-w.runs) / float64(max(1, at.Period))
 }
 
 // due is the part of a walk that should be over, from 0 on.
 func (p *walkPace) due(w *walkState, at mvcc.MoveProgress) float64 {
-	whole := moveTime
-	if at.Merge {
-		whole = mergeTime
-	}
+	whole := [...]time.Duration{mvcc.WalkMerge: mergeTime, mvcc.WalkMergeLarge: largeTime, mvcc.WalkMove: moveTime}[at.What]
 	return max(float64(p.now().Sub(w.began))/float64(whole), p.arrived(w, at)/walkLead)
 }

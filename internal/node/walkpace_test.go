@@ -17,12 +17,13 @@ type walkClock struct {
 	small, large        int64
 	perSecond           int64 // bytes that arrive in large runs
 	fullAt              int64 // bytes at which flushes wait, and nothing arrives
+	period              int64 // bytes after which the next walk is due
 	pauses              int
 	syncs, longestPause time.Duration
 }
 
 func newWalkClock(t *testing.T) *walkClock {
-	c := &walkClock{t: t, at: time.Unix(1e9, 0)}
+	c := &walkClock{t: t, at: time.Unix(1e9, 0), period: walkTotal}
 	c.walkPace = newWalkPace(c)
 	c.store, c.now = c, func() time.Time { return c.at }
 	c.pause = func(_ context.Context, d time.Duration) error {
@@ -43,7 +44,7 @@ func (c *walkClock) pass(d time.Duration) {
 
 func (c *walkClock) FullOfRuns() bool { return c.fullAt > 0 && c.large >= c.fullAt }
 
-func (c *walkClock) RunsBytes() (small, large int64) { return c.small, c.large }
+func (c *walkClock) RunsBytes() mvcc.RunBytes { return mvcc.RunBytes{Small: c.small, Middle: c.large} }
 
 func (c *walkClock) Sync() error { c.syncs++; return nil }
 
@@ -53,13 +54,13 @@ const (
 )
 
 // walk makes a walk of which each step takes work, and returns how long it was.
-func (c *walkClock) walk(number uint64, merge bool, work time.Duration) time.Duration {
+func (c *walkClock) walk(number uint64, what mvcc.Walk, work time.Duration) time.Duration {
 	c.t.Helper()
 	began := c.at
 	for step := int64(1); step <= walkSteps; step++ {
 		c.pass(work)
 		moved := step * (walkTotal / walkSteps)
-		p := mvcc.MoveProgress{Walk: number, Merge: merge, Moved: moved, Total: walkTotal, Engine: moved}
+		p := mvcc.MoveProgress{Walk: number, What: what, Moved: moved, Total: walkTotal, Period: c.period, Engine: moved}
 		if err := c.between(context.Background(), p); err != nil {
 			c.t.Fatal(err)
 		}
@@ -77,11 +78,12 @@ func within(t *testing.T, what string, got, least, most time.Duration) {
 // Where nothing arrives, a walk takes its time, the first as well as the next.
 func TestQuietWalksTakeTheirTime(t *testing.T) {
 	c := newWalkClock(t)
-	for walk := uint64(1); walk <= 4; walk += 2 {
-		within(t, "a merge", c.walk(walk, true, time.Millisecond), mergeTime, mergeTime+time.Second)
-		within(t, "a move", c.walk(walk+1, false, time.Millisecond), moveTime, moveTime+time.Second)
+	for walk := uint64(1); walk <= 6; walk += 3 {
+		within(t, "a merge", c.walk(walk, mvcc.WalkMerge, time.Millisecond), mergeTime, mergeTime+time.Second)
+		within(t, "a merge of large runs", c.walk(walk+1, mvcc.WalkMergeLarge, time.Millisecond), largeTime, largeTime+time.Second)
+		within(t, "a move", c.walk(walk+2, mvcc.WalkMove, time.Millisecond), moveTime, moveTime+time.Second)
 	}
-	if want := time.Duration(4 * walkTotal / flushSyncBytes); c.syncs != want {
+	if want := time.Duration(6 * walkTotal / flushSyncBytes); c.syncs != want {
 		t.Errorf("%d syncs, want %d", c.syncs, want)
 	}
 }
@@ -90,7 +92,16 @@ func TestQuietWalksTakeTheirTime(t *testing.T) {
 func TestWalksKeepUpWithWhatArrives(t *testing.T) {
 	c := newWalkClock(t)
 	c.perSecond = walkTotal / 100
-	within(t, "a move", c.walk(1, false, time.Millisecond), 70*time.Second, 90*time.Second)
+	within(t, "a move", c.walk(1, mvcc.WalkMove, time.Millisecond), 70*time.Second, 90*time.Second)
+}
+
+// A merge that rewrites much more than what came since the last one is over before as
+// much has come again.
+func TestMergesOfLargeRunsKeepUp(t *testing.T) {
+	c := newWalkClock(t)
+	c.period = walkTotal / 3
+	c.perSecond = c.period / 100
+	within(t, "a merge of large runs", c.walk(1, mvcc.WalkMergeLarge, time.Millisecond), 70*time.Second, 90*time.Second)
 }
 
 // A walk that is slower than what arrives rests less and less, and no more when as
@@ -99,7 +110,7 @@ func TestLateWalksRestLess(t *testing.T) {
 	c := newWalkClock(t)
 	const work = 10 * time.Millisecond
 	c.perSecond = walkTotal / 10
-	took := c.walk(1, false, work)
+	took := c.walk(1, mvcc.WalkMove, work)
 	// Of the ten seconds in which as much arrives, it works a quarter of the first
 	// five and half of the others.
 	within(t, "a late move", took, walkSteps*work+6*time.Second, walkSteps*work+7*time.Second)
@@ -115,5 +126,5 @@ func TestLateWalksRestLess(t *testing.T) {
 func TestWalksDoNotRestWhenFlushesWait(t *testing.T) {
 	c := newWalkClock(t)
 	c.perSecond, c.fullAt = walkTotal/480, walkTotal/2
-	within(t, "a move that flushes wait for in the middle", c.walk(1, false, time.Millisecond), 4*time.Minute, 4*time.Minute+5*time.Second)
+	within(t, "a move that flushes wait for in the middle", c.walk(1, mvcc.WalkMove, time.Millisecond), 4*time.Minute, 4*time.Minute+5*time.Second)
 }
