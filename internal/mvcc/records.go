@@ -24,7 +24,10 @@ import (
 // instance may add, and nobody as long as it is not known how far those reach.
 //
 // Each shard is a fixed number of bytes of entries in a ring (CLOCK): one that was
-// used since the hand passed stays for another round.
+// used since the hand passed stays for another round. When it is full, a key is
+// remembered the second time that it comes: where all keys are read alike and there
+// are more than fit, the one that would go is as good as the one that comes, and
+// copying it is for nothing.
 type records struct {
 	shards [recordShards]recordShard
 	// least is the oldest delta that a reader must have had to add.
@@ -50,7 +53,14 @@ type recordShard struct {
 	ring  []*cached
 	hand  int
 	bytes int64
+	// came has of keys that came lately a part of their hash, where another part
+	// says; made when the shard is full.
+	came []uint16
 }
+
+// cameBytes is how many bytes of a shard there are for one place in came: about two
+// places for each record that fits.
+const cameBytes = 256
 
 type cached struct {
 	hash     uint64
@@ -104,14 +114,31 @@ func (r *records) add(hash uint64, inst keyspace.InstanceID, key, value []byte, 
 	if uint64(oldest) < r.least.Load() {
 		return
 	}
-	s.remove(s.byKey[hash])
-	c := &cached{hash: hash, instance: inst, key: bytes.Clone(key), value: bytes.Clone(value), rev: rev, at: len(s.ring)}
+	old := s.byKey[hash]
+	full := s.bytes+int64(recordBytes+len(key)+len(value)) > r.limit
+	if old == nil && full && !s.cameBefore(hash, r.limit) {
+		return
+	}
+	s.remove(old)
+	c := &cached{hash: hash, instance: inst, key: bytes.Clone(key), value: bytes.Clone(value), rev: rev, used: full, at: len(s.ring)}
 	s.byKey[hash] = c
 	s.ring = append(s.ring, c)
 	s.bytes += c.size()
 	for s.bytes > r.limit {
 		s.evict()
 	}
+}
+
+// cameBefore notes a key and reports whether it was noted already.
+func (s *recordShard) cameBefore(hash uint64, limit int64) bool {
+	if s.came == nil {
+		s.came = make([]uint16, max(1, limit/cameBytes))
+	}
+	place := &s.came[hash>>16%uint64(len(s.came))]
+	tag := uint16(hash>>48) | 1
+	before := *place == tag
+	*place = tag
+	return before
 }
 
 // evict removes the first entry that was not used since the hand passed it.

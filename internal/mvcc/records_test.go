@@ -167,6 +167,39 @@ func TestRecordsAreBounded(t *testing.T) {
 	}
 }
 
+// Where there is no room, a key that comes once is not remembered, one that comes
+// again is, and a key that is there takes over what comes.
+func TestFullRecordsTakeWhatComesAgain(t *testing.T) {
+	const limit = recordShards << 10
+	r := newRecords(limit)
+	r.raiseTo(map[keyspace.InstanceID]keyspace.Revision{1: 1})
+	value := make([]byte, 100)
+	read := func(n int, rev keyspace.Revision) (key []byte, there bool) {
+		key = fmt.Appendf(nil, "key%d", n)
+		r.add(hashKey(1, key), 1, key, value, rev, rev, 1)
+		_, got, ok := r.get(hashKey(1, key), 1, key, rev)
+		return key, ok && got == rev
+	}
+	for n := range 10_000 {
+		read(n, 1)
+	}
+	taken, again := 0, 0
+	for n := 20_000; n < 20_100; n++ {
+		if _, there := read(n, 1); there {
+			taken++
+		}
+		if _, there := read(n, 1); there {
+			again++
+		}
+	}
+	if taken > 3 || again < 97 { // two keys may have one place
+		t.Errorf("of 100 keys, %d are remembered at the first read, %d at the second", taken, again)
+	}
+	if _, there := read(20_099, 2); !there {
+		t.Error("what is remembered does not take over a newer version")
+	}
+}
+
 func TestRecordsOfARestartHoldNewestVersionsOnly(t *testing.T) {
 	eng := mem.Open()
 	s := New(eng, Options{RecordBytes: 1 << 20})

@@ -56,7 +56,7 @@ func (g *growth) Flags(f *flag.FlagSet) {
 	})
 	f.IntVar(&g.Rounds, "rounds", 3, "rounds of put and get at each size, after it is quiet")
 	f.DurationVar(&g.Duration, "duration", 10*time.Second, "measured time of one run")
-	f.DurationVar(&g.Warmup, "warmup", 2*time.Second, "before each run")
+	f.DurationVar(&g.Warmup, "warmup", 15*time.Second, "before each run")
 	f.IntVar(&g.Clients, "clients", 256, "clients of put and get")
 	g.Quiet.flags(f)
 	f.DurationVar(&g.Overwrite, "overwrite", 15*time.Minute, "how long to overwrite the same keys at the end; 0: not at all")
