@@ -7,7 +7,6 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
-	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/keyspace"
 )
 
@@ -85,7 +84,7 @@ func (h *Host) releaseBeats() {
 		for _, to := range slices.Sorted(maps.Keys(b.held)) {
 			m := b.held[to]
 			if node := g.nodes[to]; node != "" && m.GetTerm() == uint64(g.term) {
-				h.opt.Out.Send(node, &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_Raft{Raft: mustMarshal(m)}})
+				h.sendRaft(g, node, m)
 			}
 		}
 		clear(b.held)

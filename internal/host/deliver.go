@@ -2,7 +2,6 @@ package host
 
 import (
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/keyspace"
@@ -12,15 +11,15 @@ import (
 // what is dropped.
 const maxInboxMessages = 1 << 16
 
-// Deliver takes the messages of one frame. It decodes on the caller's
-// goroutine and never blocks.
+// Deliver takes the messages of one frame, of which entries are kept. It decodes on
+// the caller's goroutine and never blocks.
 func (h *Host) Deliver(from keyspace.NodeID, clockMS int64, msgs []*api.GroupMessage) {
 	decoded := make([]inMessage, 0, len(msgs)+1)
 	for _, m := range msgs {
 		in := inMessage{from: from, group: keyspace.GroupID(m.GetGroup())}
 		if raw, ok := m.GetBody().(*api.GroupMessage_Raft); ok {
-			in.raft = &raftpb.Message{}
-			if err := proto.Unmarshal(raw.Raft, in.raft); err != nil {
+			var err error
+			if in.raft, err = decodeMessage(raw.Raft); err != nil {
 				h.opt.Logger.Warn("undecodable raft message", "from", from, "group", in.group, "error", err)
 				continue
 			}

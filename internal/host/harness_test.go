@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/engine/mem"
@@ -187,7 +188,7 @@ func (n *node) crash() {
 
 func (n *node) Send(to keyspace.NodeID, m *api.GroupMessage) {
 	n.mu.Lock()
-	n.queued = append(n.queued, outMessage{to, m})
+	n.queued = append(n.queued, outMessage{to, proto.CloneOf(m)})
 	n.mu.Unlock()
 }
 

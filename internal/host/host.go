@@ -33,7 +33,8 @@ type Host struct {
 
 	mail    mail
 	batch   *raftlog.Batch
-	inline  bool // this loop's write is synced before it ends
+	out     outgoing // where messages are encoded, one at a time
+	inline  bool     // this loop's write is synced before it ends
 	appends []appendTask
 	syncs   syncState
 	pace    chunkPace

@@ -6,7 +6,6 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
-	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/keyspace"
 )
 
@@ -56,7 +55,7 @@ func (h *Host) releaseCommits(g *group, node keyspace.NodeID) {
 			m := g.commits.held[to]
 			delete(g.commits.held, to)
 			if at != "" && m.GetTerm() == uint64(g.term) {
-				h.opt.Out.Send(at, &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_Raft{Raft: mustMarshal(m)}})
+				h.sendRaft(g, at, m)
 			}
 		}
 	}

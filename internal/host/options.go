@@ -21,7 +21,8 @@ import (
 )
 
 // Outbound sends messages to other nodes. Send queues and never blocks; what
-// does not fit is dropped, raft repeats it. Flush hands over what was queued.
+// does not fit is dropped, raft repeats it. It keeps nothing of the message. Flush
+// hands over what was queued.
 type Outbound interface {
 	Send(to keyspace.NodeID, m *api.GroupMessage)
 	Flush()

@@ -6,7 +6,6 @@ import (
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
-	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/fault"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/raftlog"
@@ -101,7 +100,7 @@ func (h *Host) send(g *group, m *raftpb.Message) {
 	case node == "":
 		return
 	}
-	h.opt.Out.Send(node, &api.GroupMessage{Group: uint32(g.id), Body: &api.GroupMessage_Raft{Raft: mustMarshal(m)}})
+	h.sendRaft(g, node, m)
 }
 
 func (h *Host) stepRaft(g *group, m *raftpb.Message) {

@@ -48,13 +48,55 @@ func (f *frame) size() int {
 	return len(*f.buf) - prefixBytes
 }
 
-// append encodes m, whose proto.Size is size, in need bytes.
+// Numbers of GroupMessage's fields that carry messages of raft.
+const (
+	groupField protowire.Number = 1
+	raftField  protowire.Number = 2
+)
+
+// raftOf is the message of raft that m carries, if it does. Nearly all do: those
+// are written and read without protobuf's tables.
+func raftOf(m *api.GroupMessage) (raft []byte, ok bool) {
+	body, ok := m.GetBody().(*api.GroupMessage_Raft)
+	if !ok {
+		return nil, false
+	}
+	return body.Raft, true
+}
+
+// messageSize is the size of m's encoding.
+func messageSize(m *api.GroupMessage) int {
+	raft, ok := raftOf(m)
+	if !ok {
+		return proto.Size(m)
+	}
+	n := protowire.SizeTag(raftField) + protowire.SizeBytes(len(raft))
+	if m.GetGroup() != 0 {
+		n += protowire.SizeTag(groupField) + protowire.SizeVarint(uint64(m.GetGroup()))
+	}
+	return n
+}
+
+func appendMessage(b []byte, m *api.GroupMessage) ([]byte, error) {
+	raft, ok := raftOf(m)
+	if !ok {
+		return proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, m)
+	}
+	if m.GetGroup() != 0 {
+		b = protowire.AppendTag(b, groupField, protowire.VarintType)
+		b = protowire.AppendVarint(b, uint64(m.GetGroup()))
+	}
+	b = protowire.AppendTag(b, raftField, protowire.BytesType)
+	return protowire.AppendBytes(b, raft), nil
+}
+
+// append encodes m, whose messageSize is size, in need bytes.
 func (f *frame) append(m *api.GroupMessage, size, need int) {
 	b := f.grow(need)
 	b = protowire.AppendTag(b, messagesField, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(size))
 	before := len(b)
-	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, m)
+	b, err := appendMessage(b, m)
 	if err != nil || len(b)-before != size {
 		panic(fmt.Sprintf("transport: message of group %d encodes to %d bytes instead of %d: %v", m.GetGroup(), len(b)-before, size, err))
 	}

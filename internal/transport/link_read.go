@@ -7,8 +7,6 @@ import (
 	"io"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
-
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/fault"
 )
@@ -24,6 +22,9 @@ type linkReader struct {
 	// waiting is told before and after the wait for the rest of a frame.
 	waiting func(bool)
 	large   []byte // for a frame that does not fit in r's buffer
+	// before is the last frame that named others than the one before it, nil for
+	// none.
+	before *api.Frame
 }
 
 // next returns the next frame. io.EOF means the link ended between two frames,
@@ -42,14 +43,14 @@ func (l *linkReader) next() (*api.Frame, error) {
 		if err != nil {
 			return nil, err
 		}
-		return decodeFrame(body)
+		return l.decode(body)
 	}
 	body, err := l.r.Peek(n)
 	if err != nil {
 		return nil, unexpected(err)
 	}
-	f, err := decodeFrame(body) // copies what it keeps
-	_, _ = l.r.Discard(n)       // all of it is buffered
+	f, err := l.decode(body) // copies what it keeps
+	_, _ = l.r.Discard(n)    // all of it is buffered
 	return f, err
 }
 
@@ -88,10 +89,13 @@ func (l *linkReader) grow(n int) ([]byte, error) {
 	return b, nil
 }
 
-func decodeFrame(body []byte) (*api.Frame, error) {
-	f := new(api.Frame)
-	if err := proto.Unmarshal(body, f); err != nil {
+func (l *linkReader) decode(body []byte) (*api.Frame, error) {
+	f, err := decodeFrame(body, l.before)
+	if err != nil {
 		return nil, fault.Wrap(fault.InvalidArgument, err, "frame cannot be decoded", "bytes", len(body))
+	}
+	if b := l.before; b.GetFromNode() != f.GetFromNode() || b.GetToNode() != f.GetToNode() || b.GetClusterId() != f.GetClusterId() {
+		l.before = &api.Frame{ClusterId: f.ClusterId, FromNode: f.FromNode, ToNode: f.ToNode}
 	}
 	return f, nil
 }

@@ -5,7 +5,6 @@ import (
 	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
 	api "kvstore/api/kvstore/v1"
 )
@@ -53,7 +52,7 @@ func newQueue(o *Options) *queue {
 
 // push encodes m into the last frame, or a new one, or drops it.
 func (q *queue) push(m *api.GroupMessage) bool {
-	size := proto.Size(m)
+	size := messageSize(m)
 	need := protowire.SizeTag(messagesField) + protowire.SizeBytes(size)
 
 	q.mu.Lock()
