@@ -51,6 +51,7 @@ func (c *Core) Evaluate(now Now) Outcome {
 	}
 	c.letThrough(now.Mono)
 	b := building{now: now, p: l.newProposal(keyspace.MaxRevision)}
+	l.spare.lend(&b)
 	refused := c.evaluateQueue(&b, &out)
 	if c.letThrough(now.Mono) {
 		refused = append(refused, c.evaluateQueue(&b, &out)...)
@@ -61,6 +62,7 @@ func (c *Core) Evaluate(now Now) Outcome {
 	if b.entry.Slots != nil || len(b.entry.Writes) > 0 || b.entry.LowWater != 0 || l.digest || b.pin || c.mustRaise(now) {
 		out.Payload = c.seal(&b)
 	}
+	l.spare.takeBack(&b, out.Payload != nil)
 	c.park(refused, &b, &out)
 	return out
 }

@@ -21,6 +21,8 @@ type leadership struct {
 	catchUntil time.Duration
 	catching   bool
 
+	spare spare
+
 	// clock is the last stamp given or time read; ceiling the highest proposed.
 	clock, ceiling, closed keyspace.Revision
 	// read is the latest time that reads and refusals were judged at.
@@ -103,6 +105,43 @@ type proposal struct {
 // newProposal is one that is built on top of what is in flight.
 func (l *leadership) newProposal(first keyspace.Revision) *proposal {
 	return &proposal{first: first, chain: l.chain, closed: l.closed, ceiling: l.ceiling, low: l.low}
+}
+
+// spare is memory that entries are built in, one after the other. A payload is a
+// copy of what was built, and nothing is undone of one that raft took.
+type spare struct {
+	writes []format.Write
+	undo   []undo
+}
+
+func (s *spare) lend(b *building) {
+	b.entry.Writes, b.p.undo = s.writes[:0], s.undo[:0]
+	*s = spare{}
+}
+
+// takeBack keeps what b does not need any more; what undoes it only if there is no
+// payload.
+func (s *spare) takeBack(b *building, payload bool) {
+	s.writes = emptied(b.entry.Writes)
+	b.entry.Writes = nil
+	if !payload {
+		s.keepUndo(b.p)
+	}
+}
+
+func (s *spare) keepUndo(p *proposal) {
+	if p.undo != nil {
+		s.undo, p.undo = emptied(p.undo), nil
+	}
+}
+
+// emptied lets go of what is in a slice, and of the slice if it is large.
+func emptied[T any](s []T) []T {
+	clear(s)
+	if cap(s) > maxKeptWrites {
+		return nil
+	}
+	return s[:0]
 }
 
 type undo struct {

@@ -55,7 +55,7 @@ func (c *Core) launch(e *format.Entry, p *proposal, size int) []byte {
 // Proposed tells that raft took the last payload.
 func (c *Core) Proposed() {
 	p := c.last()
-	p.undo = nil
+	c.lead.spare.keepUndo(p)
 	if c.cfg.Bugs.Has(invariant.BugAckBeforeQuorum) {
 		for _, r := range p.requests {
 			r.finish(nil)
