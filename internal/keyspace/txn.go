@@ -2,7 +2,6 @@ package keyspace
 
 import (
 	"cmp"
-	"encoding/base32"
 	"encoding/binary"
 
 	"kvstore/internal/fault"
@@ -20,8 +19,15 @@ type TxnID struct {
 // TxnIDBytes is the length of an id in keys, and on the wire.
 const TxnIDBytes = 16
 
-// txnText is how ids are written: their order is that of their creation.
-var txnText = base32.HexEncoding.WithPadding(base32.NoPadding)
+// txnDigits are what ids are written in, base32hex in lower case, and txnDigitBits
+// how much each of the txnIDText characters says: their order is that of creation.
+const (
+	txnDigits    = "0123456789abcdefghijklmnopqrstuv"
+	txnDigitBits = 5
+	txnIDText    = 26
+	// txnSpareBits are those of the last character that say nothing, and are 0.
+	txnSpareBits = txnIDText*txnDigitBits - TxnIDBytes*8
+)
 
 // Zero reports whether the id names nothing.
 func (id TxnID) Zero() bool { return id == TxnID{} }
@@ -34,20 +40,56 @@ func (id TxnID) Append(dst []byte) []byte {
 
 // String is the id as users see it: 26 characters, base32hex in lower case.
 func (id TxnID) String() string {
-	return lower(txnText.EncodeToString(id.Append(make([]byte, 0, TxnIDBytes))))
+	var text [txnIDText]byte
+	high, low := uint64(id.Created), id.Random
+	last := txnDigitBits - txnSpareBits
+	text[txnIDText-1] = txnDigits[low&(1<<last-1)<<txnSpareBits]
+	high, low = high>>last, low>>last|high<<(64-last)
+	for i := txnIDText - 2; i >= 0; i-- {
+		text[i] = txnDigits[low&(1<<txnDigitBits-1)]
+		high, low = high>>txnDigitBits, low>>txnDigitBits|high<<(64-txnDigitBits)
+	}
+	return string(text[:])
 }
 
 // ParseTxnID is the inverse of String.
 func ParseTxnID(text string) (TxnID, error) {
-	b, err := txnText.DecodeString(upper(text))
-	if err != nil || len(b) != TxnIDBytes {
-		return TxnID{}, fault.New(fault.InvalidArgument, "request id is malformed: want 26 characters of 0-9 and a-v", "actual", shortened(text))
+	if len(text) != txnIDText {
+		return TxnID{}, errNoTxnID(text)
 	}
-	id := txnID(b)
-	if id.String() != text || id.Zero() {
-		return TxnID{}, fault.New(fault.InvalidArgument, "request id is malformed: want 26 characters of 0-9 and a-v", "actual", shortened(text))
+	var high, low uint64
+	bits := txnDigitBits
+	for i := range len(text) {
+		v, ok := txnDigit(text[i])
+		if i == txnIDText-1 {
+			bits, ok = bits-txnSpareBits, ok && v&(1<<txnSpareBits-1) == 0
+			v >>= txnSpareBits
+		}
+		if !ok {
+			return TxnID{}, errNoTxnID(text)
+		}
+		high, low = high<<bits|low>>(64-bits), low<<bits|v
+	}
+	id := TxnID{Created: Revision(high), Random: low}
+	if id.Zero() {
+		return id, errNoTxnID(text)
 	}
 	return id, nil
+}
+
+// txnDigit is what a character of an id stands for.
+func txnDigit(c byte) (v uint64, ok bool) {
+	switch {
+	case c >= '0' && c <= '9':
+		return uint64(c - '0'), true
+	case c >= 'a' && c <= 'v':
+		return uint64(c-'a') + 10, true
+	}
+	return 0, false
+}
+
+func errNoTxnID(text string) error {
+	return fault.New(fault.InvalidArgument, "request id is malformed: want 26 characters of 0-9 and a-v", "actual", shortened(text))
 }
 
 func txnID(b []byte) TxnID {
@@ -55,19 +97,6 @@ func txnID(b []byte) TxnID {
 }
 
 func shortened(text string) string { return text[:min(len(text), 64)] }
-
-func lower(s string) string { return mapASCII(s, 'A', 'Z', 'a'-'A') }
-func upper(s string) string { return mapASCII(s, 'a', 'z', 256-('a'-'A')) }
-
-func mapASCII(s string, from, to, add byte) string {
-	b := []byte(s)
-	for i, c := range b {
-		if c >= from && c <= to {
-			b[i] = c + add
-		}
-	}
-	return string(b)
-}
 
 // TxnKey names the record of one participant of an attempt of a transaction. Keys
 // sort by creation, then by transaction: the records of one transaction are a

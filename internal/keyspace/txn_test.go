@@ -1,6 +1,9 @@
 package keyspace
 
 import (
+	"bytes"
+	"encoding/base32"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -57,6 +60,27 @@ func TestTxnKeysCompareAsTheySort(t *testing.T) {
 			t.Fatalf("%+v and %+v compare %d", a, b, got)
 		}
 	}
+}
+
+// FuzzTxnID holds how ids are read and written to base32 as Go has it.
+func FuzzTxnID(f *testing.F) {
+	text := base32.HexEncoding.WithPadding(base32.NoPadding)
+	for _, id := range []TxnID{{1, 0}, {0, 1}, {1 << 63, 1 << 63}, {MaxRevision, math.MaxUint64}} {
+		f.Add(id.String())
+	}
+	f.Add("A0000000000000000000000000")
+	f.Add("0000000000000000000000000\n1")
+	f.Fuzz(func(t *testing.T, in string) {
+		b, err := text.DecodeString(strings.ToUpper(in))
+		good := err == nil && len(b) == TxnIDBytes && strings.ToLower(text.EncodeToString(b)) == in && !bytes.Equal(b, make([]byte, TxnIDBytes))
+		id, err := ParseTxnID(in)
+		if good != (err == nil) {
+			t.Fatalf("%q: %v, base32 says %v", in, err, good)
+		}
+		if good && (!bytes.Equal(id.Append(nil), b) || id.String() != in) {
+			t.Fatalf("%q is read as %+v, written as %q", in, id, id.String())
+		}
+	})
 }
 
 func TestTxnIDsThatAreNone(t *testing.T) {
