@@ -83,7 +83,7 @@ var errDone = errors.New("the other side is done")
 func decode(k Kind, body []byte, msg proto.Message) error {
 	switch k { //nolint:exhaustive // a Hello comes first, and once
 	case Frame:
-		if err := proto.Unmarshal(body, msg); err != nil {
+		if err := unmarshal(body, msg); err != nil {
 			return fault.Wrap(fault.InvalidArgument, err, "frame does not decode", "bytes", len(body))
 		}
 		return nil
