@@ -343,6 +343,9 @@ func (t *Txn) failure(r *TxnResult) error {
 		ops = t.otherwise
 	}
 	for i := range r.Results {
+		if r.Results[i].Err == nil {
+			continue // most; looking for e costs memory
+		}
 		var e *Error
 		if ops[i].kind == opGet || !errors.As(r.Results[i].Err, &e) || e.Code == CodeBatchAborted {
 			continue
