@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"kvstore/internal/engine/mem"
+	"kvstore/internal/engine/present"
 	"kvstore/internal/env/simfs"
 	"kvstore/internal/format"
 	"kvstore/internal/host"
@@ -87,9 +88,14 @@ func (n *node) boot(first bool) {
 		n.w.problem("node %d: opening the runs: %v", n.index, err)
 		return
 	}
-	store := mvcc.New(n.engine, mvcc.Options{SealBytes: 8 << 10, MaxSealed: 4, History: past, Runs: runs, MergeRuns: 3, SmallBytes: n.w.runBytes(1500), MoveBytes: n.w.runBytes(3 << 10),
+	known, err := present.Wrap(context.Background(), n.engine)
+	if err != nil {
+		n.w.problem("node %d: asking the engine: %v", n.index, err)
+		return
+	}
+	store := mvcc.New(known, mvcc.Options{SealBytes: 8 << 10, MaxSealed: 4, History: past, Runs: runs, MergeRuns: 3, SmallBytes: n.w.runBytes(1500), MoveBytes: n.w.moveBytes(),
 		ApartBytes: 200, RecordBytes: 64 << 10})
-	h, err := host.New(host.Options{Node: n.id(), ClusterID: "sim", Log: log, Store: store, Engine: n.engine,
+	h, err := host.New(host.Options{Node: n.id(), ClusterID: "sim", Log: log, Store: store, Engine: known,
 		Out: &outbound{n: n, life: life}, Snapshots: n, Clock: n, Rand: n.w.rng, Window: time.Minute,
 		MaxEntryOps: 8, ChunkBytes: 256, MaxUncommittedBytes: n.w.uncommitted(), LogBytes: n.w.logBytes(), LogTail: 50, Hooks: n.hooks(), Bugs: n.w.cfg.Bugs,
 		Witness: n.witness(), FeedBytes: n.w.feedBytes(),

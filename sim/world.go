@@ -217,6 +217,16 @@ func (w *World) runBytes(few int64) int64 {
 	return few
 }
 
+// moveBytes is how many bytes of runs begin a move: few, or so many that large runs are
+// merged with each other before.
+func (w *World) moveBytes() int64 {
+	few := w.runBytes(3 << 10)
+	if w.cfg.Seed%3 == 1 {
+		return 8 * few
+	}
+	return few
+}
+
 // dataNodes is the number of nodes with data, which come first.
 func (w *World) dataNodes() int {
 	if w.cfg.Witness {

@@ -15,6 +15,7 @@ import (
 	"kvstore/internal/engine"
 	"kvstore/internal/engine/badger"
 	"kvstore/internal/engine/mem"
+	"kvstore/internal/engine/present"
 	"kvstore/internal/env/osfs"
 	"kvstore/internal/env/system"
 	"kvstore/internal/mvcc"
@@ -78,8 +79,7 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 		s.openNothing(budget)
 		return s, syncDirs(dir)
 	}
-	s.engine, err = badger.Open(filepath.Join(dir, "badger"), badgerOptions(c, logger.With("part", "badger")))
-	if err != nil {
+	if s.engine, err = openEngine(filepath.Join(dir, "badger"), badgerOptions(c, logger.With("part", "badger"))); err != nil {
 		return nil, fmt.Errorf("badger: %w", err)
 	}
 	s.history, err = sstable.OpenHistory(osfs.New(dir), "history", sstable.Options{ReserveBytes: 2 * reserveBytes, Pause: restBetweenFrees,
@@ -103,6 +103,19 @@ func openStorage(c *config.Config, logger *slog.Logger, onSync func(time.Duratio
 		RecordBytes: int64(budget.Records), FlushBatchBytes: flushBatchBytes, Between: flushes.between, BetweenMoved: walks.between})
 	flushes.store, walks.store = s.store, s.store
 	return s, nil
+}
+
+// openEngine opens Badger, which is asked only for instances that it has.
+func openEngine(dir string, o badger.Options) (engine.Engine, error) {
+	opened, err := badger.Open(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	known, err := present.Wrap(context.Background(), opened)
+	if err != nil {
+		return nil, errors.Join(err, opened.Close())
+	}
+	return known, nil
 }
 
 // openNothing gives a witness storage that nothing is ever written to.
