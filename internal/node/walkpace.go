@@ -12,7 +12,7 @@ const (
 	// mergeTime, largeTime and moveTime are what a merge of small runs, one of larger
 	// ones and a move take when nothing is written meanwhile.
 	mergeTime = 30 * time.Second
-	largeTime = 3 * time.Minute
+	largeTime = 15 * time.Minute
 	moveTime  = 15 * time.Minute
 	// walkLead is the part of what a walk takes at whose arrival it is to be over.
 	walkLead = 0.8

@@ -31,9 +31,6 @@ type file struct {
 	filter filter // of a run
 	// asked has for each of blocks.parts whether a key was looked for there.
 	asked []atomic.Bool
-	// whole is a second descriptor, for reading all of a run; see inOrder.
-	whole     env.File
-	openWhole sync.Once
 
 	// refs counts the set it is in and its readers. The last one closes it and,
 	// if it is doomed, removes it before; a run has been unlinked by then.
@@ -150,9 +147,6 @@ func (f *file) release(r *room) error {
 		err = r.free(f)
 	}
 	err = errors.Join(err, f.f.Close())
-	if f.whole != nil {
-		err = errors.Join(err, f.whole.Close())
-	}
 	if f.doomed.Load() && !f.unlinked.Load() { // some systems do not unlink what is open
 		err = errors.Join(err, f.fs.Remove(f.path))
 	}
@@ -188,22 +182,8 @@ func (r *room) free(f *file) error {
 	return nil
 }
 
-// inOrder returns a descriptor for reading the blocks one after the other, where
-// the system may read ahead of what is asked for. The run must be held.
-func (f *file) inOrder() env.File {
-	f.openWhole.Do(func() {
-		if whole, err := f.fs.Open(f.path); err == nil {
-			f.whole = whole
-		}
-	})
-	if f.whole == nil {
-		return f.f
-	}
-	return f.whole
-}
-
 // loadBlock reads block n into b, which is of its length.
-func (f *file) loadBlock(from env.File, n int, b []byte) error {
+func (f *file) loadBlock(from io.ReaderAt, n int, b []byte) error {
 	_, err := from.ReadAt(b, f.blocks.start(n))
 	if errors.Is(err, io.EOF) {
 		err = corrupt("file has lost its end", "limit_bytes", f.size)
@@ -215,7 +195,7 @@ func (f *file) loadBlock(from env.File, n int, b []byte) error {
 }
 
 // read decodes block n.
-func (f *file) read(from env.File, n int) ([]Version, error) {
+func (f *file) read(from io.ReaderAt, n int) ([]Version, error) {
 	b := make([]byte, f.blocks.length(n))
 	if err := f.loadBlock(from, n, b); err != nil {
 		return nil, err

@@ -2,8 +2,8 @@ package sstable
 
 import (
 	"bytes"
+	"io"
 
-	"kvstore/internal/env"
 	"kvstore/internal/keyspace"
 )
 
@@ -115,7 +115,7 @@ func (i *Iterator) settleBack() {
 // cursor is a position in one file, within one instance.
 type cursor struct {
 	file     *file
-	from     env.File // what blocks are read from
+	from     io.ReaderAt // what blocks are read from
 	instance keyspace.InstanceID
 	block    int // of versions, when those are there
 	versions []Version

@@ -279,7 +279,7 @@ func (t *Taken) Merge(inst keyspace.InstanceID) *Merge {
 	})
 	walk := newMerge(files, Range{Instance: inst, At: keyspace.MaxRevision, AllVersions: true})
 	for _, i := range walk.all {
-		i.c.from = i.c.file.inOrder()
+		i.c.from = &window{f: i.c.file.f, size: i.c.file.size}
 	}
 	walk.SeekForward(nil)
 	return walk
