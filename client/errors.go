@@ -128,9 +128,11 @@ func wrapError(code Code, cause error, message string, kv ...any) *Error {
 	return e
 }
 
+const errorPrefix = "kvstore: "
+
 func (e *Error) Error() string {
 	var b strings.Builder
-	b.WriteString("kvstore: ")
+	b.WriteString(errorPrefix)
 	b.WriteString(string(e.Code))
 	if e.Message != "" {
 		b.WriteString(": ")
@@ -154,6 +156,17 @@ func (e *Error) Error() string {
 		b.WriteString(e.cause.Error())
 	}
 	return b.String()
+}
+
+// after tells what an attempt said before the time was over: that it is over says
+// nothing of why.
+func (e *Error) after(said *Error) *Error {
+	if said == nil || said == e || e.Code != CodeDeadlineExceeded || said.Code == CodeDeadlineExceeded {
+		return e
+	}
+	told := *e
+	told.Message += "; an attempt before ended with " + strings.TrimPrefix(said.Error(), errorPrefix)
+	return &told
 }
 
 // Unwrap returns the cause: a context's error, a transport's, or nil.

@@ -111,6 +111,31 @@ func TestRetriesEndWithTheDeadline(t *testing.T) {
 	}
 }
 
+// That the time is over does not say why: the attempt before does.
+func TestDeadlinesTellWhatWasSaidBefore(t *testing.T) {
+	f := newFakeCluster(t, 1)
+	c := f.client(nil)
+	first := times(1, opFault{status: statusOf(CodeUnavailable, "group", "3")})
+	f.nodes[0].setFault(func(op *api.PipelineOp) opFault {
+		if fault := first(op); fault.status != nil {
+			return fault
+		}
+		return opFault{status: statusOf(CodeDeadlineExceeded)}
+	})
+	_, err := c.Get(t.Context(), "k")
+	wantError(t, err, ErrDeadlineExceeded)
+	wantError(t, err, context.DeadlineExceeded)
+	const want = "; an attempt before ended with unavailable: fake: unavailable (group=3)"
+	if !strings.Contains(err.Error(), want) || strings.Count(err.Error(), errorPrefix) != 1 {
+		t.Errorf("error %q, want it to have %q", err, want)
+	}
+	_, err = c.Get(t.Context(), "k")
+	wantError(t, err, ErrDeadlineExceeded)
+	if strings.Contains(err.Error(), "before") {
+		t.Errorf("error %q, but there was no attempt before", err)
+	}
+}
+
 func TestOtherRefusalsAreFinal(t *testing.T) {
 	f := newFakeCluster(t, 1)
 	c := f.client(nil)

@@ -75,6 +75,7 @@ func (c *Client) complete(ctx context.Context, o *operation, a attempt) ([]byte,
 
 // repeat goes on after an attempt that failed with err.
 func (c *Client) repeat(ctx context.Context, o *operation, a attempt, err error) ([]byte, error) {
+	var said *Error // by the last attempt that was repeated
 	for n := 0; ; n++ {
 		if o.from == Auto {
 			c.home.failed(a.node, c.now(), err)
@@ -82,8 +83,9 @@ func (c *Client) repeat(ctx context.Context, o *operation, a attempt, err error)
 		}
 		v := c.judge(ctx, o, a.group, err)
 		if !v.retry {
-			return nil, o.truth(v.err)
+			return nil, o.truth(v.err.after(said))
 		}
+		said = v.err
 		var avoid *node
 		if v.leaveNode {
 			avoid = a.node
