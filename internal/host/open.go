@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -198,9 +199,33 @@ func (h *Host) scanInstances() error {
 	for _, info := range h.log.Groups() {
 		top = max(top, info.Checkpoint.Instance)
 	}
+	return h.reserveInstances(top)
+}
+
+// instancesMeta is the highest instance that may have been used; instancesPerLife of
+// them are set aside at each start.
+const (
+	instancesMeta    = "instances"
+	instancesPerLife = 1 << 20
+)
+
+// reserveInstances sets the instances of this life aside, above top and those of
+// earlier lives, in the log before one is used: what is left of an instance may be
+// deletions only, which nobody lists, and which would hide what a later one has.
+func (h *Host) reserveInstances(top keyspace.InstanceID) error {
+	if b, ok := h.log.Meta(instancesMeta); ok && len(b) == 8 {
+		top = max(top, keyspace.InstanceID(binary.BigEndian.Uint64(b)))
+	}
 	h.nextInstance.Store(uint64(top))
 	h.inherited = top
-	return nil
+	b := h.log.NewBatch()
+	b.SetMeta(instancesMeta, binary.BigEndian.AppendUint64(nil, uint64(top)+instancesPerLife))
+	err := h.log.Commit(b, true)
+	if fault.CodeOf(err) == fault.Overloaded {
+		h.opt.Logger.Warn("instances are not set aside", "error", err)
+		return nil
+	}
+	return err
 }
 
 // deleteOrphans removes instances of earlier lives that no replica owns: snapshots
