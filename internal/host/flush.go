@@ -27,7 +27,8 @@ type flushState struct {
 	merging     bool // small runs are merged
 	moving      bool // larger runs are merged or moved to the engine
 	tidyAfter   time.Duration
-	pinned      []*instance // retired during a flush that may still write them
+	moveAfter   time.Duration // the same for moves, which want more room than merges
+	pinned      []*instance   // retired during a flush that may still write them
 	lastSeal    time.Duration
 }
 
@@ -131,33 +132,43 @@ func (h *Host) flushOne(ctx context.Context) {
 // tidySoon starts a merge of small runs, and a move of the oldest ones to the engine
 // or else a merge of larger ones, when there are enough of them and none goes on.
 func (h *Host) tidySoon() {
-	h.tidy(&h.flush.merging, h.opt.Store.NeedMerge(), h.opt.Store.MergeRuns, h.opt.Hooks.Merge)
-	h.tidy(&h.flush.moving, h.opt.Store.NeedMove(), h.opt.Store.MoveRuns, h.opt.Hooks.Move)
-	h.tidy(&h.flush.moving, h.opt.Store.NeedMergeLarge(), h.opt.Store.MergeLarge, h.opt.Hooks.Merge)
+	f, s := &h.flush, h.opt.Store
+	h.tidy(tidying{&f.merging, &f.tidyAfter, s.NeedMerge, s.MergeRuns, h.opt.Hooks.Merge})
+	h.tidy(tidying{&f.moving, &f.moveAfter, s.NeedMove, s.MoveRuns, h.opt.Hooks.Move})
+	h.tidy(tidying{&f.moving, &f.tidyAfter, s.NeedMergeLarge, s.MergeLarge, h.opt.Hooks.Merge})
+}
+
+// tidying is a job over runs, of which one goes on at a time that has the same running.
+type tidying struct {
+	running *bool
+	after   *time.Duration // not before
+	needed  func() bool
+	job     func(context.Context) (int64, error)
+	hook    func(time.Duration, int64) // may be nil
 }
 
 // tidy runs a job over runs and tells the loop.
-func (h *Host) tidy(running *bool, needed bool, job func(context.Context) (int64, error), hook func(time.Duration, int64)) {
-	if *running || h.closing || !needed || h.opt.Clock.Mono() < h.flush.tidyAfter {
+func (h *Host) tidy(t tidying) {
+	if *t.running || h.closing || h.opt.Clock.Mono() < *t.after || !t.needed() {
 		return
 	}
-	*running = true
+	*t.running = true
 	h.opt.Go(func(ctx context.Context) {
 		start := h.opt.Clock.Mono()
-		bytes, err := job(ctx)
-		if hook != nil && err == nil {
-			hook(h.opt.Clock.Mono()-start, bytes)
+		bytes, err := t.job(ctx)
+		if t.hook != nil && err == nil {
+			t.hook(h.opt.Clock.Mono()-start, bytes)
 		}
-		h.control(func() { h.tidied(ctx, running, err) })
+		h.control(func() { h.tidied(ctx, t, err) })
 	})
 }
 
-func (h *Host) tidied(ctx context.Context, running *bool, err error) {
-	*running = false
+func (h *Host) tidied(ctx context.Context, t tidying, err error) {
+	*t.running = false
 	switch {
 	case fault.CodeOf(err) == fault.Overloaded:
 		h.opt.Logger.Error("runs stay where they are: the disk is full", "error", err)
-		h.flush.tidyAfter = h.opt.Clock.Mono() + tidyRetry // then a tick tries again
+		*t.after = h.opt.Clock.Mono() + tidyRetry // then a tick tries again
 		return
 	case err != nil && ctx.Err() == nil:
 		h.fail(err)

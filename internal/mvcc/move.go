@@ -66,9 +66,8 @@ func (s *Store) walk(ctx context.Context, runs *sstable.Taken, what Walk) (bytes
 		return 0, nil
 	}
 	defer runs.Release()
-	m := move{store: s, older: s.options.History.Writer(), floor: s.options.History.Floor(), alone: runs.Alone(),
+	m := move{store: s, older: s.options.History.Writer(), floor: s.options.History.Floor(), alone: s.alone(runs),
 		progress: MoveProgress{Walk: s.walks.Add(1), What: what, Total: runs.Bytes, Period: s.period(runs, what)}}
-	defer m.close()
 	defer func() { err = abort(m.older, err) }()
 	if what != WalkMove {
 		m.larger = s.options.Runs.Writer()
@@ -83,12 +82,30 @@ func (s *Store) walk(ctx context.Context, runs *sstable.Taken, what Walk) (bytes
 	return runs.Bytes, nil
 }
 
-// period is after how many bytes more the next walk of a kind is due.
+// period is after how many bytes more the next walk of a kind is due. A move that the
+// memory of indexes has begun has no more time than that has room.
 func (s *Store) period(runs *sstable.Taken, what Walk) int64 {
-	if what == WalkMergeLarge {
+	switch what {
+	case WalkMerge:
+	case WalkMergeLarge:
 		return min(runs.Bytes, s.tiers().bytes.Middle)
+	case WalkMove:
+		memory := max(1, s.options.Runs.Memory())
+		room := float64(max(0, s.options.IndexBytes-memory)) / float64(memory)
+		return int64(min(float64(runs.Bytes), room*float64(s.RunsBytes().All())))
 	}
 	return runs.Bytes
+}
+
+// alone returns for each instance in the runs a revision below which neither another
+// run nor the history has a version. What leaves a run for the history is there before
+// it has left, and this looks in the same direction.
+func (s *Store) alone(runs *sstable.Taken) map[keyspace.InstanceID]keyspace.Revision {
+	alone := runs.Alone()
+	for inst, rev := range alone {
+		alone[inst] = min(rev, s.options.History.Lowest(inst))
+	}
+	return alone
 }
 
 // move is a walk over runs. What is newest goes to the engine or to a larger run,
@@ -102,14 +119,15 @@ type move struct {
 	older  *sstable.Writer
 	larger *sstable.Writer // nil: to the engine
 	floor  keyspace.Revision
-	// alone has of each instance the revision below which no other run has a
-	// version.
+	// alone has of each instance the revision below which there is no version but in
+	// the runs of the walk and, maybe, in the engine.
 	alone    map[keyspace.InstanceID]keyspace.Revision
-	reader   engine.Reader // opened when first needed
 	progress MoveProgress
+	engine   bool // something went to the engine
 
 	instance keyspace.InstanceID
-	pending  int // bytes since the last pause
+	deletion *sstable.Version // of a merge, not added yet
+	pending  int              // bytes since the last pause
 	writes   []engine.Write
 }
 
@@ -127,9 +145,14 @@ func (m *move) run(ctx context.Context, runs *sstable.Taken) error {
 		return err
 	}
 	if m.larger != nil {
-		return m.larger.Finish()
+		if err := m.larger.Finish(); err != nil {
+			return err
+		}
 	}
-	return m.store.engine.Sync()
+	if m.larger == nil || m.engine {
+		return m.store.engine.Sync()
+	}
+	return nil
 }
 
 // addAll adds the versions of an instance, newest first per key.
@@ -154,53 +177,65 @@ func (m *move) addAll(ctx context.Context, walk *sstable.Merge) error {
 		}
 		last = v
 	}
+	if err := m.addDeletion(false); err != nil {
+		return err
+	}
 	return walk.Err()
 }
 
 func (m *move) addCurrent(v *sstable.Version) error {
+	if err := m.addDeletion(false); err != nil {
+		return err
+	}
 	switch {
 	case m.store.options.Runs.Dead(m.instance):
 		return nil
+	case m.larger != nil && v.Delete:
+		m.deletion = v
+		return nil
 	case m.larger != nil:
-		if v.Delete {
-			if idle, err := m.hidesNothing(v); err != nil || idle {
-				return err
-			}
-		}
 		return m.larger.Add(m.instance, *v)
 	}
-	key := append(keyspace.AppendInstance(make([]byte, 0, keyspace.InstanceBytes+len(v.Key)), m.instance), v.Key...)
-	m.progress.Engine += int64(len(key) + len(v.Value))
-	m.writes = append(m.writes, engine.Write{Key: key, Revision: v.Revision, Value: v.Value, Delete: v.Delete})
+	m.addToEngine(v)
 	return nil
 }
 
-// hidesNothing reports whether a deletion may be left out of a merge: nobody reads
-// below it, and neither another run nor the engine has an older version of its key.
-// None comes later: versions of a key come in order, and what a restart inserts
-// again brings the deletion, too.
-func (m *move) hidesNothing(v *sstable.Version) (bool, error) {
-	if v.Revision > m.floor || v.Revision >= m.alone[m.instance] {
-		return false, nil
-	}
-	if m.reader == nil {
-		m.reader = m.store.engine.Reader()
-	}
-	key := append(keyspace.AppendInstance(nil, m.instance), v.Key...)
-	_, _, older, err := m.reader.Get(key, v.Revision)
-	return !older, err
+func (m *move) addToEngine(v *sstable.Version) {
+	key := append(keyspace.AppendInstance(make([]byte, 0, keyspace.InstanceBytes+len(v.Key)), m.instance), v.Key...)
+	m.progress.Engine += int64(len(key) + len(v.Value))
+	m.writes = append(m.writes, engine.Write{Key: key, Revision: v.Revision, Value: v.Value, Delete: v.Delete})
+	m.engine = true
 }
 
-// close ends reads of the engine.
-func (m *move) close() {
-	if m.reader != nil {
-		m.reader.Close()
+// addDeletion adds the deletion that a merge has met last, once it is known whether
+// the walk has something older of its key, to the run that it makes.
+//
+// A deletion that nobody reads below, and that hides nothing in a run or in the
+// history, need not be in a run: it goes to the engine, where what it hides becomes
+// garbage, or nowhere when the engine has nothing of the instance. One that hides
+// something in the runs of this walk stays until the next one: a crash may leave any
+// of those. Nothing older comes later: versions of a key come in order, and what a
+// restart inserts again brings the deletion, too.
+func (m *move) addDeletion(hides bool) error {
+	v := m.deletion
+	m.deletion = nil
+	switch {
+	case v == nil:
+		return nil
+	case hides, v.Revision > m.floor, v.Revision >= m.alone[m.instance]:
+		return m.larger.Add(m.instance, *v)
+	case m.store.mayBeInEngine(m.instance):
+		m.addToEngine(v)
 	}
+	return nil
 }
 
 // addOlder adds a version to the history. Between it and the one it was replaced
 // by in the runs, there may be others in the history already.
 func (m *move) addOlder(v sstable.Version, until keyspace.Revision) error {
+	if err := m.addDeletion(true); err != nil {
+		return err
+	}
 	if until <= m.floor || m.store.options.Runs.Dead(m.instance) {
 		return nil
 	}

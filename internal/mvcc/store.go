@@ -157,6 +157,15 @@ type Store struct {
 	handing sync.Mutex
 }
 
+// mayBeInEngine reports whether the engine may have something of an instance: some
+// engines know.
+func (s *Store) mayBeInEngine(inst keyspace.InstanceID) bool {
+	e, knows := s.engine.(interface {
+		MayHave(inst keyspace.InstanceID) bool
+	})
+	return !knows || e.MayHave(inst)
+}
+
 // Hurry ends the waiting between engine writes for good.
 func (s *Store) Hurry() { s.hurry.Store(true) }
 

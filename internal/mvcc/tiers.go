@@ -10,7 +10,7 @@ import (
 // Runs are of three tiers, by their size: small ones, as flushes make them, middle
 // ones, as merges of MergeRuns small ones make them, and large ones, into which
 // middle ones are merged. A merge of middle runs takes the large ones with it that
-// are at most growth times what it has by then, from the smallest on: so there are
+// are at most growth times what it has by then, from the newest on: so there are
 // few large runs, the largest is rewritten when half as much has come as it has,
 // and the others, where what is replaced takes room for nothing, are never much
 // more than half of it.
@@ -76,6 +76,12 @@ func (s *Store) FullOfRuns() bool {
 	most, move := fullOfRuns*s.options.MergeRuns, t.bytes.Middle+t.bytes.Large
 	return t.small >= most || t.middle >= most ||
 		move > 0 && (move >= fullOfBytes*s.options.MoveBytes || s.options.Runs.Memory() >= s.options.IndexBytes)
+}
+
+// Urgent reports whether a walk is not to rest: flushes wait for it, or a move waits
+// for a merge.
+func (s *Store) Urgent(what Walk) bool {
+	return s.FullOfRuns() || what == WalkMergeLarge && s.NeedMove()
 }
 
 // takeMiddle takes the middle runs, and large ones by growth; fewer where the disk

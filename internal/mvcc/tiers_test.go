@@ -3,17 +3,26 @@ package mvcc
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
+	"kvstore/internal/engine/present"
+	"kvstore/internal/env/simfs"
 	"kvstore/internal/fault"
 	"kvstore/internal/keyspace"
+	"kvstore/internal/sstable"
 )
 
 // newTierStore takes every run for middle, or large from largeBytes on.
 func newTierStore(t *testing.T, largeBytes int64) *runStore {
 	t.Helper()
 	s := newRunStore(t, 1)
+	known, err := present.Wrap(context.Background(), s.engine)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.options.LargeBytes, s.options.MoveBytes = largeBytes, 1<<20
+	s.Store = New(known, s.options)
 	return s
 }
 
@@ -99,13 +108,14 @@ func TestMergesForgetDeletions(t *testing.T) {
 		prepare func(s *runStore)
 		stay    int
 	}{
-		"nothing older is left":      {floor: 3, prepare: func(s *runStore) { s.put("k", 1); s.flushAll() }, stay: 0},
-		"somebody may read below it": {floor: 2, prepare: func(s *runStore) { s.put("k", 1); s.flushAll() }, stay: 1},
+		"nothing older is left":         {floor: 3, prepare: func(s *runStore) { s.put("k", 1); s.flushAll() }, stay: 0},
+		"somebody may read below it":    {floor: 2, prepare: func(s *runStore) { s.put("k", 1); s.flushAll() }, stay: 1},
+		"somebody may watch from below": {floor: 2, prepare: func(s *runStore) { s.fill("pad", 2, 1) }, stay: 1},
 		"an older run stays": {floor: 3, stay: 1, prepare: func(s *runStore) {
 			s.put("k", 1)
 			s.fill("pad", 300, 1)
 		}},
-		"the engine has an older version": {floor: 3, stay: 1, prepare: func(s *runStore) {
+		"the engine has an older version, and gets it": {floor: 3, stay: 0, prepare: func(s *runStore) {
 			s.putPadded("k", 1, apartBytes)
 			s.fill("pad", 2, 1)
 		}},
@@ -116,14 +126,120 @@ func TestMergesForgetDeletions(t *testing.T) {
 			s.remove("k", 3)
 			s.fill("other", 2, 4)
 			s.SetFloor(c.floor)
+			s.mergeLarge() // what it hides goes, and it at the next one
+			s.want("k", 3, 0)
+			s.fill("another", 2, 5)
 			s.mergeLarge()
 			s.want("k", 3, 0)
 			s.want("k", keyspace.MaxRevision, 0)
+			if got := s.inEngine("k"); c.stay == 0 && got != 0 {
+				t.Errorf("the engine still has version %d", got)
+			}
 			if got := s.deletions(); got != c.stay {
 				t.Errorf("%d deletions stay, want %d", got, c.stay)
 			}
 		})
 	}
+}
+
+// Of the runs that were merged a crash may leave any: what hides something in one of
+// them is in what was made of them.
+func TestCrashAmongMergedRunsBringsNothingBack(t *testing.T) {
+	s := newTierStore(t, 1<<20)
+	s.Insert(2, []byte("z"), 100, []byte("z"), false)
+	s.put("k", 5)
+	s.flushAll() // is unlinked last, by the highest revision in it
+	s.remove("k", 10)
+	s.SetFloor(50)
+	var image *simfs.FS
+	removed := 0
+	s.disk.After(func(op simfs.Op, _ error) {
+		switch {
+		case op.Kind == simfs.OpRemove && strings.HasSuffix(op.Name, ".run"):
+			removed++
+		case op.Kind == simfs.OpSyncDir && removed == 1 && image == nil:
+			image = s.disk.Image(func(int, simfs.Unit) simfs.Choice { return simfs.Choice{} })
+		}
+	})
+	s.mergeLarge()
+	s.want("k", keyspace.MaxRevision, 0)
+	if image == nil {
+		t.Fatal("no image of a crash between two runs")
+	}
+	o := s.options
+	var err error
+	if o.History, err = sstable.OpenHistory(image, "history", sstable.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if o.Runs, err = sstable.OpenRuns(image, "runs", sstable.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	s.Store = New(s.engine, o)
+	s.SetFloor(50)
+	if s.Runs() != 2 {
+		t.Fatalf("%d runs after the crash, want what was made and one of what it was made of", s.Runs())
+	}
+	s.want("k", keyspace.MaxRevision, 0)
+}
+
+// A large run that is between others in age is not passed over: of a version that was
+// replaced in it the history would say too much.
+func TestMergesTakeNoRunsFromBehindALargeOne(t *testing.T) {
+	s := newTierStore(t, 3000)
+	s.Flushed(1, 0)
+	s.put("first", 1)
+	s.flushAll()
+	s.move() // the engine has nothing above 1
+	for i := range 50 {
+		s.putPadded(fmt.Sprintf("a%03d", i), 2, 45)
+	}
+	s.put("k", 2)
+	s.flushAll() // large
+	for i := range 400 {
+		s.putPadded(fmt.Sprintf("b%03d", i), 3, 30)
+	}
+	s.put("k", 3)
+	s.flushAll() // larger
+	for half := range 2 {
+		for i := range 25 {
+			s.putPadded(fmt.Sprintf("a%03d", 25*half+i), 4, 12)
+		}
+		if half == 1 {
+			s.put("k", 4)
+		}
+		s.flushAll() // middle
+	}
+	s.mergeLarge()
+	s.move()
+	for at := keyspace.Revision(2); at <= 4; at++ {
+		s.want("k", at, at)
+	}
+}
+
+// A version in the history may say that it was replaced later than it was: by what the
+// walk saw that put it there. The deletion between the two has to stay.
+func TestMergesKeepDeletionsThatTheHistoryDoesNotKnow(t *testing.T) {
+	s := newRunStore(t, 2000)
+	s.options.LargeBytes, s.options.MoveBytes = 1<<20, 1<<20
+	s.put("k", 1)
+	s.flushAll() // small
+	for n := range 150 {
+		s.put(fmt.Sprintf("pad%03d", n), 2)
+	}
+	s.remove("k", 2) // with these: not small
+	s.put("k", 3)
+	s.flushAll() // small
+	if _, err := s.MergeRuns(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	s.fill("other", 150, 4)
+	if !s.NeedMergeLarge() {
+		t.Fatalf("nothing is to be merged: %+v", s.RunsBytes())
+	}
+	s.SetFloor(2)
+	s.mergeLarge()
+	s.want("k", 2, 0)
+	s.want("k", 3, 3)
 }
 
 // A move takes the large runs and leaves middle ones, unless there are no others.
@@ -138,6 +254,34 @@ func TestMovesBeginWithLargeRuns(t *testing.T) {
 	s.move()
 	if s.inEngine("middle000") != 2 || s.Runs() != 0 {
 		t.Fatalf("%d runs stay", s.Runs())
+	}
+}
+
+// A move that memory has begun is due when memory is full, not when as much came as it
+// takes, and a merge that it waits for is urgent.
+func TestMovesThatMemoryBeganAreDueWhenItIsFull(t *testing.T) {
+	s := newTierStore(t, 4000)
+	s.fill("large", 600, 1)
+	memory := s.options.Runs.Memory()
+	s.options.IndexBytes = memory + memory/4
+	if !s.NeedMove() || s.FullOfRuns() || !s.Urgent(WalkMergeLarge) || s.Urgent(WalkMove) {
+		t.Fatalf("a move is needed: %t, runs are full: %t, a merge is urgent: %t, a move: %t",
+			s.NeedMove(), s.FullOfRuns(), s.Urgent(WalkMergeLarge), s.Urgent(WalkMove))
+	}
+	s.options.FlushBatchBytes = 100
+	var at MoveProgress
+	s.options.BetweenMoved = func(_ context.Context, p MoveProgress) error { at = p; return nil }
+	s.move()
+	if least, most := at.Total/5, at.Total*3/10; at.Period < least || at.Period > most {
+		t.Errorf("the next move is due after %d bytes, want a quarter of %d", at.Period, at.Total)
+	}
+	s.options.IndexBytes = 0
+	s.Store = New(s.engine, s.options) // any
+	s.fill("large", 600, 2)
+	s.options.FlushBatchBytes = 100
+	s.move()
+	if at.Period != at.Total {
+		t.Errorf("the next move is due after %d bytes, want %d", at.Period, at.Total)
 	}
 }
 
@@ -164,7 +308,7 @@ func TestManyMiddleRunsAreTooMany(t *testing.T) {
 func TestMergesFitTheDisk(t *testing.T) {
 	s := newTierStore(t, 1<<20)
 	for n := range 4 {
-		s.fill(fmt.Sprint("m", n), 10*(n+1), keyspace.Revision(n+1))
+		s.fill(fmt.Sprint("m", n), 10*(4-n), keyspace.Revision(n+1))
 	}
 	const least = 4 << 20 // is left of the disk by what writes runs
 	bytes := s.RunsBytes().Middle

@@ -26,7 +26,7 @@ const (
 // walkPace spreads a walk over runs over the time in which those for the next one
 // arrive: there is about as much to do then at any moment. A walk uses a quarter of
 // its time at first, half of it later, and all of it once as much arrived as it
-// takes, or flushes wait for it: much that comes at once is worked off over some
+// takes, or flushes or another walk wait for it: much that comes at once is worked off over some
 // time.
 type walkPace struct {
 	store  walkStore
@@ -42,7 +42,7 @@ func newWalkPace(engine interface{ Sync() error }) *walkPace {
 
 type walkStore interface {
 	RunsBytes() mvcc.RunBytes
-	FullOfRuns() bool
+	Urgent(what mvcc.Walk) bool
 }
 
 // walkState is one walk, the last one of its kind.
@@ -69,7 +69,7 @@ func (p *walkPace) between(ctx context.Context, at mvcc.MoveProgress) error {
 	}
 	done := float64(at.Moved) / float64(max(1, at.Total))
 	rest := p.rest(w, at)
-	for p.arrived(w, at) < 1 && !p.store.FullOfRuns() {
+	for p.arrived(w, at) < 1 && !p.store.Urgent(at.What) {
 		if err := p.pause(ctx, rest); err != nil {
 			return err
 		}

@@ -37,12 +37,12 @@ func newWalkClock(t *testing.T) *walkClock {
 
 func (c *walkClock) pass(d time.Duration) {
 	c.at = c.at.Add(d)
-	if !c.FullOfRuns() {
+	if !c.Urgent(mvcc.WalkMove) {
 		c.large += c.perSecond * d.Nanoseconds() / 1e9
 	}
 }
 
-func (c *walkClock) FullOfRuns() bool { return c.fullAt > 0 && c.large >= c.fullAt }
+func (c *walkClock) Urgent(mvcc.Walk) bool { return c.fullAt > 0 && c.large >= c.fullAt }
 
 func (c *walkClock) RunsBytes() mvcc.RunBytes { return mvcc.RunBytes{Small: c.small, Middle: c.large} }
 

@@ -50,6 +50,18 @@ func (s *History) Covers(inst keyspace.InstanceID, at keyspace.Revision) bool {
 	return at < s.files.Load().until[inst]
 }
 
+// Lowest is the lowest revision of the versions of an instance, the highest that there
+// can be when there are none.
+func (s *History) Lowest(inst keyspace.InstanceID) keyspace.Revision {
+	low := keyspace.MaxRevision
+	for _, f := range s.files.Load().files {
+		if span, there := f.spans[inst]; there {
+			low = min(low, span.Low)
+		}
+	}
+	return low
+}
+
 // Instances returns every instance that a file has something of.
 func (s *History) Instances() []keyspace.InstanceID {
 	return slices.Sorted(maps.Keys(s.files.Load().until))

@@ -29,10 +29,15 @@ type Iterator struct {
 	v *Version // nil at the end
 }
 
-// iterators returns one for each file, not yet at a position.
+// iterators returns one for each file, not yet at a position. Those over all versions
+// read ahead: snapshots and walks go through whole instances.
 func iterators(files []*file, r Range) (its []*Iterator) {
 	for _, f := range files {
-		its = append(its, &Iterator{o: r, c: cursor{file: f, from: f.f, instance: r.Instance}})
+		i := &Iterator{o: r, c: cursor{file: f, from: f.f, instance: r.Instance}}
+		if r.AllVersions {
+			i.c.from = &window{f: f.f, size: f.size}
+		}
+		its = append(its, i)
 	}
 	return its
 }

@@ -148,13 +148,14 @@ func (r *Runs) Take(least, most int64) *Taken {
 	return r.take(func(f *file) bool { return f.size >= least && f.size < most })
 }
 
-// TakeTier returns runs to be merged: those that have at least so many bytes and
-// fewer than most, then larger ones, from the smallest on, of which each is at most
-// growth times what was taken before; no more together than room. The caller
+// TakeTier returns runs to be merged, of those that have at least so many bytes: from
+// the newest on, all that have fewer than most, and larger ones of which each is at most
+// growth times what was taken before; no more together than room. It ends at the first
+// that does not fit, so that there is none between two of them in age. The caller
 // releases them; nil when there are none.
 func (r *Runs) TakeTier(least, most, growth, room int64) *Taken {
 	files := slices.DeleteFunc(slices.Clone(r.files.Load().files), func(f *file) bool { return f.size < least })
-	slices.SortStableFunc(files, func(f, g *file) int { return cmp.Compare(f.size, g.size) })
+	slices.SortStableFunc(files, func(f, g *file) int { return cmp.Compare(g.until(), f.until()) })
 	pick, sum := make(map[*file]bool), int64(0)
 	for _, f := range files {
 		if f.size >= most && f.size > growth*sum || f.size > room-sum {
@@ -278,9 +279,6 @@ func (t *Taken) Merge(inst keyspace.InstanceID) *Merge {
 		return !present
 	})
 	walk := newMerge(files, Range{Instance: inst, At: keyspace.MaxRevision, AllVersions: true})
-	for _, i := range walk.all {
-		i.c.from = &window{f: i.c.file.f, size: i.c.file.size}
-	}
 	walk.SeekForward(nil)
 	return walk
 }

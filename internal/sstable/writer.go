@@ -163,7 +163,12 @@ func (w *Writer) endBlock() error {
 	if len(w.buf) < w.piece {
 		return nil
 	}
-	if err := w.write(w.piece > 0); err != nil {
+	return w.writeOn(w.piece > 0)
+}
+
+// writeOn writes, and syncs when that is due, if there is room for as much again.
+func (w *Writer) writeOn(pages bool) error {
+	if err := w.write(pages); err != nil {
 		return err
 	}
 	if w.at-w.synced < syncBytes {
@@ -268,6 +273,7 @@ func (w *Writer) Finish() error {
 	if err := s.fs.SyncDir(s.dir); err != nil {
 		return w.failed("sync", "directory", err)
 	}
+	w.index, w.hashes, w.filter, w.buf = entries{}, hashes{}, nil, nil // opening takes as much again
 	f, err := openFile(s.fs, path, w.number, s.kind)
 	if err != nil {
 		return fmt.Errorf("open finished %s %s: %w", s.kind.name, path, err)
@@ -318,7 +324,7 @@ func (w *Writer) put(b []byte) error {
 	if len(w.buf) < indexPiece {
 		return nil
 	}
-	return w.write(w.store.kind.pieceBytes > 0)
+	return w.writeOn(w.store.kind.pieceBytes > 0)
 }
 
 func (w *Writer) filterOfKeys() filter {

@@ -56,7 +56,7 @@ func (p *Present) Write(ctx context.Context, writes []engine.Write) error {
 }
 
 func (p *Present) note(inst keyspace.InstanceID) {
-	if p.has(inst) {
+	if p.MayHave(inst) {
 		return
 	}
 	p.mu.Lock()
@@ -66,25 +66,26 @@ func (p *Present) note(inst keyspace.InstanceID) {
 	p.known.Store(&next)
 }
 
-func (p *Present) has(inst keyspace.InstanceID) bool {
+// MayHave reports whether there may be something of an instance.
+func (p *Present) MayHave(inst keyspace.InstanceID) bool {
 	_, there := (*p.known.Load())[inst]
 	return there
 }
 
-// mayHave reports whether there may be a key.
-func (p *Present) mayHave(key []byte) bool {
+// mayHaveKey reports whether there may be a key.
+func (p *Present) mayHaveKey(key []byte) bool {
 	inst, _, err := keyspace.DecodeInstance(key)
-	return err != nil || p.has(inst)
+	return err != nil || p.MayHave(inst)
 }
 
-// mayHaveOf reports whether there may be a key in a range.
-func (p *Present) mayHaveOf(lower, upper []byte) bool {
+// mayHaveRange reports whether there may be a key in a range.
+func (p *Present) mayHaveRange(lower, upper []byte) bool {
 	inst, _, err := keyspace.DecodeInstance(lower)
 	if err != nil || upper == nil {
 		return true
 	}
 	end := keyspace.PrefixEnd(keyspace.AppendInstance(nil, inst))
-	return end == nil || bytes.Compare(upper, end) > 0 || p.has(inst)
+	return end == nil || bytes.Compare(upper, end) > 0 || p.MayHave(inst)
 }
 
 // Reader must be closed.
@@ -105,14 +106,14 @@ func (r *reader) open() engine.Reader {
 }
 
 func (r *reader) Get(key []byte, at keyspace.Revision) (value []byte, rev keyspace.Revision, ok bool, err error) {
-	if !r.of.mayHave(key) {
+	if !r.of.mayHaveKey(key) {
 		return nil, 0, false, nil
 	}
 	return r.open().Get(key, at)
 }
 
 func (r *reader) Iterate(o engine.IterOptions) engine.Iterator {
-	if !r.of.mayHaveOf(o.Lower, o.Upper) {
+	if !r.of.mayHaveRange(o.Lower, o.Upper) {
 		return nothing{}
 	}
 	return r.open().Iterate(o)
