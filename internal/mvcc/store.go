@@ -4,8 +4,8 @@
 // New versions go into the active delta, which is sealed from time to time;
 // sealed deltas are flushed in order, the newest versions to a run and those
 // that were replaced meanwhile to the history, made durable there, and only then
-// dropped. When there are enough runs, they move to the engine together and what
-// was replaced since goes to the history. Readers take a View, which looks at
+// dropped. Runs are merged with each other, and the oldest move to the engine when
+// they become too many; what was replaced since goes to the history. Readers take a View, which looks at
 // what it moves between in the direction of the move: first the deltas of its
 // moment, then the runs, then history and engine. Whatever moves meanwhile is in
 // one of two, mostly in both. Atomicity comes from above: readers ask at or below

@@ -17,10 +17,9 @@ import (
 //
 // An engine that is a tree of levels pays for what it is given by merging it into
 // levels that are larger, and pays least, and in the smallest pieces, when it is
-// given much at a time and in order. So runs are collected: small ones are merged
-// into a large one, and large ones are moved to the engine together, each in one
-// walk over all of them (Take). On the way a key that was written again meanwhile
-// is handed on once.
+// given much at a time and in order. So runs are collected and merged with each
+// other, and the oldest are moved to the engine together, each in one walk over all
+// that it takes. On the way a key that was written again meanwhile is handed on once.
 //
 // A version is in a run until everything of it is elsewhere: the runs of a walk
 // that a crash ended are there again, perhaps beside what was made of them, and
