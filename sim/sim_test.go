@@ -233,7 +233,7 @@ const txnBugs = invariant.BugLockForgotten | invariant.BugVolatileNo
 // foundLate are seeds with which the search for a bug begins that few find; it
 // goes on with all others.
 var foundLate = map[invariant.Bug]uint64{
-	invariant.BugRefusalUnconfirmed: 201, invariant.BugRemovedVanishes: 46, invariant.BugCommitForgotten: 135,
+	invariant.BugLagVotes: 255, invariant.BugRefusalUnconfirmed: 201, invariant.BugRemovedVanishes: 46, invariant.BugCommitForgotten: 135,
 	invariant.BugTailFromView: 369, invariant.BugSweepBlind: 6, invariant.BugOneRound: 58,
 	invariant.BugLeaveThawed: 15, invariant.BugLastTailMissing: 21, invariant.BugWitnessVotesBlind: 10, invariant.BugSnapshotUndurable: 6,
 }
@@ -270,6 +270,7 @@ func TestPlantedBugs(t *testing.T) {
 		{"lists over groups in one round", invariant.BugOneRound},
 		{"sweeps without a look at the deadline", invariant.BugSweepBlind},
 		{"transactions are prepared without their locks", invariant.BugLockForgotten},
+		{"a leader's copy counts before its sync, which waits", invariant.BugLagVotes},
 		{"refusals to prepare leave no record", invariant.BugVolatileNo},
 	}
 	const most = 400

@@ -21,6 +21,10 @@ type appendTask struct {
 	m *raftpb.Message
 	// wrote: the write has something of it that must be durable first.
 	wrote bool
+	// promised: of that, more than entries.
+	promised bool
+	// lags: the entries may be applied before they are durable here.
+	lags  bool
 	frame uint64
 }
 
@@ -40,6 +44,7 @@ type syncState struct {
 	running bool
 	queue   []appendTask
 	err     error
+	lag     lag
 	// since is when the running sync began, 0 for none; never 0 while one runs.
 	since atomic.Int64
 }
@@ -66,7 +71,7 @@ func (h *Host) commit() error {
 	if !h.stalled {
 		for i := range h.appends {
 			t := &h.appends[i]
-			t.wrote = h.writeAppend(t.g, t.m)
+			t.wrote, t.promised = h.writeAppend(t.g, t.m)
 		}
 	}
 	err := h.commitBatch(h.inline && !h.opt.Bugs.Has(invariant.BugAckBeforeFsync))
@@ -88,16 +93,20 @@ func (h *Host) commit() error {
 }
 
 // queueAppends lets the tasks of this loop wait for their frame, except for
-// those that wrote nothing and follow nothing that waits.
+// those that wrote nothing and have nothing to say, or follow nothing that waits.
 func (h *Host) queueAppends() {
 	frame := h.log.Written()
 	settled := h.log.Durable() >= frame || h.opt.Bugs.Has(invariant.BugAckBeforeFsync)
 	for _, t := range h.appends {
-		if settled || t.g.unsynced == 0 && !t.wrote {
+		silent := t.g.unsynced == 0 || len(t.m.GetResponses()) == 0
+		if settled || silent && !t.wrote {
 			h.finishAppend(t.g, t.m)
 			continue
 		}
 		t.frame = frame
+		if h.mayLag(&t) {
+			h.letLag(&t)
+		}
 		t.g.unsynced++
 		h.syncs.queue = append(h.syncs.queue, t)
 	}
@@ -105,9 +114,10 @@ func (h *Host) queueAppends() {
 	h.appends = h.appends[:0]
 }
 
-// startSync syncs what responses wait for, unless a sync runs.
+// startSync syncs what responses wait for, unless a sync runs or all of it can wait
+// for the next one.
 func (h *Host) startSync() {
-	if h.syncs.running || len(h.syncs.queue) == 0 {
+	if h.syncs.running || len(h.syncs.queue) == 0 || h.lags() {
 		return
 	}
 	s := h.log.BeginSync()
@@ -115,6 +125,7 @@ func (h *Host) startSync() {
 		return
 	}
 	h.syncs.running = true
+	h.beginLag()
 	h.syncs.since.Store(int64(max(1, h.opt.Clock.Mono())))
 	h.opt.Go(func(context.Context) {
 		err := s.Run()
@@ -142,12 +153,18 @@ func (h *Host) deliverDurable() {
 	for ; n < len(h.syncs.queue) && h.syncs.queue[n].frame <= durable; n++ {
 		t := h.syncs.queue[n]
 		t.g.unsynced--
+		if t.lags {
+			t.g.lagging--
+		}
 		t.g.dirty = true
 		h.finishAppend(t.g, t.m)
 	}
 	rest := copy(h.syncs.queue, h.syncs.queue[n:])
 	clear(h.syncs.queue[rest:])
 	h.syncs.queue = h.syncs.queue[:rest]
+	if rest == 0 {
+		h.syncs.lag.since = 0
+	}
 }
 
 func (h *Host) commitBatch(sync bool) error {
@@ -163,7 +180,7 @@ func (h *Host) commitBatch(sync bool) error {
 
 // writeAppend adds an append to the loop's write and reports whether there was
 // anything to add.
-func (h *Host) writeAppend(g *group, m *raftpb.Message) (wrote bool) {
+func (h *Host) writeAppend(g *group, m *raftpb.Message) (wrote, promised bool) {
 	if !raft.IsEmptySnap(m.GetSnapshot()) {
 		h.writeSwitch(g, m.GetSnapshot())
 		h.inline, wrote = true, true
@@ -175,9 +192,9 @@ func (h *Host) writeAppend(g *group, m *raftpb.Message) (wrote bool) {
 	if m.Term != nil || m.Vote != nil || m.Commit != nil {
 		g.hard = hardState{m.GetTerm(), m.GetVote(), m.GetCommit()}
 	} else if h.opt.Bugs.Has(invariant.BugCommitForgotten) {
-		return wrote
+		return wrote, false
 	}
-	promised := g.hard.term != g.kept.term || g.hard.vote != g.kept.vote
+	promised = g.hard.term != g.kept.term || g.hard.vote != g.kept.vote
 	if !promised && !wrote || g.hard == g.kept {
 		// Only the commit index moved, if anything. Alone it is no promise: a
 		// restart learns it from the leader, and knows what its checkpoint covers.
@@ -185,13 +202,13 @@ func (h *Host) writeAppend(g *group, m *raftpb.Message) (wrote bool) {
 		// when the last change is committed, and a leader tells that with the
 		// entry; so whoever has the second change knows the first, and nobody
 		// votes by members that are two changes old. A restart must know no less.
-		return wrote
+		return wrote, promised
 	}
 	g.kept = g.hard
 	if !h.opt.Bugs.Has(invariant.BugHardStateLost) {
 		h.batch.HardState(g.id, &raftpb.HardState{Term: &g.kept.term, Vote: &g.kept.vote, Commit: &g.kept.commit})
 	}
-	return true
+	return true, promised
 }
 
 // finishAppend delivers what waited for durability.

@@ -82,6 +82,12 @@ func (h *Host) seal() {
 	if len(cps) == 0 {
 		return
 	}
+	if err := h.settleLag(); err != nil {
+		if fault.CodeOf(err) != fault.Overloaded {
+			h.fail(err)
+		}
+		return // a later loop or tick tries again
+	}
 	h.flush.lastSeal = h.opt.Clock.Mono()
 	id := h.opt.Store.Seal()
 	h.flush.checkpoints[uint64(id)] = cps

@@ -165,7 +165,7 @@ func (h *Host) run() {
 // patience is when the loop has work without mail, 0 for not.
 func (h *Host) patience() time.Duration {
 	var wait time.Duration
-	for _, left := range []time.Duration{h.gathering, h.beatsDue(), h.pace.due()} {
+	for _, left := range []time.Duration{h.gathering, h.beatsDue(), h.pace.due(), h.lagDue()} {
 		if left > 0 && (wait == 0 || left < wait) {
 			wait = left
 		}

@@ -254,7 +254,7 @@ func (h *Host) admit(r *replica.Request) {
 
 // propose evaluates what waits in a group and hands the entries to raft.
 func (h *Host) propose(g *group) {
-	if _, leading := g.core.Leading(); !leading || g.dropped || g.unsynced > 0 || h.hanging.Load() || !g.core.HasWork() {
+	if _, leading := g.core.Leading(); !leading || g.dropped || g.unsynced > g.lagging || h.hanging.Load() || !g.core.HasWork() {
 		return
 	}
 	if !h.roomToPropose() {
@@ -299,8 +299,9 @@ func (h *Host) offer(g *group, payload []byte) bool {
 		g.dropped = true
 		return false
 	}
+	g.batched = g.core.LastBatch()
 	if f := h.opt.Hooks.Batch; f != nil {
-		f(g.core.LastBatch())
+		f(g.batched)
 	}
 	g.proposed = append(g.proposed, h.opt.Clock.Mono())
 	g.core.Proposed()

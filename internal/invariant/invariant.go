@@ -73,6 +73,9 @@ const (
 	// BugOneRound says of every range that nothing of it changed between the two
 	// rounds of a read over several groups.
 	BugOneRound
+	// BugLagVotes counts what a leader proposed as on its disk before it is, where
+	// its sync waits for another one.
+	BugLagVotes
 	// BugSweepBlind deletes what the index of deadlines names as due without a look
 	// at the deadline that the record has by now.
 	BugSweepBlind
