@@ -137,7 +137,7 @@ func (h *Host) prefetchOps(ctx context.Context, view *mvcc.View, inst keyspace.I
 			for n := range some {
 				keys[n] = some[n].DiskKey()
 			}
-			view.Prefetch(inst, keys[:len(some)])
+			view.PrefetchHeaders(inst, keys[:len(some)])
 		}
 		if err := ctx.Err(); err != nil {
 			return fault.Wrap(fault.DeadlineExceeded, err, "the request ended before it was executed")

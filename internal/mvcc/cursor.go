@@ -104,7 +104,7 @@ func (c *cursor) warm() {
 		}
 		for i := range items {
 			if v := versions[i]; v != nil {
-				c.seen += v.touch()
+				c.seen += v.touch(prefetchBytes)
 				versions[i] = v.prev
 			}
 		}

@@ -12,7 +12,7 @@ import (
 // inserts, any number look up without locks.
 //
 // It is a hash table with linear probing, split into shards by the top bits of
-// the hash, so that growing copies little at a time. Beside each slot stands the
+// the hash, so that growing copies little at a time. In each slot stands the
 // hash: a probe looks at memory of the key only when that matches, and growing at
 // none. Items are never removed. An insertion publishes the item and then
 // the tag; growing publishes a whole new table. A reader that holds an old
@@ -28,14 +28,15 @@ const (
 	firstSlots     = 8
 )
 
-type hashTable struct {
-	tags  []atomic.Uint64 // 0 is free
-	items []atomic.Pointer[item]
+type hashTable struct{ slots []hashSlot }
+
+// hashSlot has both of what a lookup wants in one cache line.
+type hashSlot struct {
+	tag  atomic.Uint64 // 0 is free
+	item atomic.Pointer[item]
 }
 
-func newHashTable(slots int) *hashTable {
-	return &hashTable{tags: make([]atomic.Uint64, slots), items: make([]atomic.Pointer[item], slots)}
-}
+func newHashTable(slots int) *hashTable { return &hashTable{slots: make([]hashSlot, slots)} }
 
 func hashKey(inst keyspace.InstanceID, key []byte) uint64 { return sstable.Hash(inst, key) }
 
@@ -43,16 +44,16 @@ func hashKey(inst keyspace.InstanceID, key []byte) uint64 { return sstable.Hash(
 func tagOf(hash uint64) uint64 { return max(1, hash) }
 
 // slot uses no bits of the shard, and is the same for a hash and its tag.
-func (t *hashTable) slot(hash uint64) int { return int(hash>>32) & (len(t.tags) - 1) }
+func (t *hashTable) slot(hash uint64) int { return int(hash>>32) & (len(t.slots) - 1) }
 
 func (t *hashTable) get(hash uint64, inst keyspace.InstanceID, key []byte) *item {
-	tag, mask := tagOf(hash), len(t.tags)-1
+	tag, mask := tagOf(hash), len(t.slots)-1
 	for i := t.slot(hash); ; i = (i + 1) & mask {
-		switch t.tags[i].Load() {
+		switch s := &t.slots[i]; s.tag.Load() {
 		case 0:
 			return nil
 		case tag:
-			if it := t.items[i].Load(); it.instance == inst && bytes.Equal(it.key, key) {
+			if it := s.item.Load(); it.instance == inst && bytes.Equal(it.key, key) {
 				return it
 			}
 		}
@@ -60,13 +61,13 @@ func (t *hashTable) get(hash uint64, inst keyspace.InstanceID, key []byte) *item
 }
 
 func (t *hashTable) put(hash uint64, it *item) {
-	mask := len(t.tags) - 1
+	mask := len(t.slots) - 1
 	i := t.slot(hash)
-	for t.tags[i].Load() != 0 {
+	for t.slots[i].tag.Load() != 0 {
 		i = (i + 1) & mask
 	}
-	t.items[i].Store(it)
-	t.tags[i].Store(tagOf(hash))
+	t.slots[i].item.Store(it)
+	t.slots[i].tag.Store(tagOf(hash))
 }
 
 func (x *index) get(hash uint64, inst keyspace.InstanceID, key []byte) *item {
@@ -81,7 +82,7 @@ func (x *index) get(hash uint64, inst keyspace.InstanceID, key []byte) *item {
 func (x *index) put(hash uint64, it *item) {
 	shard := hash >> (64 - indexShardBits)
 	t := x.shards[shard].Load()
-	if t == nil || 2*(x.used[shard]+1) > len(t.tags) {
+	if t == nil || 2*(x.used[shard]+1) > len(t.slots) {
 		t = grow(t)
 		t.put(hash, it)
 		x.shards[shard].Store(t)
@@ -95,10 +96,10 @@ func grow(old *hashTable) *hashTable {
 	if old == nil {
 		return newHashTable(firstSlots)
 	}
-	t := newHashTable(2 * len(old.tags))
-	for i := range old.tags {
-		if tag := old.tags[i].Load(); tag != 0 {
-			t.put(tag, old.items[i].Load())
+	t := newHashTable(2 * len(old.slots))
+	for i := range old.slots {
+		if s := &old.slots[i]; s.tag.Load() != 0 {
+			t.put(s.tag.Load(), s.item.Load())
 		}
 	}
 	return t
@@ -111,14 +112,15 @@ func (x *index) each(visit func(hash uint64, it *item)) {
 		if t == nil {
 			continue
 		}
-		for j := range t.tags {
-			switch hash := t.tags[j].Load(); hash {
+		for j := range t.slots {
+			s := &t.slots[j]
+			switch hash := s.tag.Load(); hash {
 			case 0:
 			case 1: // or 0
-				it := t.items[j].Load()
+				it := s.item.Load()
 				visit(hashKey(it.instance, it.key), it)
 			default:
-				visit(hash, t.items[j].Load())
+				visit(hash, s.item.Load())
 			}
 		}
 	}

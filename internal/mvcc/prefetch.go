@@ -18,16 +18,22 @@ const PrefetchKeys = 16
 // the processor waits for all of them at the same time. It goes on to the next
 // delta with the keys that are not in the one before, and changes nothing.
 func (v *View) Prefetch(inst keyspace.InstanceID, keys [][]byte) {
-	v.layers.prefetch(inst, keys)
+	v.layers.prefetch(inst, keys, prefetchBytes)
+}
+
+// PrefetchHeaders does the same for what only wants to know the beginnings of values.
+func (v *View) PrefetchHeaders(inst keyspace.InstanceID, keys [][]byte) {
+	v.layers.prefetch(inst, keys, headerBytes)
 }
 
 // Prefetch does the same in the active delta for keys that versions will be
-// inserted of; anybody may call it.
+// inserted of, in front of the newest ones; anybody may call it.
 func (s *Store) Prefetch(inst keyspace.InstanceID, keys [][]byte) {
-	s.layers()[:1].prefetch(inst, keys)
+	s.layers()[:1].prefetch(inst, keys, 0)
 }
 
-func (l layers) prefetch(inst keyspace.InstanceID, keys [][]byte) {
+// prefetch looks at so many bytes of each value; with none, at what an insertion does.
+func (l layers) prefetch(inst keyspace.InstanceID, keys [][]byte, valueBytes int) {
 	var hashes [PrefetchKeys]uint64
 	keys = keys[:min(len(keys), PrefetchKeys)]
 	for i, key := range keys {
@@ -35,13 +41,13 @@ func (l layers) prefetch(inst keyspace.InstanceID, keys [][]byte) {
 	}
 	open, seen := hashes[:len(keys)], uint64(0)
 	for _, d := range l[:min(len(l), prefetchLayers)] {
-		open = d.prefetch(open, &seen)
+		open = d.prefetch(open, valueBytes, &seen)
 	}
 	runtime.KeepAlive(seen) // keeps the loads from being left out
 }
 
 // prefetch returns the hashes, in their place, of keys that are not here.
-func (d *delta) prefetch(hashes []uint64, seen *uint64) (open []uint64) {
+func (d *delta) prefetch(hashes []uint64, valueBytes int, seen *uint64) (open []uint64) {
 	var items [PrefetchKeys]*item
 	var versions [PrefetchKeys]*version
 	found := 0
@@ -66,10 +72,25 @@ func (d *delta) prefetch(hashes []uint64, seen *uint64) (open []uint64) {
 			*seen += uint64(key[0])
 		}
 	}
+	if valueBytes == 0 {
+		*seen += touchJumps(versions[:found])
+		return open
+	}
 	for _, v := range versions[:found] {
-		*seen += v.touch()
+		*seen += v.touch(valueBytes)
 	}
 	return open
+}
+
+// touchJumps loads what linking a version in front of each of these looks at beside
+// them.
+func touchJumps(versions []*version) (seen uint64) {
+	for _, v := range versions {
+		if v.jump != nil {
+			seen += uint64(v.jump.skips)
+		}
+	}
+	return seen
 }
 
 const (
@@ -77,13 +98,16 @@ const (
 	// prefetchBytes is how much of a value is looked at: behind it, loads in a
 	// row are foreseen by the processor.
 	prefetchBytes = 4 * cacheLine
+	// headerBytes is where the headers of most values end: they begin anywhere in a
+	// line.
+	headerBytes = 2 * cacheLine
 	// prefetchLayers is how many deltas are looked at: seldom are there more.
 	prefetchLayers = 4
 )
 
 // touch loads the beginning of the value.
-func (v *version) touch() (seen uint64) {
-	for at := 0; at < min(len(v.value), prefetchBytes); at += cacheLine {
+func (v *version) touch(bytes int) (seen uint64) {
+	for at := 0; at < min(len(v.value), bytes); at += cacheLine {
 		seen += uint64(v.value[at])
 	}
 	return seen
@@ -117,7 +141,7 @@ func (x *index) first(hash uint64) uint64 {
 	if t == nil {
 		return 0
 	}
-	return t.tags[t.slot(hash)].Load()
+	return t.slots[t.slot(hash)].tag.Load()
 }
 
 // likely returns the item with the tag of a hash that a lookup meets first,
@@ -127,13 +151,13 @@ func (x *index) likely(hash uint64) *item {
 	if t == nil {
 		return nil
 	}
-	tag, mask := tagOf(hash), len(t.tags)-1
+	tag, mask := tagOf(hash), len(t.slots)-1
 	for i := t.slot(hash); ; i = (i + 1) & mask {
-		switch t.tags[i].Load() {
+		switch s := &t.slots[i]; s.tag.Load() {
 		case 0:
 			return nil
 		case tag:
-			return t.items[i].Load()
+			return s.item.Load()
 		}
 	}
 }

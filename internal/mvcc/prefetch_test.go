@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"bytes"
 	"testing"
 
 	"kvstore/internal/engine/mem"
@@ -16,6 +17,16 @@ func TestPrefetch(t *testing.T) {
 	v.Prefetch(1, [][]byte{nil, []byte("absent"), keys[0]})
 	v.Prefetch(2, keys[:100])
 	s.Insert(1, nil, benchKeys+1, nil, false)
+	for _, prefetch := range []func(keyspace.InstanceID, [][]byte){v.Prefetch, v.PrefetchHeaders, s.Prefetch} {
+		prefetch(1, nil)
+		prefetch(1, [][]byte{nil, []byte("absent"), keys[0], keys[0]})
+		prefetch(2, keys[:100])
+		prefetch(1, keys)
+	}
+	for n := range 20 { // versions with jump pointers of all lengths
+		s.Insert(1, keys[0], keyspace.Revision(benchKeys+2+n), nil, false)
+		s.Prefetch(1, keys[:1])
+	}
 	v.Prefetch(1, [][]byte{nil})
 	if n := testing.AllocsPerRun(100, func() { v.Prefetch(1, keys[:PrefetchKeys]) }); n > 0 && !raceEnabled {
 		t.Errorf("%v allocations", n)
@@ -55,6 +66,32 @@ func BenchmarkGetTen(b *testing.B) {
 				}
 			}
 			v.Close()
+		}
+	}
+	b.Run("one by one", func(b *testing.B) { run(b, false) })
+	b.Run("prefetched", func(b *testing.B) { run(b, true) })
+}
+
+func BenchmarkOverwriteTen(b *testing.B) {
+	const fill = 400_000 // versions of a delta
+	run := func(b *testing.B, prefetch bool) {
+		s, n := New(mem.Open(), Options{}), 0
+		seed := uint32(1)
+		batch, value := make([][]byte, 10), make([]byte, 300)
+		for b.Loop() {
+			if n += len(batch); n%fill == 0 {
+				s = New(mem.Open(), Options{})
+			}
+			for i := range batch {
+				seed = seed*1664525 + 1013904223
+				batch[i] = benchKey(int(seed >> 16))
+			}
+			if prefetch {
+				s.Prefetch(1, batch)
+			}
+			for i, k := range batch {
+				s.Insert(1, k, keyspace.Revision(n+i+1), bytes.Clone(value), false)
+			}
 		}
 	}
 	b.Run("one by one", func(b *testing.B) { run(b, false) })

@@ -13,25 +13,26 @@ import (
 // skew binary system (Myers, "An applicative random-access stack", 1983), so
 // that the version of an old revision is found in a logarithmic number of
 // steps however often a key was overwritten, with one pointer per version and
-// none to change.
+// none to change. It is of the size of a cache line, and slabs of them begin at one.
 type version struct {
 	rev   keyspace.Revision
 	prev  *version
 	jump  *version
 	value []byte
 	depth uint32 // versions behind this one
+	skips uint32 // how many of them jump skips, itself included
 	del   bool
 }
 
 // behind links v in front of prev, which may be nil.
 func (v *version) behind(prev *version) {
-	v.prev, v.jump, v.depth = prev, prev, 0
+	v.prev, v.jump, v.depth, v.skips = prev, prev, 0, 0
 	if prev == nil {
 		return
 	}
-	v.depth = prev.depth + 1
-	if far := prev.jump; far != nil && far.jump != nil && prev.depth-far.depth == far.depth-far.jump.depth {
-		v.jump = far.jump
+	v.depth, v.skips = prev.depth+1, 1
+	if far := prev.jump; far != nil && far.jump != nil && prev.skips == far.skips {
+		v.jump, v.skips = far.jump, 1+prev.skips+far.skips
 	}
 }
 
