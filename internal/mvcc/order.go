@@ -16,7 +16,9 @@ import (
 // Each part of it, the keys of one kind and namespace, is a B+tree of two levels:
 // pages of items, and a directory of the pages'
 // first keys. A page that is full becomes two; the directory is one array, and
-// making room in it is a copy of a few kilobytes once per half page. Keys of a
+// making room in it is a copy of a few kilobytes once per half page. What comes to a
+// page waits at its end until somebody reads it or it is full, and is then put in order
+// at once. Keys of a
 // page share what their first and last one share, so each array holds, beside
 // the items, the eight bytes behind that common part: a search compares
 // integers in contiguous memory and looks at a key only between equals. Parts are
@@ -41,12 +43,9 @@ type order struct {
 // part has the keys that begin with class and are all of it.
 type part struct {
 	class []byte
-	first sorted    // the first item of each page when it was made
-	pages []*sorted // parallel to first; page 0 also holds what is below it
+	first sorted  // the first item of each page when it was made
+	pages []*page // parallel to first; page 0 also holds what is below it
 }
-
-// pageItems bounds a page, and what is copied under the lock.
-const pageItems = 128
 
 // sorted is an array of items in order with the discriminating bytes of their
 // keys. A search touches the memory of no key unless two of them are equal in those.
@@ -59,10 +58,6 @@ type sorted struct {
 
 // maxSkip bounds the part that keys share, as far as it is looked at.
 const maxSkip = 56
-
-func newPage() *sorted {
-	return &sorted{heads: make([]uint64, 0, pageItems), items: make([]*item, 0, pageItems)}
-}
 
 // headOf is the eight bytes of key from skip on, filled up with zeros.
 func headOf(key []byte, skip int) uint64 {
@@ -118,12 +113,7 @@ func (s *sorted) search(key []byte) int {
 
 // insert puts it at position i, which search gave.
 func (s *sorted) insert(i int, it *item) {
-	if len(s.items) == 0 {
-		s.share(it.key)
-	} else if shared := commonPrefix(s.shared(), it.key); shared < s.skip {
-		s.skip = shared
-		s.renew()
-	}
+	s.admit(it)
 	s.heads = append(s.heads, 0)
 	copy(s.heads[i+1:], s.heads[i:])
 	s.heads[i] = headOf(it.key, s.skip)
@@ -132,31 +122,21 @@ func (s *sorted) insert(i int, it *item) {
 	s.items[i] = it
 }
 
+// admit makes what all keys share what it shares too.
+func (s *sorted) admit(it *item) {
+	if len(s.items) == 0 {
+		s.share(it.key)
+	} else if shared := commonPrefix(s.shared(), it.key); shared < s.skip {
+		s.skip = shared
+		s.renew()
+	}
+}
+
 // renew makes the heads fit what is shared.
 func (s *sorted) renew() {
 	for i, it := range s.items {
 		s.heads[i] = headOf(it.key, s.skip)
 	}
-}
-
-// split moves the upper half into a new page. A page that grows at its end
-// keeps nearly all: keys in ascending order fill their pages.
-func (s *sorted) split(ascending bool) *sorted {
-	half := len(s.items) / 2
-	if ascending {
-		half = len(s.items) - 1
-	}
-	upper := newPage()
-	upper.items = append(upper.items, s.items[half:]...)
-	upper.heads = upper.heads[:len(upper.items)]
-	clear(s.items[half:])
-	s.items, s.heads = s.items[:half], s.heads[:half]
-	for _, p := range []*sorted{s, upper} {
-		first, last := p.items[0].key, p.items[len(p.items)-1].key
-		p.share(first[:commonPrefix(first, last)])
-		p.renew()
-	}
-	return upper
 }
 
 // insert adds an item that is not there. Only the writer calls it.
@@ -179,29 +159,46 @@ func (o *order) part(key []byte) *part {
 // from appends to dst the items at or above key, to the end of their page.
 // None are appended only at the end of all.
 func (o *order) from(dst []*item, key []byte) []*item {
-	o.mu.RLock()
-	defer o.mu.RUnlock()
-	for _, p := range o.parts {
-		within := bytes.HasPrefix(key, p.class)
-		if !within && bytes.Compare(key, p.class) > 0 {
-			continue
-		}
-		if n := len(dst); within {
-			if dst = p.from(dst, key); len(dst) > n {
-				return dst
-			}
-		} else {
-			return append(dst, p.pages[0].items...)
-		}
-	}
-	return dst
+	return o.read(func(settle bool) ([]*item, bool) { return o.walk(dst, key, settle) })
 }
 
 // before appends to dst the items below key, highest first, to the start of
 // their page; a nil key is the end of all.
 func (o *order) before(dst []*item, key []byte) []*item {
+	return o.read(func(settle bool) ([]*item, bool) { return o.walkBack(dst, key, settle) })
+}
+
+// read reads beside others, and if that meets a page that is not settled again, alone.
+func (o *order) read(walk func(settle bool) ([]*item, bool)) []*item {
 	o.mu.RLock()
-	defer o.mu.RUnlock()
+	items, ok := walk(false)
+	o.mu.RUnlock()
+	if !ok {
+		o.mu.Lock()
+		items, _ = walk(true)
+		o.mu.Unlock()
+	}
+	return items
+}
+
+func (o *order) walk(dst []*item, key []byte, settle bool) (items []*item, ok bool) {
+	for _, p := range o.parts {
+		within := bytes.HasPrefix(key, p.class)
+		if !within && bytes.Compare(key, p.class) > 0 {
+			continue
+		}
+		n := len(dst)
+		if !within {
+			key = nil // all of the part is above it
+		}
+		if dst, ok = p.from(dst, key, settle); !ok || len(dst) > n {
+			return dst, ok
+		}
+	}
+	return dst, true
+}
+
+func (o *order) walkBack(dst []*item, key []byte, settle bool) (items []*item, ok bool) {
 	for _, p := range slices.Backward(o.parts) {
 		end := key
 		if key != nil && !bytes.HasPrefix(key, p.class) {
@@ -211,11 +208,11 @@ func (o *order) before(dst []*item, key []byte) []*item {
 			end = nil
 		}
 		n := len(dst)
-		if dst = p.before(dst, end); len(dst) > n {
-			return dst
+		if dst, ok = p.before(dst, end, settle); !ok || len(dst) > n {
+			return dst, ok
 		}
 	}
-	return dst
+	return dst, true
 }
 
 // page returns the position of the page that key belongs to.
@@ -233,47 +230,74 @@ func (p *part) insert(it *item) {
 	}
 	n := p.page(it.key)
 	page := p.pages[n]
-	i := page.search(it.key)
 	if len(page.items) == pageItems {
-		upper := page.split(i == len(page.items))
-		p.addPage(n+1, upper, upper.items[0])
-		if low := len(page.items); i > low {
-			page, i = upper, i-low
+		page.settle()
+		upper := page.split(page.search(it.key) == len(page.items))
+		first := upper.items[0]
+		p.addPage(n+1, upper, first)
+		if bytes.Compare(it.key, first.key) > 0 {
+			page = upper
 		}
 	}
-	page.insert(i, it)
+	page.add(it)
 }
 
-func (p *part) addPage(n int, page *sorted, first *item) {
+func (p *part) addPage(n int, page *page, first *item) {
 	p.first.insert(n, first)
 	p.pages = slices.Insert(p.pages, n, page)
 }
 
-// from is that of the order; none are appended at the end of the part.
-func (p *part) from(dst []*item, key []byte) []*item {
-	n := p.page(key)
+// settled returns a page whose items are in order; ok is false when they are not and
+// it must not be changed.
+func (p *part) settled(n int, settle bool) (items *page, ok bool) {
 	page := p.pages[n]
-	i := page.search(key)
-	if i == len(page.items) && n+1 < len(p.pages) {
-		page, i = p.pages[n+1], 0
+	if page.fresh > 0 && settle {
+		page.settle()
 	}
-	return append(dst, page.items[i:]...)
+	return page, page.fresh == 0
 }
 
-// before is that of the order; none are appended at the start of the part.
-func (p *part) before(dst []*item, key []byte) []*item {
+// from is that of the order; none are appended at the end of the part. ok is false when
+// a page must be settled first.
+func (p *part) from(dst []*item, key []byte, settle bool) (items []*item, ok bool) {
+	n := p.page(key)
+	page, ok := p.settled(n, settle)
+	if !ok {
+		return dst, false
+	}
+	i := page.search(key)
+	if i == len(page.items) && n+1 < len(p.pages) {
+		if page, ok = p.settled(n+1, settle); !ok {
+			return dst, false
+		}
+		i = 0
+	}
+	return append(dst, page.items[i:]...), true
+}
+
+// before is that of the order; none are appended at the start of the part. ok is as
+// from's.
+func (p *part) before(dst []*item, key []byte, settle bool) (items []*item, ok bool) {
 	n := len(p.pages) - 1
-	i := len(p.pages[n].items)
 	if key != nil {
 		n = p.page(key)
-		i = p.pages[n].search(key)
+	}
+	page, ok := p.settled(n, settle)
+	if !ok {
+		return dst, false
+	}
+	i := len(page.items)
+	if key != nil {
+		i = page.search(key)
 	}
 	if i == 0 && n > 0 {
-		n--
-		i = len(p.pages[n].items)
+		if page, ok = p.settled(n-1, settle); !ok {
+			return dst, false
+		}
+		i = len(page.items)
 	}
 	for i--; i >= 0; i-- {
-		dst = append(dst, p.pages[n].items[i])
+		dst = append(dst, page.items[i])
 	}
-	return dst
+	return dst, true
 }

@@ -28,6 +28,12 @@ func TestOrderAgainstSortedSlice(t *testing.T) {
 				o.insert(&item{key: k})
 				want = slices.Insert(want, i, k)
 			}
+			if rapid.IntRange(0, 9).Draw(t, "reads") == 0 { // of pages with and without fresh items
+				at, _ := slices.BinarySearchFunc(want, k, bytes.Compare)
+				if got := o.from(nil, k); len(got) == 0 || !sameItems(got, want[at:]) {
+					t.Fatalf("from %x: %d items, of %d expected", k, len(got), len(want)-at)
+				}
+			}
 		}
 		probe := key.Draw(t, "probe")
 		at, found := slices.BinarySearchFunc(want, probe, bytes.Compare)
