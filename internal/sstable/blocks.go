@@ -10,27 +10,45 @@ import (
 )
 
 // blockTable is where the blocks of an open file are. There is one for every few
-// kilobytes on disk, so each takes 12 bytes beside its key, and 8 more in the
-// history.
+// kilobytes on disk, so each takes 12 bytes beside the rest of its key, and 8 more in
+// the history.
+//
+// Blocks in a row are a group, whose keys share a prefix that is kept once: of keys
+// that are dense, a few bytes are left of each. A search looks for the group by whole
+// keys, of which there are few, and then compares rests that lie beside each other.
 type blockTable struct {
 	// starts has where each block begins, and behind the last one where it ends:
 	// there is nothing between blocks.
 	starts []int64
-	// cuts has where the key of each block begins in keys.
-	cuts []uint32
-	keys []byte
+	// keys has of each group the prefix, and then what the keys of its blocks have
+	// behind that, from cuts on.
+	keys   []byte
+	groups []group
+	cuts   []uint32
 	// revs has the revision of each block's first version. A run has a key once,
 	// and needs none to find it.
 	revs []keyspace.Revision
 	// parts has, in order, which instances there are, and where the blocks of each
 	// begin.
 	parts []part
+
+	// open is the group that is not full: whole keys, and where each ends.
+	open []byte
+	ends []int
 }
 
+// part is an instance, with its first block and group.
 type part struct {
-	instance keyspace.InstanceID
-	first    int // block
+	instance     keyspace.InstanceID
+	first, group int
 }
+
+// group is some blocks, with the first of them, and where in keys its prefix begins.
+type group struct{ first, prefix uint32 }
+
+// groupBlocks is the number of blocks of a group. The last one of an instance may have
+// fewer.
+const groupBlocks = 64
 
 // newBlockTable has room for so many blocks, which begin at from.
 func newBlockTable(count int, from int64, current bool) (t blockTable) {
@@ -42,27 +60,68 @@ func newBlockTable(count int, from int64, current bool) (t blockTable) {
 }
 
 // add appends a block, which begins where the last one ends; its key is copied.
-// ok is false when its instance is out of order.
+// ok is false when its instance is out of order. What is added can be found after
+// finish.
 func (t *blockTable) add(b block) (ok bool) {
 	if n := len(t.parts); n == 0 || t.parts[n-1].instance != b.instance {
 		if n > 0 && t.parts[n-1].instance > b.instance {
 			return false
 		}
-		t.parts = append(t.parts, part{instance: b.instance, first: t.count()})
+		t.endGroup()
+		t.parts = append(t.parts, part{instance: b.instance, first: t.count(), group: len(t.groups)})
 	}
-	t.cuts = append(t.cuts, uint32(len(t.keys)))
-	t.keys = append(t.keys, b.key...)
+	t.open = append(t.open, b.key...)
+	t.ends = append(t.ends, len(t.open))
 	t.starts = append(t.starts, t.end()+int64(b.length))
 	if t.revs != nil {
 		t.revs = append(t.revs, b.rev)
 	}
+	if len(t.ends) == groupBlocks {
+		t.endGroup()
+	}
 	return true
 }
 
-// clip lets go of room that was not needed.
-func (t *blockTable) clip() { t.keys = bytes.Clone(t.keys) }
+// endGroup takes what its keys share out of the keys of the open group.
+func (t *blockTable) endGroup() {
+	if len(t.ends) == 0 {
+		return
+	}
+	last := t.open
+	if n := len(t.ends); n > 1 {
+		last = t.open[t.ends[n-2]:]
+	}
+	shared := commonPrefix(t.open[:t.ends[0]], last)
+	t.groups = append(t.groups, group{first: uint32(len(t.cuts)), prefix: uint32(len(t.keys))})
+	t.keys = append(t.keys, last[:shared]...)
+	begin := 0
+	for _, end := range t.ends {
+		t.cuts = append(t.cuts, uint32(len(t.keys)))
+		t.keys = append(t.keys, t.open[begin+shared:end]...)
+		begin = end
+	}
+	t.open, t.ends = t.open[:0], t.ends[:0]
+}
 
-func (t *blockTable) count() int { return len(t.cuts) }
+// commonPrefix is how many bytes two keys, and all between them, begin with alike.
+func commonPrefix(a, b []byte) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
+}
+
+// finish ends the table and lets go of room that was not needed.
+func (t *blockTable) finish() {
+	t.endGroup()
+	t.open, t.ends = nil, nil
+	t.keys, t.groups = bytes.Clone(t.keys), slices.Clone(t.groups)
+}
+
+func (t *blockTable) count() int { return len(t.starts) - 1 }
 
 // end is where the last block ends.
 func (t *blockTable) end() int64 { return t.starts[len(t.starts)-1] }
@@ -71,11 +130,37 @@ func (t *blockTable) start(n int) int64 { return t.starts[n] }
 
 func (t *blockTable) length(n int) int { return int(t.starts[n+1] - t.starts[n]) }
 
-func (t *blockTable) key(n int) []byte {
-	if n+1 < len(t.cuts) {
-		return t.keys[t.cuts[n]:t.cuts[n+1]:t.cuts[n+1]]
+// prefix is what the keys of a group begin with.
+func (t *blockTable) prefix(g int) []byte {
+	return t.keys[t.groups[g].prefix:t.cuts[t.groups[g].first]]
+}
+
+// rest is what the key of block n, of group g, has behind the prefix.
+func (t *blockTable) rest(n, g int) []byte {
+	end := uint32(len(t.keys))
+	if g+1 < len(t.groups) {
+		end = t.groups[g+1].prefix
 	}
-	return t.keys[t.cuts[n]:]
+	if n+1 < len(t.cuts) {
+		end = min(end, t.cuts[n+1])
+	}
+	return t.keys[t.cuts[n]:end]
+}
+
+// precedes reports whether a position is before the first version of block n, of
+// group g.
+func (t *blockTable) precedes(key []byte, rev keyspace.Revision, n, g int) bool {
+	prefix := t.prefix(g)
+	if !bytes.HasPrefix(key, prefix) {
+		return bytes.Compare(key, prefix) < 0
+	}
+	return before(key[len(prefix):], rev, t.rest(n, g), t.rev(n))
+}
+
+// startsBehind reports whether the first version of block n is behind a position.
+func (t *blockTable) startsBehind(n int, key []byte, rev keyspace.Revision) bool {
+	p := t.parts[sort.Search(len(t.parts), func(i int) bool { return t.parts[i].first > n })-1]
+	return t.precedes(key, rev, n, p.group+(n-p.first)/groupBlocks)
 }
 
 // rev is the highest revision that the first version of a block can have.
@@ -118,10 +203,47 @@ func (t *blockTable) of(n int, inst keyspace.InstanceID) bool {
 // find returns the block in which the first version at or after a position is,
 // unless that is the first of the next one.
 func (t *blockTable) find(inst keyspace.InstanceID, key []byte, rev keyspace.Revision) int {
-	low, high := t.from(inst), t.behind(inst)
-	return low + sort.Search(high-low, func(i int) bool {
-		return before(key, rev, t.key(low+i), t.rev(low+i))
-	}) - 1
+	i, there := t.part(inst)
+	if !there {
+		return t.from(inst) - 1
+	}
+	p := t.parts[i]
+	low, high := p.group, len(t.groups) // of the groups that begin at or before the position, the last
+	if i+1 < len(t.parts) {
+		high = t.parts[i+1].group
+	}
+	for low < high {
+		if mid := (low + high) / 2; t.precedes(key, rev, int(t.groups[mid].first), mid) {
+			high = mid
+		} else {
+			low = mid + 1
+		}
+	}
+	if low == p.group {
+		return p.first - 1
+	}
+	return t.findIn(low-1, key, rev)
+}
+
+// findIn is find in a group that begins at or before the position.
+func (t *blockTable) findIn(g int, key []byte, rev keyspace.Revision) int {
+	low, high := int(t.groups[g].first), len(t.cuts)
+	if g+1 < len(t.groups) {
+		high = int(t.groups[g+1].first)
+	}
+	prefix := t.prefix(g)
+	if !bytes.HasPrefix(key, prefix) {
+		return high - 1 // it is above all that begin so
+	}
+	key = key[len(prefix):]
+	for low < high {
+		if mid := (low + high) / 2; before(key, rev, t.rest(mid, g), t.rev(mid)) {
+			high = mid
+		} else {
+			low = mid + 1
+		}
+	}
+	return low - 1
 }
 
 // bytesOf is what the blocks of an instance take on disk; they are contiguous.
@@ -131,5 +253,5 @@ func (t *blockTable) bytesOf(inst keyspace.InstanceID) int64 {
 
 // bytes is what the table takes in memory.
 func (t *blockTable) bytes() int64 {
-	return int64(8*cap(t.starts) + 4*cap(t.cuts) + cap(t.keys) + 8*cap(t.revs))
+	return int64(8*cap(t.starts) + 8*cap(t.groups) + 4*cap(t.cuts) + cap(t.keys) + 8*cap(t.revs))
 }

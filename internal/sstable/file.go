@@ -94,7 +94,7 @@ func (f *file) decode(index []byte, end int64) error {
 	if err != nil {
 		return err
 	}
-	table.clip()
+	table.finish()
 	f.asked = make([]atomic.Bool, len(table.parts))
 	f.spans, f.filter = spans, slices.Clone(keys)
 	return nil
@@ -223,7 +223,7 @@ func (f *file) get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) (
 		if !f.blocks.of(n, inst) {
 			continue
 		}
-		if before(key, 0, f.blocks.key(n), f.blocks.rev(n)) {
+		if f.blocks.startsBehind(n, key, 0) {
 			break
 		}
 		v, ok, err := f.search(n, key, at)

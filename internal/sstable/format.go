@@ -33,7 +33,7 @@ const (
 	// blockBytes is the size from which a block of history ends. Blocks of runs
 	// are smaller: they are read for one key.
 	blockBytes    = 64 << 10
-	runBlockBytes = 8 << 10
+	runBlockBytes = 4 << 10
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -138,7 +138,9 @@ func (t *blockTable) at(n int) block {
 			p = next
 		}
 	}
-	return block{offset: t.start(n), length: t.length(n), instance: p.instance, key: t.key(n), rev: t.rev(n)}
+	g := p.group + (n-p.first)/groupBlocks
+	key := slices.Concat(t.prefix(g), t.rest(n, g))
+	return block{offset: t.start(n), length: t.length(n), instance: p.instance, key: key, rev: t.rev(n)}
 }
 
 // encodeIndex is an index without a filter.
