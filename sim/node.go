@@ -98,7 +98,7 @@ func (n *node) boot(first bool) {
 	h, err := host.New(host.Options{Node: n.id(), ClusterID: "sim", Log: log, Store: store, Engine: known,
 		Out: &outbound{n: n, life: life}, Snapshots: n, Clock: n, Rand: n.w.rng, Window: time.Minute,
 		MaxEntryOps: 8, ChunkBytes: 256, MaxUncommittedBytes: n.w.uncommitted(), LogBytes: n.w.logBytes(), LogTail: 50, Hooks: n.hooks(), Bugs: n.w.cfg.Bugs,
-		Witness: n.witness(), FeedBytes: n.w.feedBytes(),
+		Witness: n.witness(), FeedBytes: n.w.feedBytes(), LagLimit: n.w.lagLimit(),
 		Go: func(job func(context.Context)) { n.background(life, job) }})
 	if err != nil {
 		n.w.problem("node %d: opening the host: %v", n.index, err)
@@ -257,6 +257,14 @@ func (w *World) logBytes() int64 {
 		return 1
 	}
 	return 1 << 30
+}
+
+// lagLimit lets leaders lag for as long as followers need in every fourth seed.
+func (w *World) lagLimit() time.Duration {
+	if w.cfg.Seed%4 == 1 {
+		return 20 * time.Millisecond
+	}
+	return time.Millisecond
 }
 
 // uncommitted makes raft drop proposals in every other seed.

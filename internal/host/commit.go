@@ -35,8 +35,8 @@ type appendTask struct {
 // meanwhile is written and made durable by the next one. Responses wait in
 // queue, in order, for the frame they stand for; no acknowledgement leaves
 // before. A leader holds new proposals of a group back while one of that group
-// waits for its sync, so that what arrives meanwhile becomes one entry: syncs
-// in a row, each for as much as there is, pace everything.
+// waits for its sync and does not lag, so that what arrives meanwhile becomes one
+// entry: syncs in a row, each for as much as there is, pace everything.
 //
 // What must not be overtaken (a switch to a snapshot, a checkpoint, a removed
 // replica) is synced within its loop, which covers all that was written before.
@@ -125,7 +125,7 @@ func (h *Host) startSync() {
 		return
 	}
 	h.syncs.running = true
-	h.beginLag()
+	h.noteSync()
 	h.syncs.since.Store(int64(max(1, h.opt.Clock.Mono())))
 	h.opt.Go(func(context.Context) {
 		err := s.Run()

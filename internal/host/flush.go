@@ -82,11 +82,12 @@ func (h *Host) seal() {
 	if len(cps) == 0 {
 		return
 	}
+	if h.hanging.Load() && h.lagging() {
+		return // the loop must not wait for this disk
+	}
 	if err := h.settleLag(); err != nil {
-		if fault.CodeOf(err) != fault.Overloaded {
-			h.fail(err)
-		}
-		return // a later loop or tick tries again
+		h.fail(err)
+		return
 	}
 	h.flush.lastSeal = h.opt.Clock.Mono()
 	id := h.opt.Store.Seal()
@@ -242,6 +243,9 @@ func (h *Host) compact() {
 func (h *Host) finalFlush() error {
 	h.opt.Store.Hurry()
 	h.seal()
+	if err := h.Err(); err != nil {
+		return err
+	}
 	for {
 		id, ok, err := h.opt.Store.FlushOldest(context.Background(), h.alive)
 		if err != nil {

@@ -45,10 +45,12 @@ type group struct {
 
 	applying []*raftpb.Message // MsgStorageApply that wait for room in the delta
 	dirty    bool
-	unsynced int  // appends that wait for their sync
-	lagging  int  // of those, see lag
-	batched  int  // requests of the last entry proposed here
-	dropped  bool // raft refused a proposal; wait for progress or a tick
+	unsynced int // appends that wait for their sync
+	lagging  int // of those, see lag
+	batched  int // requests of the last entry proposed here
+	// promptUntil: nothing lags before.
+	promptUntil time.Duration
+	dropped     bool // raft refused a proposal; wait for progress or a tick
 	// proposed is when the entries of this term were proposed that are not
 	// applied yet, in log order.
 	proposed []time.Duration

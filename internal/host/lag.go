@@ -1,6 +1,7 @@
 package host
 
 import (
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -26,21 +27,18 @@ import (
 // synced.
 //
 // Only plain entries of several requests wait, on a node that was lately given
-// entries by others, and for lagLimit at most: whoever writes alone, or has one
-// follower left, waits for one more sync as before.
+// entries by others, and for LagLimit at most. If the followers have not committed
+// them by then, one of them is slow or down, and the leader's disk is what makes a
+// quorum: nothing of the group lags for lagPause.
 type lag struct {
-	// since is when the first append that waits was queued, 0 for none.
+	// since is when the first append began to wait though no sync ran, 0 for none.
 	since time.Duration
 	// asked is when a sync last began that others wait for.
 	asked time.Duration
 }
 
-const (
-	// lagLimit is the longest that an append waits without a sync.
-	lagLimit = time.Millisecond
-	// lagRecent is how long ago others must have needed a sync last.
-	lagRecent = time.Millisecond
-)
+// lagPause is how long a group does without after a lag that was for nothing.
+const lagPause = 100 * time.Millisecond
 
 // mayLag reports whether an append of a leader can do without a sync of its own.
 func (h *Host) mayLag(t *appendTask) bool {
@@ -48,7 +46,8 @@ func (h *Host) mayLag(t *appendTask) bool {
 	if _, leading := g.core.Leading(); !leading || !t.wrote || t.promised || g.unsynced != g.lagging || g.batched < 2 {
 		return false
 	}
-	if now := h.opt.Clock.Mono(); h.syncs.lag.asked == 0 || now-h.syncs.lag.asked > lagRecent {
+	now, asked := h.opt.Clock.Mono(), h.syncs.lag.asked
+	if asked == 0 || now-asked > h.opt.LagLimit || now < g.promptUntil {
 		return false
 	}
 	return plain(t.m) && g.othersSuffice()
@@ -93,17 +92,18 @@ func (h *Host) letLag(t *appendTask) {
 		rest = append(rest, r)
 	}
 	t.m.Responses = rest
-	if h.syncs.lag.since == 0 {
-		h.syncs.lag.since = max(1, h.opt.Clock.Mono())
-	}
 }
 
-// lags reports whether no more than lagging appends wait for a sync, and may still.
+// lags reports whether no more than lagging appends wait for a sync, and may still. No
+// sync runs.
 func (h *Host) lags() bool {
 	for i := range h.syncs.queue {
 		if !h.syncs.queue[i].lags {
 			return false
 		}
+	}
+	if h.syncs.lag.since == 0 {
+		h.syncs.lag.since = max(1, h.opt.Clock.Mono())
 	}
 	return h.lagLeft() > 0
 }
@@ -113,7 +113,7 @@ func (h *Host) lagLeft() time.Duration {
 	if h.syncs.lag.since == 0 {
 		return 0
 	}
-	return max(0, h.syncs.lag.since+lagLimit-h.opt.Clock.Mono())
+	return max(0, h.syncs.lag.since+h.opt.LagLimit-h.opt.Clock.Mono())
 }
 
 // lagDue is how long the loop may sleep until an append that lags needs its sync, 0
@@ -125,26 +125,31 @@ func (h *Host) lagDue() time.Duration {
 	return max(time.Microsecond, h.lagLeft())
 }
 
-// beginLag notes what a sync that begins is for.
-func (h *Host) beginLag() {
+// noteSync notes what a sync that begins is for, and which lags were for nothing.
+func (h *Host) noteSync() {
+	now := max(1, h.opt.Clock.Mono())
+	late := h.syncs.lag.since != 0 && h.lagLeft() == 0
 	h.syncs.lag.since = 0
 	for i := range h.syncs.queue {
-		if _, leading := h.syncs.queue[i].g.core.Leading(); !leading {
-			h.syncs.lag.asked = max(1, h.opt.Clock.Mono())
-			return
+		t := &h.syncs.queue[i]
+		if _, leading := t.g.core.Leading(); !leading {
+			h.syncs.lag.asked = now
+		}
+		if late && t.lags && t.m.GetEntries()[0].GetIndex() > t.g.rn.BasicStatus().GetCommit() {
+			t.g.promptUntil = now + lagPause
 		}
 	}
 }
 
-// settleLag makes what lags durable. Overloaded: the disk is full, nothing was written.
+// lagging reports whether anything lags.
+func (h *Host) lagging() bool {
+	return slices.ContainsFunc(h.order, func(g *group) bool { return g.lagging > 0 })
+}
+
+// settleLag makes what lags durable; it needs no room on the disk.
 func (h *Host) settleLag() error {
-	for _, g := range h.order {
-		if g.lagging > 0 {
-			if err := h.commitBatch(true); err != nil {
-				return err
-			}
-			return h.log.Commit(h.log.NewBatch(), true)
-		}
+	if !h.lagging() {
+		return nil
 	}
-	return nil
+	return h.log.Commit(h.log.NewBatch(), true)
 }

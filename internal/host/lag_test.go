@@ -61,7 +61,10 @@ func TestALeadersSyncMayLag(t *testing.T) {
 	if lead.durable() || lead.group().core.State().Index != last || c.Mono() != frozen {
 		t.Fatalf("durable %v, applied %v of %v", lead.durable(), lead.group().core.State().Index, last)
 	}
-	if got := lead.host.patience(); got <= 0 || got > lagLimit {
+	if lead.group().promptUntil > frozen {
+		t.Fatal("a lag that was not for nothing ends the next ones")
+	}
+	if got := lead.host.patience(); got <= 0 || got > lead.host.opt.LagLimit {
 		t.Fatalf("the loop sleeps for %v", got)
 	}
 	for _, n := range c.nodes {
@@ -79,7 +82,7 @@ func TestALeadersSyncMayLag(t *testing.T) {
 }
 
 // With one follower left the leader's own disk is needed for a quorum: it is synced
-// after lagLimit, and no answer comes before.
+// after LagLimit, and no answer comes before.
 func TestWhatLagsIsSyncedInTime(t *testing.T) {
 	c := newCluster(t, 3, 3)
 	c.write(testOp("k", "before"))
@@ -92,11 +95,15 @@ func TestWhatLagsIsSyncedInTime(t *testing.T) {
 	if answers.Load() != 0 || lead.durable() {
 		t.Fatalf("%d answers with one copy on disk, durable %v", answers.Load(), lead.durable())
 	}
-	c.elapsed.Add(int64(lagLimit))
+	c.elapsed.Add(int64(lead.host.opt.LagLimit))
+	begun := c.Mono()
 	lead.host.paced()
 	c.pump("the answers", func() bool { return answers.Load() == 2 })
 	if !lead.durable() {
 		t.Fatal("answered by one copy on disk")
+	}
+	if until := lead.group().promptUntil; until < begun+lagPause {
+		t.Fatalf("prompt until %v, which is %v after the sync", until, until-begun)
 	}
 }
 
@@ -126,7 +133,8 @@ func TestWhatMustNotLag(t *testing.T) {
 	}{
 		{"one request", 3, false, []string{"a"}, nil},
 		{"nobody else needs syncs", 3, false, []string{"a", "b"}, func(_ *cluster, lead *node) { lead.host.syncs.lag.asked = 0 }},
-		{"long ago", 3, false, []string{"a", "b"}, func(c *cluster, lead *node) { lead.host.syncs.lag.asked = c.Mono() - 2*lagRecent }},
+		{"long ago", 3, false, []string{"a", "b"}, func(c *cluster, lead *node) { lead.host.syncs.lag.asked = c.Mono() - 2*lead.host.opt.LagLimit }},
+		{"a lag was for nothing", 3, false, []string{"a", "b"}, func(c *cluster, lead *node) { lead.group().promptUntil = c.Mono() + lagPause }},
 		{"two voters", 2, false, []string{"a", "b"}, nil},
 		{"one voter", 1, false, []string{"a", "b"}, nil},
 		{"a witness", 3, true, []string{"a", "b"}, nil},

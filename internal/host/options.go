@@ -91,6 +91,9 @@ type Options struct {
 	// missing, before the node gives up its leaderships; it leads nothing half an
 	// election timeout after the disk began to hang for so long.
 	StallAfter time.Duration
+	// LagLimit is how long a leader's own sync may wait for one that others need, and
+	// how long ago they must have needed one.
+	LagLimit time.Duration
 
 	MaxEntryBytes, MaxEntryOps int
 	ChunkBytes                 int
@@ -141,6 +144,7 @@ func (o *Options) setDefaults() {
 	def(&o.Window, 10*time.Minute)
 	def(&o.MaxClockOffset, 500*time.Millisecond)
 	def(&o.StallAfter, time.Second)
+	def(&o.LagLimit, time.Millisecond)
 	def(&o.MaxEntryBytes, 1<<20)
 	def(&o.MaxEntryOps, 4096)
 	def(&o.ChunkBytes, 128<<10)

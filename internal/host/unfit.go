@@ -16,8 +16,8 @@ import (
 //
 // The loop does not wait for a sync (syncState), so a leader whose disk hangs
 // still sends entries and heartbeats, and its followers stay with it. But raft
-// applies here what is durable here: nothing is answered any more, in any group,
-// for as long as the disk likes. It is the same when the disk is full: nothing
+// applies here what is durable here, or lags for a moment (lag): nothing is answered
+// any more, in any group, for as long as the disk likes. It is the same when the disk is full: nothing
 // is evaluated without room in the log, and nothing applied while the deltas
 // wait to be flushed. So a node is unfit when a sync has run for StallAfter, or
 // when there has been no room for that long, and every tick tries to get rid of

@@ -30,7 +30,7 @@ const (
 
 type hashTable struct{ slots []hashSlot }
 
-// hashSlot has both of what a lookup wants in one cache line.
+// hashSlot has both of what a lookup wants beside each other, mostly in one cache line.
 type hashSlot struct {
 	tag  atomic.Uint64 // 0 is free
 	item atomic.Pointer[item]

@@ -35,6 +35,7 @@ type blockTable struct {
 	// open is the group that is not full: whole keys, and where each ends.
 	open []byte
 	ends []int
+	last []byte // key
 }
 
 // part is an instance, with its first block and group.
@@ -60,16 +61,16 @@ func newBlockTable(count int, from int64, current bool) (t blockTable) {
 }
 
 // add appends a block, which begins where the last one ends; its key is copied.
-// ok is false when its instance is out of order. What is added can be found after
-// finish.
+// ok is false when it is out of order. What is added can be found after finish.
 func (t *blockTable) add(b block) (ok bool) {
-	if n := len(t.parts); n == 0 || t.parts[n-1].instance != b.instance {
-		if n > 0 && t.parts[n-1].instance > b.instance {
-			return false
-		}
+	switch n := len(t.parts); {
+	case n == 0 || t.parts[n-1].instance < b.instance:
 		t.endGroup()
 		t.parts = append(t.parts, part{instance: b.instance, first: t.count(), group: len(t.groups)})
+	case t.parts[n-1].instance > b.instance || !t.follows(b.key, b.rev):
+		return false
 	}
+	t.last = append(t.last[:0], b.key...)
 	t.open = append(t.open, b.key...)
 	t.ends = append(t.ends, len(t.open))
 	t.starts = append(t.starts, t.end()+int64(b.length))
@@ -80,6 +81,12 @@ func (t *blockTable) add(b block) (ok bool) {
 		t.endGroup()
 	}
 	return true
+}
+
+// follows reports whether a position is behind that of the last block.
+func (t *blockTable) follows(key []byte, rev keyspace.Revision) bool {
+	c := bytes.Compare(t.last, key)
+	return c < 0 || c == 0 && t.revs != nil && t.revs[len(t.revs)-1] > rev
 }
 
 // endGroup takes what its keys share out of the keys of the open group.
@@ -117,7 +124,7 @@ func commonPrefix(a, b []byte) int {
 // finish ends the table and lets go of room that was not needed.
 func (t *blockTable) finish() {
 	t.endGroup()
-	t.open, t.ends = nil, nil
+	t.open, t.ends, t.last = nil, nil, nil
 	t.keys, t.groups = bytes.Clone(t.keys), slices.Clone(t.groups)
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"path"
 	"slices"
@@ -73,11 +72,12 @@ func (f *file) load() error {
 	if string(trailer[16:]) != f.kind.magic || offset > end || uint64(length) != end-offset {
 		return corrupt("file has no valid end", "actual_bytes", size)
 	}
-	index := make([]byte, length)
-	if _, err := f.f.ReadAt(index, int64(offset)); err != nil {
+	index := &indexReader{from: f.f, at: int64(offset), end: int64(offset) + int64(length)}
+	got, err := index.checksum()
+	if err != nil {
 		return err
 	}
-	if got := crc32.Checksum(index, castagnoli); got != sum {
+	if got != sum {
 		return corrupt("index has a wrong checksum", "limit", sum, "actual", got)
 	}
 	f.size = size
@@ -85,7 +85,7 @@ func (f *file) load() error {
 }
 
 // decode takes the index of blocks that end at end.
-func (f *file) decode(index []byte, end int64) error {
+func (f *file) decode(index *indexReader, end int64) error {
 	table := &f.blocks
 	spans, keys, err := readIndex(index, end, f.kind.current, indexParts{
 		count: func(blocks int) { *table = newBlockTable(blocks, int64(len(magic)), f.kind.current) },
@@ -96,7 +96,7 @@ func (f *file) decode(index []byte, end int64) error {
 	}
 	table.finish()
 	f.asked = make([]atomic.Bool, len(table.parts))
-	f.spans, f.filter = spans, slices.Clone(keys)
+	f.spans, f.filter = spans, keys
 	return nil
 }
 

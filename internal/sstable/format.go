@@ -31,10 +31,18 @@ const (
 	trailerBytes = 8 + 4 + 4 + len(magic)
 	crcBytes     = 4
 	// blockBytes is the size from which a block of history ends. Blocks of runs
-	// are smaller: they are read for one key.
-	blockBytes    = 64 << 10
-	runBlockBytes = 4 << 10
+	// are smaller: they are read for one key. Where keys are long they are larger, up to
+	// largeBlockBytes, so that a key in the index stands for keysPerIndexed times its size.
+	blockBytes      = 64 << 10
+	runBlockBytes   = 4 << 10
+	largeBlockBytes = 16 << 10
+	keysPerIndexed  = 64
 )
+
+// blockOf is the size from which a block ends that begins with a key of so many bytes.
+func (k *kind) blockOf(keyBytes int) int {
+	return max(k.blockBytes, min(largeBlockBytes, keysPerIndexed*keyBytes))
+}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -188,22 +196,28 @@ type indexParts struct {
 // leastBlock is what a block takes in an index at least.
 const leastBlock = 5
 
+// block reads what appendBlock wrote. Its key is a part of what is read.
+func (d *decoder) block() block {
+	b := block{offset: int64(d.uvarint()), length: int(d.uvarint()), instance: keyspace.InstanceID(d.uvarint())}
+	b.key = d.take(d.uvarint())
+	b.rev = keyspace.Revision(d.uvarint())
+	return b
+}
+
 // readIndex is the inverse. end is where the blocks end; filtered says that a
-// filter follows. Keys and filter are parts of b.
-func readIndex(b []byte, end int64, filtered bool, to indexParts) (map[keyspace.InstanceID]Span, filter, error) {
-	r := decoder{b: b}
+// filter follows.
+func readIndex(r *indexReader, end int64, filtered bool, to indexParts) (map[keyspace.InstanceID]Span, filter, error) {
 	spans := make(map[keyspace.InstanceID]Span)
 	for n := r.uvarint(); n > 0 && !r.bad; n-- {
-		inst := keyspace.InstanceID(r.uvarint())
-		spans[inst] = Span{Low: keyspace.Revision(r.uvarint()), Until: keyspace.Revision(r.uvarint())}
+		r.fill(3 * binary.MaxVarintLen64)
+		inst := keyspace.InstanceID(r.decoder.uvarint())
+		spans[inst] = Span{Low: keyspace.Revision(r.decoder.uvarint()), Until: keyspace.Revision(r.decoder.uvarint())}
 	}
 	at := int64(len(magic))
 	n := r.uvarint()
-	to.count(int(min(n, uint64(len(r.b)/leastBlock))))
+	to.count(int(min(n, uint64(r.left()/leastBlock))))
 	for ; n > 0 && !r.bad; n-- {
-		d := block{offset: int64(r.uvarint()), length: int(r.uvarint()), instance: keyspace.InstanceID(r.uvarint())}
-		d.key = r.take(r.uvarint())
-		d.rev = keyspace.Revision(r.uvarint())
+		d := r.block()
 		if d.offset != at || d.length < crcBytes || int64(d.length) > end-at {
 			return nil, nil, corrupt("index names a block out of place", "limit", end, "actual", d.offset)
 		}
@@ -214,9 +228,12 @@ func readIndex(b []byte, end int64, filtered bool, to indexParts) (map[keyspace.
 	}
 	var keys filter
 	if filtered {
-		keys = filter(r.take(r.uvarint()))
+		keys = filter(r.rest(r.uvarint()))
 	}
-	if r.bad || len(r.b) > 0 || at != end || len(keys)%filterLine != 0 {
+	if r.bad || r.left() > 0 || at != end || len(keys)%filterLine != 0 {
+		if r.err != nil {
+			return nil, nil, r.err
+		}
 		return nil, nil, corrupt("index is malformed")
 	}
 	return spans, keys, nil

@@ -90,6 +90,7 @@ func fuzzIndex(t *testing.T, b []byte, end int64) {
 	if at != end {
 		t.Fatalf("blocks end at %d, want %d", at, end)
 	}
+	fuzzTable(t, blocks)
 	var list []instanceSpan
 	for _, inst := range slices.Sorted(maps.Keys(spans)) {
 		list = append(list, instanceSpan{inst, spans[inst]})
@@ -100,6 +101,23 @@ func fuzzIndex(t *testing.T, b []byte, end int64) {
 	}
 	if err != nil || !maps.Equal(gotSpans, spans) || !slices.EqualFunc(gotBlocks, blocks, same) {
 		t.Fatalf("index %x: %v %v become %v %v, %v", b, spans, blocks, gotSpans, gotBlocks, err)
+	}
+}
+
+// fuzzTable makes a table of blocks in any order: what it takes it gives back.
+func fuzzTable(t *testing.T, blocks []block) {
+	for _, current := range []bool{true, false} {
+		table := newBlockTable(len(blocks), int64(len(magic)), current)
+		taken := 0
+		for taken < len(blocks) && table.add(blocks[taken]) {
+			taken++
+		}
+		table.finish()
+		for n, want := range blocks[:taken] {
+			if got := table.at(n); got.offset != want.offset || got.instance != want.instance || !bytes.Equal(got.key, want.key) {
+				t.Fatalf("block %d of %d is %+v, want %+v", n, taken, got, want)
+			}
+		}
 	}
 }
 

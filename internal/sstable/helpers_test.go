@@ -154,9 +154,9 @@ func encodeIndex(spans []instanceSpan, blocks []block) []byte {
 
 // decodeIndex is the inverse, blocks in any order of instances.
 func decodeIndex(b []byte, end int64, filtered bool) (spans map[keyspace.InstanceID]Span, blocks []block, keys filter, err error) {
-	spans, keys, err = readIndex(b, end, filtered, indexParts{
+	spans, keys, err = readIndex(&indexReader{from: bytes.NewReader(b), end: int64(len(b))}, end, filtered, indexParts{
 		count: func(n int) { blocks = make([]block, 0, n) },
-		block: func(b block) bool { blocks = append(blocks, b); return true },
+		block: func(b block) bool { b.key = bytes.Clone(b.key); blocks = append(blocks, b); return true },
 	})
 	if err != nil {
 		return nil, nil, nil, err

@@ -25,6 +25,7 @@ func openRunsDir(fs env.FS) (*dir, error) {
 func TestRunIsWholeOrAbsentAfterACrash(t *testing.T) {
 	c := newCrashTest(t, &runKind, openRunsDir)
 	r := mustOpenRuns(t, c.fs)
+	c.repeat = 900 // so that each instance is written by itself
 	c.cutAlways()
 	c.write(r, 1)
 	c.write(r, 2)

@@ -23,6 +23,9 @@ const (
 	syncBytes = 4 << 20
 	// pageBytes is what pieces are multiples of.
 	pageBytes = 4 << 10
+	// gatherBytes is how much is written at once where pieces are not asked for: a few
+	// blocks, which the caches of the processor still have.
+	gatherBytes = 16 << 10
 	// fullRetry is the hint when the disk is full.
 	fullRetry = 5 * time.Second
 )
@@ -36,7 +39,7 @@ type Writer struct {
 	f      env.File
 	at     int64 // end of what was written
 	synced int64
-	piece  int // pieceBytes for the instance; 0: blocks are written when they end
+	piece  int // pieceBytes for the instance; 0: blocks are written when they are gatherBytes
 	unread func(keyspace.InstanceID) bool
 
 	spans    map[keyspace.InstanceID]*Span
@@ -45,6 +48,7 @@ type Writer struct {
 	first    block  // the open block, without its length
 	buf      []byte // what was not written: blocks that ended, and the open one
 	open     int    // where the open block begins in buf
+	limit    int    // the size from which that ends
 	instance keyspace.InstanceID
 	key      []byte // the last one of the open block
 	any      bool
@@ -85,7 +89,7 @@ func (w *Writer) Add(inst keyspace.InstanceID, v Version) error {
 		panic(fmt.Sprintf("sstable: version %d of key %x in a %s is replaced at %d",
 			uint64(v.Revision), v.Key, w.store.kind.name, uint64(v.Until)))
 	}
-	if len(w.buf)-w.open >= w.store.kind.blockBytes || w.any && inst != w.instance {
+	if len(w.buf)-w.open >= w.limit || w.any && inst != w.instance {
 		if err := w.endBlock(); err != nil {
 			return err
 		}
@@ -102,6 +106,7 @@ func (w *Writer) Add(inst keyspace.InstanceID, v Version) error {
 	empty := len(w.buf) == w.open
 	if empty {
 		w.first = block{instance: inst, key: append(w.first.key[:0], v.Key...), rev: v.Revision}
+		w.limit = w.store.kind.blockOf(len(v.Key))
 	}
 	same := !empty && bytes.Equal(v.Key, w.key)
 	w.buf = appendVersion(w.buf, &v, same)
@@ -127,7 +132,7 @@ func (w *Writer) addHash(hash uint64) {
 // begin makes the buffer.
 func (w *Writer) begin() {
 	k := w.store.kind
-	size := 2 * k.blockBytes
+	size := gatherBytes + 2*k.blockBytes
 	if w.direct() {
 		size += writePiece // it begins at a page, as large allocations do
 	}
@@ -160,7 +165,11 @@ func (w *Writer) endBlock() error {
 	w.first.offset, w.first.length = w.at+int64(w.open), len(w.buf)-w.open
 	w.index.add(&w.first)
 	w.open = len(w.buf)
-	if len(w.buf) < w.piece {
+	enough := w.piece
+	if enough == 0 {
+		enough = gatherBytes
+	}
+	if len(w.buf) < enough {
 		return nil
 	}
 	return w.writeOn(w.piece > 0)
@@ -289,16 +298,24 @@ func (w *Writer) writeIndex() error {
 	for _, inst := range slices.Sorted(maps.Keys(w.spans)) {
 		spans = append(spans, instanceSpan{inst, *w.spans[inst]})
 	}
-	pieces := append([][]byte{appendSpans(nil, spans, w.index.count)}, w.index.pieces...)
+	begin, length, sum := w.at+int64(len(w.buf)), 0, uint32(0)
+	put := func(b []byte) error {
+		length, sum = length+len(b), crc32.Update(sum, castagnoli, b)
+		return w.put(b)
+	}
+	if err := put(appendSpans(nil, spans, w.index.count)); err != nil {
+		return err
+	}
+	if err := w.index.each(put); err != nil {
+		return err
+	}
 	if w.store.kind.current {
 		keys := w.filterOfKeys()
-		pieces = append(pieces, binary.AppendUvarint(nil, uint64(len(keys))), keys)
-	}
-	begin, length, sum := w.at+int64(len(w.buf)), 0, uint32(0)
-	for _, piece := range pieces {
-		for b := range slices.Chunk(piece, indexPiece) {
-			length, sum = length+len(b), crc32.Update(sum, castagnoli, b)
-			if err := w.put(b); err != nil {
+		if err := put(binary.AppendUvarint(nil, uint64(len(keys)))); err != nil {
+			return err
+		}
+		for b := range slices.Chunk(keys, indexPiece) {
+			if err := put(b); err != nil {
 				return err
 			}
 		}
