@@ -25,6 +25,7 @@ type appendTask struct {
 	promised bool
 	// lags: the entries may be applied before they are durable here.
 	lags  bool
+	at    time.Duration // when it began to
 	frame uint64
 }
 

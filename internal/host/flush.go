@@ -73,6 +73,9 @@ func (h *Host) seal() {
 		h.keepPositions(1)
 		return
 	}
+	if !h.closing && h.hanging.Load() && h.lagging() {
+		return // the loop must not wait for this disk
+	}
 	var cps []checkpointOf
 	for _, g := range h.order {
 		if s := g.core.State(); s.Index > g.saved {
@@ -81,9 +84,6 @@ func (h *Host) seal() {
 	}
 	if len(cps) == 0 {
 		return
-	}
-	if h.hanging.Load() && h.lagging() {
-		return // the loop must not wait for this disk
 	}
 	if err := h.settleLag(); err != nil {
 		h.fail(err)

@@ -81,7 +81,7 @@ func (g *group) othersSuffice() bool {
 
 // letLag tells raft that it may apply an append's entries, which are not durable.
 func (h *Host) letLag(t *appendTask) {
-	t.lags = true
+	t.lags, t.at = true, h.opt.Clock.Mono()
 	t.g.lagging++
 	rest := t.m.Responses[:0]
 	for _, r := range t.m.GetResponses() {
@@ -135,7 +135,7 @@ func (h *Host) noteSync() {
 		if _, leading := t.g.core.Leading(); !leading {
 			h.syncs.lag.asked = now
 		}
-		if late && t.lags && t.m.GetEntries()[0].GetIndex() > t.g.rn.BasicStatus().GetCommit() {
+		if late && t.lags && now-t.at >= h.opt.LagLimit && t.m.GetEntries()[0].GetIndex() > t.g.rn.BasicStatus().GetCommit() {
 			t.g.promptUntil = now + lagPause
 		}
 	}

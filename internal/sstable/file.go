@@ -73,15 +73,14 @@ func (f *file) load() error {
 		return corrupt("file has no valid end", "actual_bytes", size)
 	}
 	index := &indexReader{from: f.f, at: int64(offset), end: int64(offset) + int64(length)}
-	got, err := index.checksum()
-	if err != nil {
+	if err := f.decode(index, int64(offset)); err != nil {
 		return err
 	}
-	if got != sum {
-		return corrupt("index has a wrong checksum", "limit", sum, "actual", got)
+	if index.sum != sum {
+		return corrupt("index has a wrong checksum", "limit", sum, "actual", index.sum)
 	}
 	f.size = size
-	return f.decode(index, int64(offset))
+	return nil
 }
 
 // decode takes the index of blocks that end at end.

@@ -218,6 +218,9 @@ func readIndex(r *indexReader, end int64, filtered bool, to indexParts) (map[key
 	to.count(int(min(n, uint64(r.left()/leastBlock))))
 	for ; n > 0 && !r.bad; n-- {
 		d := r.block()
+		if r.bad {
+			break
+		}
 		if d.offset != at || d.length < crcBytes || int64(d.length) > end-at {
 			return nil, nil, corrupt("index names a block out of place", "limit", end, "actual", d.offset)
 		}

@@ -10,40 +10,52 @@ import (
 // hundreds of megabytes, of which what stays in memory is a part.
 type indexReader struct {
 	decoder
-	from io.ReaderAt
-	at   int64 // where what was not read into b begins
-	end  int64
-	err  error // of reading
+	from  io.ReaderAt
+	at    int64 // where what was not read into b begins
+	end   int64
+	sum   uint32 // of what was read
+	err   error  // of reading
+	piece int    // how much is read at once, if not indexPiece
+	room  []byte // what b is a part of
 }
 
 // left is how many bytes of the index are left.
 func (r *indexReader) left() int64 { return int64(len(r.b)) + r.end - r.at }
 
-// fill makes the next n bytes, or all that are left, those of b.
+// fill makes the next n bytes, or all that are left, those of b. What was taken of b
+// before is not valid any more.
 func (r *indexReader) fill(n int) {
 	if len(r.b) >= n || r.at == r.end || r.bad {
 		return
 	}
-	size := min(int64(max(n, indexPiece)), r.left())
-	b := make([]byte, size)
+	piece := r.piece
+	if piece == 0 {
+		piece = indexPiece
+	}
+	size := int(min(int64(max(n, piece)), r.left()))
+	if cap(r.room) < size {
+		r.room = make([]byte, size)
+	}
+	b := r.room[:size]
 	have := copy(b, r.b)
-	r.readInto(b[have:])
-	if !r.bad {
+	if r.readInto(b[have:]) {
 		r.b = b
 	}
 }
 
 // readInto fills b with what follows in the file.
-func (r *indexReader) readInto(b []byte) {
+func (r *indexReader) readInto(b []byte) (ok bool) {
 	if len(b) == 0 {
-		return
+		return true
 	}
 	if n, err := r.from.ReadAt(b, r.at); n < len(b) {
 		r.err = err
 		r.fail()
-		return
+		return false
 	}
 	r.at += int64(len(b))
+	r.sum = crc32.Update(r.sum, castagnoli, b)
+	return true
 }
 
 func (r *indexReader) uvarint() uint64 {
@@ -75,17 +87,4 @@ func (r *indexReader) rest(n uint64) []byte {
 	r.b = r.b[have:]
 	r.readInto(b[have:])
 	return b
-}
-
-// checksum returns that of all that is left, of which it reads nothing away.
-func (r *indexReader) checksum() (uint32, error) {
-	sum, b := uint32(0), make([]byte, min(indexPiece, r.end-r.at))
-	for at := r.at; at < r.end; at += int64(len(b)) {
-		b = b[:min(int64(len(b)), r.end-at)]
-		if n, err := r.from.ReadAt(b, at); n < len(b) {
-			return 0, err
-		}
-		sum = crc32.Update(sum, castagnoli, b)
-	}
-	return sum, nil
 }
