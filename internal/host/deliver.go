@@ -58,7 +58,9 @@ func (h *Host) step(m *inMessage) {
 			return // its answer could not be kept; raft repeats it
 		}
 		if g = h.groupFor(g, m); g != nil {
-			g.nodes[keyspace.ReplicaID(m.raft.GetFrom())] = m.from
+			if bySender(m.raft) {
+				g.nodes[keyspace.ReplicaID(m.raft.GetFrom())] = m.from
+			}
 			if m.raft.GetType() == raftpb.MsgTimeoutNow {
 				if h.hanging.Load() || g.replica.Witness() {
 					return
@@ -93,6 +95,16 @@ func (h *Host) step(m *inMessage) {
 	case *api.GroupMessage_Closed:
 		g.core.ObserveClosed(keyspace.Term(b.Closed.GetTerm()), keyspace.Index(b.Closed.GetIndex()), keyspace.Revision(b.Closed.GetClosed()))
 	}
+}
+
+// bySender reports whether a message names its sender: a follower forwards what was for
+// the leader, and it still names who asked, or who is to lead.
+func bySender(m *raftpb.Message) bool {
+	switch m.GetType() {
+	case raftpb.MsgTransferLeader, raftpb.MsgProp, raftpb.MsgReadIndex:
+		return false
+	}
+	return true
 }
 
 // groupFor returns the replica a raft message is for. One that is not known

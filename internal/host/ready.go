@@ -80,6 +80,9 @@ func (h *Host) send(g *group, m *raftpb.Message) {
 		h.stepRaft(g, m)
 		return
 	}
+	if m.GetType() == raftpb.MsgTransferLeader {
+		return // asked for in the loop in which the lead was lost; the new leader was not meant
+	}
 	node := g.nodes[to]
 	if to.Witness() {
 		if h.withheld(g, m) {
