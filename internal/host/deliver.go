@@ -100,11 +100,8 @@ func (h *Host) step(m *inMessage) {
 // bySender reports whether a message names its sender: a follower forwards what was for
 // the leader, and it still names who asked, or who is to lead.
 func bySender(m *raftpb.Message) bool {
-	switch m.GetType() {
-	case raftpb.MsgTransferLeader, raftpb.MsgProp, raftpb.MsgReadIndex:
-		return false
-	}
-	return true
+	t := m.GetType()
+	return t != raftpb.MsgTransferLeader && t != raftpb.MsgProp && t != raftpb.MsgReadIndex
 }
 
 // groupFor returns the replica a raft message is for. One that is not known
