@@ -21,7 +21,7 @@ type appendTask struct {
 	m *raftpb.Message
 	// wrote: the write has something of it that must be durable first.
 	wrote bool
-	// promised: of that, more than entries.
+	// promised: a term or a vote is among that.
 	promised bool
 	// lags: the entries may be applied before they are durable here.
 	lags  bool
@@ -180,7 +180,7 @@ func (h *Host) commitBatch(sync bool) error {
 }
 
 // writeAppend adds an append to the loop's write and reports whether there was
-// anything to add.
+// anything to add, and whether a term or a vote is promised with it.
 func (h *Host) writeAppend(g *group, m *raftpb.Message) (wrote, promised bool) {
 	if !raft.IsEmptySnap(m.GetSnapshot()) {
 		h.writeSwitch(g, m.GetSnapshot())

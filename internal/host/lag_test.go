@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/replica"
 )
@@ -118,6 +120,26 @@ func TestSealsDoNotPassTheLog(t *testing.T) {
 	lead.host.seal()
 	if !lead.durable() {
 		t.Fatal("sealed what a crash of the log takes back")
+	}
+}
+
+// Only entries of requests lag: not what changes the members, begins a term, or switches
+// to a snapshot.
+func TestOnlyPlainEntriesLag(t *testing.T) {
+	request := &raftpb.Entry{Type: raftpb.EntryNormal.Enum(), Data: []byte("request")}
+	for name, c := range map[string]struct {
+		m    *raftpb.Message
+		want bool
+	}{
+		"requests":            {&raftpb.Message{Entries: []*raftpb.Entry{request, request}}, true},
+		"nothing":             {&raftpb.Message{}, false},
+		"a change of members": {&raftpb.Message{Entries: []*raftpb.Entry{request, {Type: raftpb.EntryConfChangeV2.Enum(), Data: []byte("change")}}}, false},
+		"the first of a term": {&raftpb.Message{Entries: []*raftpb.Entry{{Type: raftpb.EntryNormal.Enum()}, request}}, false},
+		"beside a snapshot":   {&raftpb.Message{Entries: []*raftpb.Entry{request}, Snapshot: &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: new(uint64(7))}}}, false},
+	} {
+		if got := plain(c.m); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
 	}
 }
 

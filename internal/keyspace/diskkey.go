@@ -205,3 +205,14 @@ func hex(b []byte) string {
 	}
 	return string(out)
 }
+
+// CommonPrefix is how many bytes two keys, and all between them, begin with alike.
+func CommonPrefix(a, b []byte) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
+}

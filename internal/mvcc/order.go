@@ -14,13 +14,12 @@ import (
 // any number read.
 //
 // Each part of it, the keys of one kind and namespace, is a B+tree of two levels:
-// pages of items, and a directory of the pages'
-// first keys. A page that is full becomes two; the directory is one array, and
-// making room in it is a copy of a few kilobytes once per half page. What comes to a
-// page waits at its end until somebody reads it or it is full, and is then put in order
-// at once. Keys of a
-// page share what their first and last one share, so each array holds, beside
-// the items, the eight bytes behind that common part: a search compares
+// pages of items, and a directory of the pages' first keys. A page that is full
+// becomes two; the directory is one array, and making room in it is a copy of a few
+// kilobytes once per half page. What comes to a page waits at its end until somebody
+// reads it or it is full; then all of it is put in order. Keys of a page share what
+// their first and last one share, so each array holds, beside the items, the eight
+// bytes behind that common part: a search compares
 // integers in contiguous memory and looks at a key only between equals. Parts are
 // what makes that so for the directory too: keys of two namespaces share nothing,
 // and eight bytes from the start tell no two keys of one of them apart.
@@ -71,16 +70,6 @@ func headOf(key []byte, skip int) uint64 {
 	return binary.BigEndian.Uint64(b[:])
 }
 
-func commonPrefix(a, b []byte) int {
-	n := min(len(a), len(b))
-	for i := range n {
-		if a[i] != b[i] {
-			return i
-		}
-	}
-	return n
-}
-
 // shared is what all keys begin with.
 func (s *sorted) shared() []byte { return s.common[:s.skip] }
 
@@ -126,7 +115,7 @@ func (s *sorted) insert(i int, it *item) {
 func (s *sorted) admit(it *item) {
 	if len(s.items) == 0 {
 		s.share(it.key)
-	} else if shared := commonPrefix(s.shared(), it.key); shared < s.skip {
+	} else if shared := keyspace.CommonPrefix(s.shared(), it.key); shared < s.skip {
 		s.skip = shared
 		s.renew()
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
+
+	"kvstore/internal/keyspace"
 )
 
 // pageItems bounds a page, and what is copied under the lock.
@@ -81,7 +83,7 @@ func (p *page) split(ascending bool) *page {
 	p.items, p.heads = p.items[:half], p.heads[:half]
 	for _, page := range []*page{p, upper} {
 		first, last := page.items[0].key, page.items[len(page.items)-1].key
-		page.share(first[:commonPrefix(first, last)])
+		page.share(first[:keyspace.CommonPrefix(first, last)])
 		page.renew()
 	}
 	return upper

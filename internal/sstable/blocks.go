@@ -98,7 +98,7 @@ func (t *blockTable) endGroup() {
 	if n := len(t.ends); n > 1 {
 		last = t.open[t.ends[n-2]:]
 	}
-	shared := commonPrefix(t.open[:t.ends[0]], last)
+	shared := keyspace.CommonPrefix(t.open[:t.ends[0]], last)
 	t.groups = append(t.groups, group{first: uint32(len(t.cuts)), prefix: uint32(len(t.keys))})
 	t.keys = append(t.keys, last[:shared]...)
 	begin := 0
@@ -108,17 +108,6 @@ func (t *blockTable) endGroup() {
 		begin = end
 	}
 	t.open, t.ends = t.open[:0], t.ends[:0]
-}
-
-// commonPrefix is how many bytes two keys, and all between them, begin with alike.
-func commonPrefix(a, b []byte) int {
-	n := min(len(a), len(b))
-	for i := range n {
-		if a[i] != b[i] {
-			return i
-		}
-	}
-	return n
 }
 
 // finish ends the table and lets go of room that was not needed.

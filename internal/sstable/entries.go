@@ -1,6 +1,10 @@
 package sstable
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"kvstore/internal/keyspace"
+)
 
 const (
 	// entriesFirst and entriesPiece bound the pieces of entries.
@@ -23,7 +27,7 @@ type entries struct {
 }
 
 func (e *entries) add(b *block) {
-	shared := commonPrefix(e.last, b.key)
+	shared := keyspace.CommonPrefix(e.last, b.key)
 	need := len(b.key) - shared + entryHeader
 	last := len(e.pieces) - 1
 	if last < 0 || cap(e.pieces[last])-len(e.pieces[last]) < need {

@@ -32,16 +32,16 @@ const (
 	crcBytes     = 4
 	// blockBytes is the size from which a block of history ends. Blocks of runs
 	// are smaller: they are read for one key. Where keys are long they are larger, up to
-	// largeBlockBytes, so that a key in the index stands for keysPerIndexed times its size.
+	// largeBlockBytes, so that a key in the index stands for keyShare times its size.
 	blockBytes      = 64 << 10
 	runBlockBytes   = 4 << 10
 	largeBlockBytes = 16 << 10
-	keysPerIndexed  = 64
+	keyShare        = 64
 )
 
 // blockOf is the size from which a block ends that begins with a key of so many bytes.
 func (k *kind) blockOf(keyBytes int) int {
-	return max(k.blockBytes, min(largeBlockBytes, keysPerIndexed*keyBytes))
+	return max(k.blockBytes, min(largeBlockBytes, keyShare*keyBytes))
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
