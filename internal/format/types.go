@@ -85,7 +85,8 @@ const (
 	// EntryDigest makes every replica hash its newest versions at or below
 	// Closed.
 	EntryDigest EntryType = 4
-	// EntrySlots carries one step of a move of slots, Slots.
+	// EntrySlots carries one step of a move of slots, Slots. The one with which slots
+	// leave lowers the ceiling (Lower), at which the receiver goes on.
 	EntrySlots EntryType = 5
 	// EntryImport carries records of slots that the group does not own, at the
 	// revisions they have where they come from, or deletions of such records, with
@@ -115,7 +116,7 @@ type Entry struct {
 	Ceiling keyspace.Revision
 	// Closed: nothing is ever written at or below it after this entry.
 	Closed keyspace.Revision
-	// Lower marks an EntryClock that lowers the ceiling.
+	// Lower marks an entry that lowers the ceiling.
 	Lower  bool
 	Writes []Write
 	// Claims are uploads that become part of records with this entry.

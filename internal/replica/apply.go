@@ -209,7 +209,10 @@ func (c *Core) answer(term keyspace.Term) {
 		}
 	}
 	if p.lower {
-		l.lowerApplied()
+		l.lowered = l.lowering
+	}
+	if p.bound != keyspace.MaxRevision {
+		l.unbind()
 	}
 	c.stepApplied(p)
 	l.done = append(l.done, p.requests...)

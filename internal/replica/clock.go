@@ -1,6 +1,9 @@
 package replica
 
-import "kvstore/internal/keyspace"
+import (
+	"kvstore/internal/format"
+	"kvstore/internal/keyspace"
+)
 
 // ReadClock returns the time at which a leader judges expiry of a read now:
 // physical time within the applied ceiling, never behind an earlier reading.
@@ -111,18 +114,27 @@ func (c *Core) EndTransfer() {
 	if l == nil {
 		return
 	}
-	if l.lowered || !l.lowering {
-		l.bound = keyspace.MaxRevision
-	}
 	l.transferTo, l.lowering, l.lowered = 0, false, false
+	l.unbind()
 }
 
-// lowerApplied meets the own lowering entry, of this transfer or of one that
-// was given up.
-func (l *leadership) lowerApplied() {
-	if l.lowering {
-		l.lowered = true
-	} else {
-		l.bound = keyspace.MaxRevision
+// bind makes p an entry that lowers the ceiling to the clock. From its proposal on
+// nothing is read beyond that: whoever goes on from it, the next leader or the
+// group that takes slots over, starts there.
+func (c *Core) bind(p *proposal, e *format.Entry) {
+	l := c.lead
+	p.bound = min(l.clock, c.state.Ceiling)
+	l.bound = min(l.bound, p.bound)
+	e.Lower, e.Ceiling = true, l.clock
+}
+
+// unbind lets reads go as far as what still is in flight allows.
+func (l *leadership) unbind() {
+	if l.lowered {
+		return // it binds until the transfer has ended
+	}
+	l.bound = keyspace.MaxRevision
+	for _, p := range l.inflight {
+		l.bound = min(l.bound, p.bound)
 	}
 }

@@ -44,16 +44,26 @@ type Reading struct {
 // like a refusal: for everything stamped so far, and for confirmation.
 func (c *Core) evaluateClock(r *Request, b *building) {
 	l, op := c.lead, r.Clock
-	physical := keyspace.RevisionAt(b.now.Physical)
-	if op.AtLeast != 0 {
+	physical, wanted := keyspace.RevisionAt(b.now.Physical), op.AtLeast
+	if wanted != 0 {
 		physical = min(physical, l.ceiling)
 	}
-	t := max(l.clock, op.AtLeast, physical)
+	if op.Hold != 0 && op.Since.Term == 0 {
+		wanted = min(wanted, c.holdLimit(b.now))
+	}
+	t := max(l.clock, wanted, physical)
 	l.clock, op.Result, op.Term = t, t, l.term
 	if t > c.ReadCeiling() {
 		l.raise = max(l.raise, t)
 	}
 	c.judgeSets(op, b.now)
+}
+
+// holdLimit is how far a reading that holds keys may move the clock, which it asks to
+// be a bit ahead: a part of a ceiling beyond physical time, whatever others ask for
+// and whoever's clock they reckon from, since records expire early by that.
+func (c *Core) holdLimit(now Now) keyspace.Revision {
+	return keyspace.RevisionAt(now.Physical + (c.cfg.ElectionTimeout / 4).Milliseconds())
 }
 
 // judgeSets says of the sets of a reading what happens to their keys.

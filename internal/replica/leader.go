@@ -29,8 +29,8 @@ type leadership struct {
 	read keyspace.Revision
 	// floor is the ceiling inherited from earlier leaders.
 	floor keyspace.Revision
-	// bound caps read clocks once a transfer lowered the ceiling; MaxRevision
-	// otherwise.
+	// bound caps read clocks while an entry that lowers the ceiling is in flight,
+	// and after it until the transfer that it is for has ended; MaxRevision otherwise.
 	bound keyspace.Revision
 	// raise is a ceiling somebody waits for.
 	raise keyspace.Revision
@@ -89,7 +89,8 @@ type proposal struct {
 	chain    uint64 // before it
 	closed   keyspace.Revision
 	ceiling  keyspace.Revision
-	lower    bool
+	lower    bool              // it is for a transfer
+	bound    keyspace.Revision // caps read clocks while in flight
 	digest   bool
 	upload   *upload
 	chunks   uint32
@@ -104,7 +105,7 @@ type proposal struct {
 
 // newProposal is one that is built on top of what is in flight.
 func (l *leadership) newProposal(first keyspace.Revision) *proposal {
-	return &proposal{first: first, chain: l.chain, closed: l.closed, ceiling: l.ceiling, low: l.low}
+	return &proposal{first: first, chain: l.chain, closed: l.closed, ceiling: l.ceiling, low: l.low, bound: keyspace.MaxRevision}
 }
 
 // spare is memory that entries are built in, one after the other. A payload is a

@@ -33,7 +33,11 @@ func (c *Core) seal(b *building) []byte {
 		l.digest, b.p.digest = false, true
 	}
 	e.Stamp = l.clock
-	e.Ceiling = c.nextCeiling(b.now)
+	if e.Slots != nil && e.Slots.Kind == format.SlotLeave {
+		c.bind(b.p, e)
+	} else {
+		e.Ceiling = c.nextCeiling(b.now)
+	}
 	e.Closed = c.nextClosed(b.p.first)
 	return c.launch(e, b.p, b.bytes)
 }
@@ -86,8 +90,8 @@ func (c *Core) Dropped() {
 	c.undoLocks(p)
 	if p.lower {
 		l.lowering = false
-		l.bound = keyspace.MaxRevision
 	}
+	l.unbind()
 	if p.upload != nil {
 		p.upload.next -= p.chunks
 	}
@@ -124,10 +128,11 @@ func (c *Core) buildLowering() []byte {
 		return nil
 	}
 	l.lowering = true
-	l.bound = min(l.clock, c.state.Ceiling)
 	p := l.newProposal(l.clock + 1)
 	p.lower = true
-	e := &format.Entry{Type: format.EntryClock, Lower: true, Stamp: l.clock, Ceiling: l.clock, Closed: c.nextClosed(p.first)}
+	e := &format.Entry{Type: format.EntryClock, Stamp: l.clock}
+	c.bind(p, e)
+	e.Closed = c.nextClosed(p.first)
 	return c.launch(e, p, 0)
 }
 

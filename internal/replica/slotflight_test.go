@@ -197,6 +197,68 @@ func TestStepsInFlightDieWithTheirTerm(t *testing.T) {
 	}
 }
 
+// DESIGN 6: a group that takes slots over goes on where their sender was, not a
+// ceiling further: its deadlines would come early, and with the next move earlier
+// still. So the sender reads nothing beyond that while the step is in flight.
+func TestSlotsLeaveAtTheClock(t *testing.T) {
+	for name, before := range map[string]func(*rig){
+		"alone": func(*rig) {},
+		"behind the entry of a transfer that was given up": func(r *rig) {
+			r.core.BeginTransfer(2)
+			r.evaluate()
+			r.core.EndTransfer()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := slotRig(t)
+			r.write(keyIn(slotsOf("400-500")), "")
+			nonce := r.mustStep(format.SlotChange{Kind: format.SlotFreeze, Move: 3, Peer: 9, Slots: slotsOf("200-300")}).Nonce
+			r.now.Physical += 300
+			before(r)
+			behind := len(r.log)
+			leave := r.ask(format.SlotChange{Kind: format.SlotLeave, Move: 3, Nonce: nonce})
+			r.evaluate()
+			clock := r.core.lead.clock
+			r.submit(put(keyIn(slotsOf("400-500")), "w"))
+			r.now.Physical += 400
+			r.evaluate()
+			if behind > 0 {
+				r.apply(r.log[0])
+				r.log = r.log[1:]
+			}
+			if got := r.core.ReadClock(r.now); got > clock {
+				t.Fatalf("read at %v while slots leave at %v", got, clock)
+			}
+			r.settle()
+			res := leave.req.Slots.Result
+			if res.Err != nil || res.Ceiling != clock {
+				t.Fatalf("left at %v, the clock was %v: %v", res.Ceiling, clock, res.Err)
+			}
+			r.now.Physical += 400
+			r.core.RaiseCeiling(keyspace.RevisionAt(r.now.Physical))
+			r.settle()
+			if got := r.core.ReadClock(r.now); got < keyspace.RevisionAt(r.now.Physical) {
+				t.Fatalf("read at %v afterwards, still bound", got)
+			}
+		})
+	}
+}
+
+// A step that raft does not take binds nothing.
+func TestDroppedLeaveBindsNothing(t *testing.T) {
+	r := slotRig(t)
+	nonce := r.mustStep(format.SlotChange{Kind: format.SlotFreeze, Move: 3, Peer: 9, Slots: slotsOf("200-300")}).Nonce
+	r.ask(format.SlotChange{Kind: format.SlotLeave, Move: 3, Nonce: nonce})
+	if out := r.core.Evaluate(r.now); out.Payload == nil {
+		t.Fatal("no step was built")
+	}
+	r.core.Dropped()
+	r.now.Physical += 400
+	if got := r.core.ReadClock(r.now); got < keyspace.RevisionAt(r.now.Physical) {
+		t.Fatalf("read at %v, bound by what is not in flight", got)
+	}
+}
+
 // DESIGN 6: a planned transfer waits for a step in flight, and a step for it.
 func TestTransferWithStepsInFlight(t *testing.T) {
 	r := slotRig(t)

@@ -84,7 +84,9 @@ func (l *lister) rest(ctx context.Context) error {
 func (l *lister) restShared(ctx context.Context, m *moment) (rest, ok bool) {
 	once, cancel := context.WithTimeout(ctx, l.r.o.ReadAttempt)
 	defer cancel()
+	m.seen = l.r.o.Clock.Mono()
 	shared, number := l.r.clocks.read(once, m.sets[m.order[0]].ranges, true)
+	m.rev = shared.rev
 	first, second := make(map[keyspace.GroupID]clockReading, len(m.order)), make(map[keyspace.GroupID]clockReading, len(m.order))
 	for _, g := range m.order {
 		a, known := shared.first[g]
@@ -101,7 +103,6 @@ func (l *lister) restShared(ctx context.Context, m *moment) (rest, ok bool) {
 		}
 		first[g], second[g] = a, b
 	}
-	m.rev = shared.rev
 	return m.take(first, second), true
 }
 

@@ -47,8 +47,10 @@ type moment struct {
 	// does not hold up writes all the time.
 	waits int
 	held  bool
-	// rev is that of the last try; readings are the last ones by group.
+	// rev is that of the last try, seen on the monotonic clock then; readings are the
+	// last ones by group.
 	rev      keyspace.Revision
+	seen     time.Duration
 	readings map[keyspace.GroupID]clockReading
 	// Records that expire after the one and not after the other, Unix
 	// milliseconds, did between the rounds.
@@ -62,8 +64,9 @@ const (
 	// holdFrom is the try from which on keys are held, maxTries how many there are.
 	holdFrom, maxTries = 3, 12
 	// holdAhead is how far ahead the clock is that groups which hold keys read; it
-	// doubles with each try.
+	// doubles with each try, maxAheads times.
 	holdAhead = 8 * time.Millisecond
+	maxAheads = 4
 	// holdFor bounds the wait for transactions of keys that are held.
 	holdFor = 40 * time.Millisecond
 	// maxLockWaits is the number of the wait for locks from which on waits grow no
@@ -141,14 +144,13 @@ func (m *moment) try(ctx context.Context) (rest bool, err error) {
 	var ahead keyspace.Revision
 	if m.tries >= holdFrom && !m.held {
 		hold = m.r.o.Rand.Uint64() | 1
-		now := max(m.rev.UnixMilli(), m.r.o.Clock.Wall())
-		ahead = keyspace.RevisionAt(now + (holdAhead << min(m.tries-holdFrom, 4)).Milliseconds())
+		ahead = m.ahead()
 	}
 	first, err := m.firstRound(ctx, ahead, hold)
 	if err != nil {
 		return false, err
 	}
-	m.rev = 0
+	m.rev, m.seen = 0, m.r.o.Clock.Mono()
 	locked := false
 	for _, c := range first {
 		m.rev = max(m.rev, c.Clock)
@@ -171,6 +173,20 @@ func (m *moment) try(ctx context.Context) (rest bool, err error) {
 		return false, err
 	}
 	return m.take(first, second), nil
+}
+
+// ahead is the clock that groups which hold keys are to read: a bit beyond where they
+// may be by now, reckoned from physical time. Reckoned from their clocks instead,
+// which those who read before have moved ahead, they would gain on physical time with
+// every read, and records expire early.
+func (m *moment) ahead() keyspace.Revision {
+	if m.rev == 0 {
+		return 0 // nobody answered yet
+	}
+	by := holdAhead << min(m.tries-holdFrom, maxAheads)
+	now := m.rev.UnixMilli() + (m.r.o.Clock.Mono() - m.seen).Milliseconds()
+	now = min(now, m.r.o.Clock.Wall())
+	return max(m.rev, keyspace.RevisionAt(now+by.Milliseconds()))
 }
 
 // wait pauses after a try that ended at the locks of transactions. It does not count

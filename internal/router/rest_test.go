@@ -15,8 +15,10 @@ import (
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/engine/mem"
+	"kvstore/internal/env"
 	"kvstore/internal/env/simfs"
 	"kvstore/internal/env/system"
+	"kvstore/internal/fault"
 	"kvstore/internal/format"
 	"kvstore/internal/host"
 	"kvstore/internal/keyspace"
@@ -47,7 +49,10 @@ type silent struct{}
 func (silent) Send(keyspace.NodeID, *api.GroupMessage) {}
 func (silent) Flush()                                  {}
 
-func newStore(t testing.TB) *store {
+func newStore(t testing.TB) *store { return newStoreAt(t, system.Clock()) }
+
+// newStoreAt is a store whose router has a clock of its own.
+func newStoreAt(t testing.TB, clock env.Clock) *store {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -75,7 +80,7 @@ func newStore(t testing.TB) *store {
 	}
 	must(h.Bootstrap(seeds))
 	s := &store{host: &orderedHost{Host: h}, t: t}
-	s.Router, err = New(Options{Node: "a", Host: s.host, Peers: &fakePeers{}, Directory: &fakeDirectory{m: testMap()}, Clock: system.Clock(), Rand: system.Rand()})
+	s.Router, err = New(Options{Node: "a", Host: s.host, Peers: &fakePeers{}, Directory: &fakeDirectory{m: testMap()}, Clock: clock, Rand: system.Rand()})
 	must(err)
 	h.Start(context.Background())
 	must(s.Start(context.Background()))
@@ -401,6 +406,47 @@ func TestExpiryBetweenTheRounds(t *testing.T) {
 		}
 	}
 }
+
+// DESIGN 6: deadlines come early by one ceiling at most. So reads that begin again and
+// again, each of which asks for a clock a bit ahead, do not push group time further
+// ahead with each try, whatever the wall clock is of the node that reads.
+func TestReadsDoNotPushTime(t *testing.T) {
+	t.Parallel()
+	for name, wrong := range map[string]time.Duration{"right": 0, "an hour ahead": time.Hour, "an hour behind": -time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStoreAt(t, wrongClock{system.Clock(), wrong})
+			s.mustPut(ownedKey(1, "in/"), "0")
+			var held, worst atomic.Int64
+			s.host.mu.Lock()
+			s.host.before = func(a host.ClockAsk) {
+				if a.Hold != 0 && a.Since.Term == 0 {
+					held.Add(1)
+				}
+			}
+			s.host.after = func(r *host.ClockReading) {
+				r.Term-- // another leader, every time
+				worst.Store(max(worst.Load(), r.Clock.UnixMilli()-system.Clock().Wall()))
+			}
+			s.host.mu.Unlock()
+			for range 2 {
+				if _, err := s.List(t.Context(), &api.ListRequest{Prefix: "in/"}); fault.CodeOf(err) != fault.Unavailable {
+					t.Fatal(err)
+				}
+			}
+			if limit := (holdAhead << maxAheads).Milliseconds(); held.Load() == 0 || worst.Load() > limit {
+				t.Errorf("group time was %d ms ahead, limit %d, after %d readings that held", worst.Load(), limit, held.Load())
+			}
+		})
+	}
+}
+
+type wrongClock struct {
+	env.Clock
+	by time.Duration
+}
+
+func (c wrongClock) Wall() int64 { return c.Clock.Wall() + c.by.Milliseconds() }
 
 // A hold whose coordinator is gone lets writes through on its own, and keeps
 // nobody else.

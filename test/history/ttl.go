@@ -2,7 +2,9 @@ package history
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -88,6 +90,18 @@ func (d *dated) key(name string) *datedKey {
 	return d.keys[name]
 }
 
+// String tells all that happened to a key, for who looks for what went wrong.
+func (k *datedKey) String() string {
+	var b strings.Builder
+	for _, w := range k.writes {
+		fmt.Fprintf(&b, "%s written %s, %s, until %v; ", w.Value, w.Span, w.Outcome, time.Duration(w.Expires))
+	}
+	for _, r := range k.reads {
+		fmt.Fprintf(&b, "read %s, found %t %s; ", r.Span, r.Found, r.Value)
+	}
+	return strings.TrimSuffix(b.String(), "; ")
+}
+
 // possible are the writes whose value a read may have met: from the last that was
 // certain when it began to the last that had begun when it ended. certain says
 // that there was one at its beginning.
@@ -109,7 +123,7 @@ func (d *dated) judgeRead(k *datedKey, r DatedRead) {
 	if !r.Found {
 		expired := slices.ContainsFunc(possible, func(w DatedWrite) bool { return r.Return >= w.Expires-int64(d.Early) })
 		if certain && !expired {
-			d.add("ttl: early", "%s was not found %s, and should have been there until %v", r.Key, r.Span, time.Duration(possible[len(possible)-1].Expires))
+			d.add("ttl: early", "%s was not found %s, and should have been there until %v: %s", r.Key, r.Span, time.Duration(possible[len(possible)-1].Expires), k)
 		}
 		return
 	}
