@@ -272,6 +272,7 @@ func TestPlantedBugs(t *testing.T) {
 		{"transactions are prepared without their locks", invariant.BugLockForgotten},
 		{"a leader's copy counts before its sync, which waits", invariant.BugLagVotes},
 		{"refusals to prepare leave no record", invariant.BugVolatileNo},
+		{"what was fetched of a key stands though it was written since", invariant.BugUntouched},
 	}
 	const most = 400
 	for _, b := range bugs {

@@ -112,6 +112,7 @@ type published struct {
 	serving    bool
 	slots      *format.SlotState
 	imported   keyspace.Revision
+	progress   replica.Progress
 }
 
 // instance is one life of a replica's data. It is deleted when its last reader
@@ -147,7 +148,7 @@ func (h *Host) publish(g *group) {
 	p := &published{
 		instance: g.instance, index: s.Index, term: s.Term, readRev: s.LastRev,
 		closed: g.core.Closed(), settled: g.core.Settled(), ceiling: s.Ceiling, leader: h.leaderOf(g), leaderNode: g.nodes[h.leaderOf(g)],
-		leading: leading, serving: leading && g.core.Serving(h.now(g)), slots: s.Slots, imported: g.imported,
+		leading: leading, serving: leading && g.core.Serving(h.now(g)), slots: s.Slots, imported: g.imported, progress: g.core.Progress(),
 	}
 	if old := g.published.Load(); old == nil || *old != *p {
 		g.published.Store(p)

@@ -84,31 +84,36 @@ func (h *Host) prefetch(ctx context.Context, g *group, r *replica.Request) error
 	view := h.opt.Store.View()
 	defer view.Close()
 	for _, ops := range r.Sets() {
-		if err := h.prefetchOps(ctx, view, p.instance.id, ops); err != nil {
+		if err := h.prefetchOps(ctx, view, p, ops); err != nil {
 			return err
 		}
 	}
 	for op := range r.Records {
-		if err := prefetchRecord(view, p.instance.id, op); err != nil {
+		if err := prefetchRecord(view, p, op); err != nil {
 			return err
 		}
 	}
 	if r.Slots != nil {
 		keys := r.Slots.Keys
-		return prefetchHeaders(ctx, view, p.instance.id, len(keys), func(i int) ([]byte, fetchedKey) { return keys[i].Key, &keys[i] })
+		return prefetchHeaders(ctx, view, p, len(keys), func(i int) ([]byte, fetchedKey) { return keys[i].Key, &keys[i] })
 	}
 	if r.Sweep != nil {
 		keys := r.Sweep.Keys
-		return prefetchHeaders(ctx, view, p.instance.id, len(keys), func(i int) ([]byte, fetchedKey) { return keys[i].Key, &keys[i] })
+		return prefetchHeaders(ctx, view, p, len(keys), func(i int) ([]byte, fetchedKey) { return keys[i].Key, &keys[i] })
 	}
 	return nil
 }
 
+// fetched is what a view, taken after p, finds of a key, but for what that is.
+func fetched(view *mvcc.View, p *published) replica.Fetched {
+	return replica.Fetched{Delta: view.Active(), Instance: p.instance.id, Progress: p.progress, Valid: true}
+}
+
 // prefetchRecord reads the newest stored record of a transaction's participant,
 // whole.
-func prefetchRecord(view *mvcc.View, inst keyspace.InstanceID, op *replica.Op) error {
-	f := replica.Fetched{Delta: view.Active(), Instance: inst, Valid: true}
-	value, rev, ok, err := view.Get(inst, op.DiskKey(), keyspace.MaxRevision)
+func prefetchRecord(view *mvcc.View, p *published, op *replica.Op) error {
+	f := fetched(view, p)
+	value, rev, ok, err := view.Get(p.instance.id, op.DiskKey(), keyspace.MaxRevision)
 	if err != nil {
 		return err
 	}
@@ -129,7 +134,7 @@ func prefetchRecord(view *mvcc.View, inst keyspace.InstanceID, op *replica.Op) e
 // fetchedKey takes what a prefetch found.
 type fetchedKey interface{ SetFetched(replica.Fetched) }
 
-func (h *Host) prefetchOps(ctx context.Context, view *mvcc.View, inst keyspace.InstanceID, ops []replica.Op) error {
+func (h *Host) prefetchOps(ctx context.Context, view *mvcc.View, p *published, ops []replica.Op) error {
 	var keys [mvcc.PrefetchKeys][]byte
 	for i := range ops {
 		if some := ops[i:]; i%len(keys) == 0 && len(some) > 1 {
@@ -137,12 +142,12 @@ func (h *Host) prefetchOps(ctx context.Context, view *mvcc.View, inst keyspace.I
 			for n := range some {
 				keys[n] = some[n].DiskKey()
 			}
-			view.PrefetchHeaders(inst, keys[:len(some)])
+			view.PrefetchHeaders(p.instance.id, keys[:len(some)])
 		}
 		if err := ctx.Err(); err != nil {
 			return fault.Wrap(fault.DeadlineExceeded, err, "the request ended before it was executed")
 		}
-		if err := h.prefetchOp(view, inst, &ops[i]); err != nil {
+		if err := h.prefetchOp(view, p, &ops[i]); err != nil {
 			return err
 		}
 	}
@@ -150,14 +155,14 @@ func (h *Host) prefetchOps(ctx context.Context, view *mvcc.View, inst keyspace.I
 }
 
 // prefetchHeaders reads the newest stored headers of keys.
-func prefetchHeaders(ctx context.Context, view *mvcc.View, inst keyspace.InstanceID, n int, at func(int) ([]byte, fetchedKey)) error {
+func prefetchHeaders(ctx context.Context, view *mvcc.View, p *published, n int, at func(int) ([]byte, fetchedKey)) error {
 	for i := range n {
 		if err := ctx.Err(); err != nil {
 			return fault.Wrap(fault.DeadlineExceeded, err, "the request ended before it was executed")
 		}
 		key, k := at(i)
-		f := replica.Fetched{Delta: view.Active(), Instance: inst, Valid: true}
-		value, rev, ok, err := view.Get(inst, key, keyspace.MaxRevision)
+		f := fetched(view, p)
+		value, rev, ok, err := view.Get(p.instance.id, key, keyspace.MaxRevision)
 		if err != nil {
 			return err
 		}
@@ -171,10 +176,10 @@ func prefetchHeaders(ctx context.Context, view *mvcc.View, inst keyspace.Instanc
 	return nil
 }
 
-func (h *Host) prefetchOp(view *mvcc.View, inst keyspace.InstanceID, op *replica.Op) error {
+func (h *Host) prefetchOp(view *mvcc.View, p *published, op *replica.Op) error {
 	key := op.DiskKey()
-	f := replica.Fetched{Delta: view.Active(), Instance: inst, Valid: true}
-	value, rev, ok, err := view.Get(inst, key, keyspace.MaxRevision)
+	f := fetched(view, p)
+	value, rev, ok, err := view.Get(p.instance.id, key, keyspace.MaxRevision)
 	if err != nil {
 		return err
 	}
@@ -189,7 +194,7 @@ func (h *Host) prefetchOp(view *mvcc.View, inst keyspace.InstanceID, op *replica
 			f.Record = slices.Clone(value)
 		}
 		if op.Condition.HasValueEquals {
-			if f.Equal, err = h.sameValue(view, inst, value, &f.Header, op.Condition.ValueEquals); err != nil {
+			if f.Equal, err = h.sameValue(view, p.instance.id, value, &f.Header, op.Condition.ValueEquals); err != nil {
 				return err
 			}
 		}

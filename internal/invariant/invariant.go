@@ -76,6 +76,9 @@ const (
 	// BugLagVotes counts what a leader proposed as on its disk before it is, where
 	// its sync waits for another one.
 	BugLagVotes
+	// BugUntouched takes what was fetched of a key for its newest version, whoever wrote
+	// it since.
+	BugUntouched
 	// BugSweepBlind deletes what the index of deadlines names as due without a look
 	// at the deadline that the record has by now.
 	BugSweepBlind

@@ -1,10 +1,12 @@
 package mvcc
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"sync/atomic"
 
+	"kvstore/internal/format"
 	"kvstore/internal/keyspace"
 )
 
@@ -45,25 +47,54 @@ func newDelta(id DeltaID) *delta {
 	return d
 }
 
-// insert adds a version and returns what it costs in memory. Only the writer
-// calls it.
-func (d *delta) insert(inst keyspace.InstanceID, key []byte, rev keyspace.Revision, value []byte, del bool) int {
-	v := d.newVersion()
-	v.rev, v.value, v.del = rev, value, del
-	hash := hashKey(inst, key)
-	o := d.orderOf(inst)
-	o.newest = max(o.newest, rev)
-	o.bytes.Store(o.bytes.Load() + int64(len(key)+len(value)))
-	if it := d.index.get(hash, inst, key); it != nil {
-		it.add(v)
-		return versionBytes + len(value)
+// insert adds versions, of at most PrefetchKeys keys. Only the writer calls it.
+func (d *delta) insert(inst keyspace.InstanceID, writes []format.Write) {
+	var hashes [PrefetchKeys]uint64
+	var added [PrefetchKeys]*item
+	for i := range writes {
+		hashes[i] = hashKey(inst, writes[i].Key)
 	}
-	it := d.newItem()
-	it.instance, it.key = inst, key
+	if len(writes) > 1 {
+		d.warm(hashes, len(writes))
+	}
+	o := d.orderOf(inst)
+	news, size, cost := 0, 0, versionBytes*len(writes)
+	for i := range writes {
+		w := &writes[i]
+		if w.Revision == 0 || w.Revision == keyspace.MaxRevision {
+			panic(fmt.Sprintf("mvcc: insert of instance %d key %x at revision %d", inst, w.Key, uint64(w.Revision)))
+		}
+		o.newest = max(o.newest, w.Revision)
+		size += len(w.Key) + len(w.Value)
+		cost += len(w.Value)
+		if it := d.put(inst, hashes[i], w); it != nil {
+			added[news] = it
+			news++
+			cost += itemBytes + len(w.Key)
+		}
+	}
+	if news > 0 {
+		o.insert(added[:news]...)
+	}
+	o.bytes.Store(o.bytes.Load() + int64(size))
+	d.bytes.Add(int64(cost))
+}
+
+// put adds a version to the item of its key, and returns that if it is new.
+func (d *delta) put(inst keyspace.InstanceID, hash uint64, w *format.Write) (added *item) {
+	v := d.newVersion()
+	v.rev, v.value, v.del = w.Revision, w.Value, w.Delete
+	it := d.index.get(hash, inst, w.Key)
+	if it == nil {
+		it = d.newItem()
+		it.instance, it.key = inst, w.Key
+		added = it
+	}
 	it.add(v)
-	d.index.put(hash, it)
-	o.insert(it)
-	return versionBytes + itemBytes + len(key) + len(value)
+	if added != nil {
+		d.index.put(hash, it)
+	}
+	return added
 }
 
 // get returns the newest version of key at or below at, nil when there is

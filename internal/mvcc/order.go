@@ -13,7 +13,11 @@ import (
 // order keeps the items of one instance sorted by key. One goroutine inserts,
 // any number read.
 //
-// Each part of it, the keys of one kind and namespace, is a B+tree of two levels:
+// Keys of one kind and namespace are a part of it. Most parts are read once, when all
+// of a delta is flushed: so until its first reader a part has its items as they came,
+// and that reader sorts them, beside the writer, who waits only while they are copied.
+//
+// From then on the part is a B+tree of two levels:
 // pages of items, and a directory of the pages' first keys. A page that is full
 // becomes two; the directory is one array, and making room in it is a copy of a few
 // kilobytes once per half page. What comes to a page waits at its end until somebody
@@ -32,6 +36,8 @@ import (
 type order struct {
 	mu    sync.RWMutex
 	parts []*part // in order of their classes
+	// arranging is held by who sorts a part.
+	arranging sync.Mutex
 	// newest is the highest revision of all versions; the writer's, and a
 	// flush's once the delta is sealed.
 	newest keyspace.Revision
@@ -42,21 +48,43 @@ type order struct {
 // part has the keys that begin with class and are all of it.
 type part struct {
 	class []byte
-	first sorted  // the first item of each page when it was made
-	pages []*page // parallel to first; page 0 also holds what is below it
+	// arrived are its items until somebody reads it; then they are on pages.
+	arrived arrivals
+	read    bool
+	first   sorted  // the first item of each page when it was made
+	pages   []*page // parallel to first; page 0 also holds what is below it
+}
+
+// prefix is what keys share.
+type prefix struct {
+	skip   int // bytes of it
+	common [maxSkip]byte
+}
+
+// maxSkip bounds the part that keys share, as far as it is looked at.
+const maxSkip = 56
+
+// shared is what all keys begin with.
+func (p *prefix) shared() []byte { return p.common[:p.skip] }
+
+// share takes what key and others like it begin with.
+func (p *prefix) share(key []byte) { p.skip = copy(p.common[:], key) }
+
+// narrow leaves what key begins with too, and reports whether that is less.
+func (p *prefix) narrow(key []byte) bool {
+	n := keyspace.CommonPrefix(p.shared(), key)
+	less := n < p.skip
+	p.skip = n
+	return less
 }
 
 // sorted is an array of items in order with the discriminating bytes of their
 // keys. A search touches the memory of no key unless two of them are equal in those.
 type sorted struct {
-	skip   int // bytes that all keys share
-	common [maxSkip]byte
-	heads  []uint64
-	items  []*item
+	prefix
+	heads []uint64
+	items []*item
 }
-
-// maxSkip bounds the part that keys share, as far as it is looked at.
-const maxSkip = 56
 
 // headOf is the eight bytes of key from skip on, filled up with zeros.
 func headOf(key []byte, skip int) uint64 {
@@ -69,12 +97,6 @@ func headOf(key []byte, skip int) uint64 {
 	}
 	return binary.BigEndian.Uint64(b[:])
 }
-
-// shared is what all keys begin with.
-func (s *sorted) shared() []byte { return s.common[:s.skip] }
-
-// share takes what key and others like it begin with.
-func (s *sorted) share(key []byte) { s.skip = copy(s.common[:], key) }
 
 // search returns the number of items below key.
 func (s *sorted) search(key []byte) int {
@@ -115,8 +137,7 @@ func (s *sorted) insert(i int, it *item) {
 func (s *sorted) admit(it *item) {
 	if len(s.items) == 0 {
 		s.share(it.key)
-	} else if shared := keyspace.CommonPrefix(s.shared(), it.key); shared < s.skip {
-		s.skip = shared
+	} else if s.narrow(it.key) {
 		s.renew()
 	}
 }
@@ -128,11 +149,38 @@ func (s *sorted) renew() {
 	}
 }
 
-// insert adds an item that is not there. Only the writer calls it.
-func (o *order) insert(it *item) {
+// insert adds items that are not there. Only the writer calls it.
+func (o *order) insert(items ...*item) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.part(it.key).insert(it)
+	for _, it := range items {
+		if p := o.part(it.key); p.read {
+			p.insert(it)
+		} else {
+			p.arrived.add(it)
+		}
+	}
+}
+
+// arrange puts the items of a part in order that nobody has read. What comes
+// meanwhile is inserted among them.
+func (o *order) arrange(p *part) {
+	o.arranging.Lock()
+	defer o.arranging.Unlock()
+	o.mu.RLock()
+	if p.read {
+		o.mu.RUnlock()
+		return
+	}
+	all, shared := p.arrived.all(), p.arrived.prefix
+	o.mu.RUnlock()
+	sortHeaded(all, shared.skip)
+	first, pages := pagesOf(all, &shared)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p.first, p.pages, p.read = first, pages, true
+	p.arrived.since(len(all), p.insert)
+	p.arrived = arrivals{}
 }
 
 // part returns the part of a key, a new one if there is none.
@@ -148,29 +196,37 @@ func (o *order) part(key []byte) *part {
 // from appends to dst the items at or above key, to the end of their page.
 // None are appended only at the end of all.
 func (o *order) from(dst []*item, key []byte) []*item {
-	return o.read(func(settle bool) ([]*item, bool) { return o.walk(dst, key, settle) })
+	return o.read(func(settle bool) ([]*item, *part) { return o.walk(dst, key, settle) })
 }
 
 // before appends to dst the items below key, highest first, to the start of
 // their page; a nil key is the end of all.
 func (o *order) before(dst []*item, key []byte) []*item {
-	return o.read(func(settle bool) ([]*item, bool) { return o.walkBack(dst, key, settle) })
+	return o.read(func(settle bool) ([]*item, *part) { return o.walkBack(dst, key, settle) })
 }
 
-// read reads beside others, and if that meets a page that is not settled again, alone.
-func (o *order) read(walk func(settle bool) ([]*item, bool)) []*item {
-	o.mu.RLock()
-	items, ok := walk(false)
-	o.mu.RUnlock()
-	if !ok {
+// read reads beside others. A part that nobody has read yet is arranged, and what is
+// met of a page that is not settled is read again, alone. walk returns the part that
+// it met in such a state.
+func (o *order) read(walk func(settle bool) ([]*item, *part)) []*item {
+	for {
+		o.mu.RLock()
+		items, met := walk(false)
+		o.mu.RUnlock()
+		if met == nil {
+			return items
+		}
+		o.arrange(met)
 		o.mu.Lock()
-		items, _ = walk(true)
+		items, met = walk(true)
 		o.mu.Unlock()
+		if met == nil {
+			return items
+		}
 	}
-	return items
 }
 
-func (o *order) walk(dst []*item, key []byte, settle bool) (items []*item, ok bool) {
+func (o *order) walk(dst []*item, key []byte, settle bool) (items []*item, met *part) {
 	for _, p := range o.parts {
 		within := bytes.HasPrefix(key, p.class)
 		if !within && bytes.Compare(key, p.class) > 0 {
@@ -180,14 +236,17 @@ func (o *order) walk(dst []*item, key []byte, settle bool) (items []*item, ok bo
 		if !within {
 			key = nil // all of the part is above it
 		}
-		if dst, ok = p.from(dst, key, settle); !ok || len(dst) > n {
-			return dst, ok
+		var ok bool
+		if dst, ok = p.from(dst, key, settle); !ok {
+			return dst[:n], p
+		} else if len(dst) > n {
+			return dst, nil
 		}
 	}
-	return dst, true
+	return dst, nil
 }
 
-func (o *order) walkBack(dst []*item, key []byte, settle bool) (items []*item, ok bool) {
+func (o *order) walkBack(dst []*item, key []byte, settle bool) (items []*item, met *part) {
 	for _, p := range slices.Backward(o.parts) {
 		end := key
 		if key != nil && !bytes.HasPrefix(key, p.class) {
@@ -197,11 +256,14 @@ func (o *order) walkBack(dst []*item, key []byte, settle bool) (items []*item, o
 			end = nil
 		}
 		n := len(dst)
-		if dst, ok = p.before(dst, end, settle); !ok || len(dst) > n {
-			return dst, ok
+		var ok bool
+		if dst, ok = p.before(dst, end, settle); !ok {
+			return dst[:n], p
+		} else if len(dst) > n {
+			return dst, nil
 		}
 	}
-	return dst, true
+	return dst, nil
 }
 
 // page returns the position of the page that key belongs to.
@@ -247,8 +309,11 @@ func (p *part) settled(n int, settle bool) (items *page, ok bool) {
 }
 
 // from is that of the order; none are appended at the end of the part. ok is false when
-// a page must be settled first.
+// the part must be arranged first or a page settled.
 func (p *part) from(dst []*item, key []byte, settle bool) (items []*item, ok bool) {
+	if !p.read {
+		return dst, false
+	}
 	n := p.page(key)
 	page, ok := p.settled(n, settle)
 	if !ok {
@@ -267,6 +332,9 @@ func (p *part) from(dst []*item, key []byte, settle bool) (items []*item, ok boo
 // before is that of the order; none are appended at the start of the part. ok is as
 // from's.
 func (p *part) before(dst []*item, key []byte, settle bool) (items []*item, ok bool) {
+	if !p.read {
+		return dst, false
+	}
 	n := len(p.pages) - 1
 	if key != nil {
 		n = p.page(key)

@@ -3,6 +3,7 @@ package mvcc
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -71,6 +72,7 @@ func TestAscendingKeysFillPages(t *testing.T) {
 	const n = 10 * pageItems
 	for i := range n {
 		o.insert(&item{key: []byte{'k', byte(i >> 8), byte(i)}})
+		o.from(nil, nil)
 	}
 	if got, most := len(o.parts[0].pages), n/(pageItems-1)+1; got > most {
 		t.Errorf("%d keys are on %d pages, want at most %d", n, got, most)
@@ -84,6 +86,7 @@ func TestNamespacesAreParts(t *testing.T) {
 	for i := range 10 * pageItems {
 		for ns := range keyspace.NamespaceID(3) {
 			o.insert(&item{key: keyspace.AppendDataKey(nil, ns, fmt.Appendf(nil, "key %08d", i))})
+			o.from(nil, keyspace.AppendDataKey(nil, ns, nil))
 		}
 	}
 	if len(o.parts) != 3 {
@@ -95,6 +98,90 @@ func TestNamespacesAreParts(t *testing.T) {
 				t.Fatalf("two pages have the head %x", head)
 			}
 		}
+	}
+}
+
+// TestPartsAreArrangedOnce: a part that nobody read is put in order by its first
+// reader, all of it, whatever its keys share; other parts are not, and what comes
+// later finds its place.
+func TestPartsAreArrangedOnce(t *testing.T) {
+	var o order
+	var want [][]byte
+	other := keyspace.AppendDataKey(nil, 2, []byte("other"))
+	random := rand.New(rand.NewPCG(1, 2))
+	add := func(n int) {
+		for range n {
+			dir := random.IntN(3)
+			k := keyspace.AppendDataKey(nil, 1, fmt.Appendf(nil, "%c/shared by ten thousand/%08d", 'a'+dir, len(want)))
+			want = append(want, k)
+			o.insert(&item{key: k})
+		}
+	}
+	add(10 * arrivalsPiece)
+	o.insert(&item{key: other})
+	if o.parts[0].read || len(o.parts[0].pages) > 0 {
+		t.Fatal("nobody read it yet")
+	}
+	check := func() {
+		t.Helper()
+		slices.SortFunc(want, bytes.Compare)
+		var got []*item
+		for key := []byte(nil); ; key = append(bytes.Clone(got[len(got)-1].key), 0) {
+			more := o.from(nil, key)
+			if len(more) == 0 || len(got) == len(want) {
+				break
+			}
+			got = append(got, more...)
+		}
+		if len(got) < len(want) || !sameItems(got[:len(want)], want) {
+			t.Fatalf("%d items of %d, or not in order", len(got), len(want))
+		}
+	}
+	o.from(nil, want[0])
+	if !o.parts[0].read || o.parts[1].read || o.parts[0].arrived.count > 0 {
+		t.Fatalf("parts read: %t, %t", o.parts[0].read, o.parts[1].read)
+	}
+	check()
+	add(3 * pageItems)
+	check()
+}
+
+// TestReadersArrangeBesideTheWriter: what is inserted while a reader sorts a part is
+// there when that is done.
+func TestReadersArrangeBesideTheWriter(t *testing.T) {
+	var o order
+	const n = 40 * arrivalsPiece
+	inserted := make(chan int, n)
+	go func() {
+		defer close(inserted)
+		for i := range n {
+			o.insert(&item{key: fmt.Appendf(nil, "k%08d", i*7919%n)})
+			inserted <- i
+		}
+	}()
+	for i := range inserted {
+		if i%1000 != 0 {
+			continue
+		}
+		key := fmt.Appendf(nil, "k%08d", i*7919%n)
+		if got := o.from(nil, key); len(got) == 0 || !bytes.Equal(got[0].key, key) {
+			t.Fatalf("%s is not there", key)
+		}
+	}
+	var all []*item
+	for {
+		var from []byte
+		if len(all) > 0 {
+			from = append(bytes.Clone(all[len(all)-1].key), 0)
+		}
+		more := o.from(nil, from)
+		if len(more) == 0 {
+			break
+		}
+		all = append(all, more...)
+	}
+	if len(all) != n || !slices.IsSortedFunc(all, func(a, b *item) int { return bytes.Compare(a.key, b.key) }) {
+		t.Fatalf("%d items of %d, or not in order", len(all), n)
 	}
 }
 

@@ -33,12 +33,6 @@ func (p *page) add(it *item) {
 	p.heads, p.items = append(p.heads, head), append(p.items, it)
 }
 
-// headed is an item with its head.
-type headed struct {
-	head uint64
-	item *item
-}
-
 // settle puts all items in order.
 func (p *page) settle() {
 	var fresh [pageItems]headed
@@ -81,10 +75,14 @@ func (p *page) split(ascending bool) *page {
 	upper.heads = upper.heads[:len(upper.items)]
 	clear(p.items[half:])
 	p.items, p.heads = p.items[:half], p.heads[:half]
-	for _, page := range []*page{p, upper} {
-		first, last := page.items[0].key, page.items[len(page.items)-1].key
-		page.share(first[:keyspace.CommonPrefix(first, last)])
-		page.renew()
-	}
+	p.reshare()
+	upper.reshare()
 	return upper
+}
+
+// reshare finds out anew what the keys of a settled page share.
+func (p *page) reshare() {
+	first, last := p.items[0].key, p.items[len(p.items)-1].key
+	p.share(first[:keyspace.CommonPrefix(first, last)])
+	p.renew()
 }

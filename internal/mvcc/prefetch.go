@@ -6,7 +6,7 @@ import (
 	"kvstore/internal/keyspace"
 )
 
-// PrefetchKeys is the most keys that Prefetch looks at.
+// PrefetchKeys is the most keys that are looked at together.
 const PrefetchKeys = 16
 
 // Prefetch brings into the processor's caches what Get will look at for keys.
@@ -26,13 +26,15 @@ func (v *View) PrefetchHeaders(inst keyspace.InstanceID, keys [][]byte) {
 	v.layers.prefetch(inst, keys, headerBytes)
 }
 
-// Prefetch does the same in the active delta for keys that versions will be
-// inserted of, in front of the newest ones; anybody may call it.
-func (s *Store) Prefetch(inst keyspace.InstanceID, keys [][]byte) {
-	s.layers()[:1].prefetch(inst, keys, 0)
+// warm does the same for the first n hashes of keys that versions will be inserted of,
+// in front of the newest ones.
+func (d *delta) warm(hashes [PrefetchKeys]uint64, n int) {
+	seen := uint64(0)
+	d.prefetch(hashes[:n], 0, &seen)
+	runtime.KeepAlive(seen)
 }
 
-// prefetch looks at so many bytes of each value; with none, at what an insertion does.
+// prefetch looks at so many bytes of each value.
 func (l layers) prefetch(inst keyspace.InstanceID, keys [][]byte, valueBytes int) {
 	var hashes [PrefetchKeys]uint64
 	keys = keys[:min(len(keys), PrefetchKeys)]
@@ -46,7 +48,8 @@ func (l layers) prefetch(inst keyspace.InstanceID, keys [][]byte, valueBytes int
 	runtime.KeepAlive(seen) // keeps the loads from being left out
 }
 
-// prefetch returns the hashes, in their place, of keys that are not here.
+// prefetch returns the hashes, in their place, of keys that are not here. With no bytes
+// of values it looks at what an insertion does.
 func (d *delta) prefetch(hashes []uint64, valueBytes int, seen *uint64) (open []uint64) {
 	var items [PrefetchKeys]*item
 	var versions [PrefetchKeys]*version

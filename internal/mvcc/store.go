@@ -14,7 +14,6 @@ package mvcc
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -22,6 +21,7 @@ import (
 	"sync/atomic"
 
 	"kvstore/internal/engine"
+	"kvstore/internal/format"
 	"kvstore/internal/keyspace"
 	"kvstore/internal/sstable"
 )
@@ -188,11 +188,18 @@ func (s *Store) layers() layers { return *s.current.Load() }
 // key come in ascending order, but for repetitions after a restart; those of
 // different keys in any order, also below the floor.
 func (s *Store) Insert(inst keyspace.InstanceID, key []byte, rev keyspace.Revision, value []byte, del bool) {
-	if rev == 0 || rev == keyspace.MaxRevision {
-		panic(fmt.Sprintf("mvcc: insert of instance %d key %x at revision %d", inst, key, uint64(rev)))
-	}
+	s.InsertAll(inst, []format.Write{{Key: key, Revision: rev, Value: value, Delete: del}})
+}
+
+// InsertAll is Insert of all writes of an instance, in their order; readers may see
+// some of them before the others.
+func (s *Store) InsertAll(inst keyspace.InstanceID, writes []format.Write) {
 	d := s.layers().active()
-	d.bytes.Add(int64(d.insert(inst, key, rev, value, del)))
+	for len(writes) > 0 {
+		n := min(len(writes), PrefetchKeys)
+		d.insert(inst, writes[:n])
+		writes = writes[n:]
+	}
 }
 
 // Flushed says that what the engine and the history have of an instance, beyond

@@ -84,31 +84,17 @@ func (c *Core) insert(writes []format.Write) {
 		c.deferred = append(c.deferred, writes[half:]...)
 		writes = writes[:half]
 	}
-	for len(writes) > 0 {
-		some := writes[:min(len(writes), len(c.keys))]
-		for i := range some {
-			c.keys[i] = some[i].Key
+	c.mem.InsertAll(c.instance, writes)
+	for i := range writes {
+		if w := &writes[i]; !w.Delete && keyspace.KindOf(w.Key) == keyspace.KindTTL {
+			c.noteDeadline(w.Key)
 		}
-		if len(some) > 1 {
-			c.mem.Prefetch(c.instance, c.keys[:len(some)])
-		}
-		for i := range some {
-			w := &some[i]
-			c.mem.Insert(c.instance, w.Key, w.Revision, w.Value, w.Delete)
-			if !w.Delete && keyspace.KindOf(w.Key) == keyspace.KindTTL {
-				c.noteDeadline(w.Key)
-			}
-		}
-		writes = writes[len(some):]
 	}
-	clear(c.keys[:]) // they are parts of a log entry
 }
 
 // InsertDeferred completes what BugHalfEntry held back.
 func (c *Core) InsertDeferred() {
-	for _, w := range c.deferred {
-		c.mem.Insert(c.instance, w.Key, w.Revision, w.Value, w.Delete)
-	}
+	c.mem.InsertAll(c.instance, c.deferred)
 	c.deferred = nil
 }
 

@@ -22,9 +22,8 @@ type Memory interface {
 	Oldest() mvcc.DeltaID
 	// Insert adds a version; it keeps key and value.
 	Insert(inst keyspace.InstanceID, key []byte, rev keyspace.Revision, value []byte, del bool)
-	// Prefetch says that versions of keys, at most mvcc.PrefetchKeys, are about
-	// to be inserted.
-	Prefetch(inst keyspace.InstanceID, keys [][]byte)
+	// InsertAll inserts all of writes.
+	InsertAll(inst keyspace.InstanceID, writes []format.Write)
 }
 
 // Config is fixed for the life of a Core.
@@ -76,8 +75,6 @@ type Core struct {
 	// seen is scratch of one evaluation, record that of putRecord.
 	seen   []current
 	record []byte
-	// keys are those that insert prefetches.
-	keys [mvcc.PrefetchKeys][]byte
 	// deferred is filled by BugHalfEntry only.
 	deferred []format.Write
 }

@@ -99,11 +99,15 @@ func (r *rig) submit(ops ...Op) *answer {
 func (r *rig) fetch(op *Op) {
 	view := r.store.View()
 	defer view.Close()
-	f := Fetched{Delta: view.Active(), Instance: 7, Valid: true}
+	f := Fetched{Delta: view.Active(), Instance: 7, Progress: r.core.Progress(), Valid: true}
 	if value, rev, ok, _ := view.Get(7, op.DiskKey(), keyspace.MaxRevision); ok {
 		f.Header, _ = format.DecodeHeader(value, rev)
 		if op.NeedsRecord() {
 			f.Record = bytes.Clone(value)
+		}
+		if op.Condition.HasValueEquals {
+			rec, err := format.DecodeRecord(value, rev)
+			f.Equal = err == nil && bytes.Equal(rec.Value, op.Condition.ValueEquals)
 		}
 	}
 	op.SetFetched(f)

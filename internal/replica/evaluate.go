@@ -307,6 +307,7 @@ func (c *Core) remember(key string, w pendingWrite, p *proposal) {
 	p.undo = append(p.undo, undo{key: key, old: old, had: had})
 	p.keys = append(p.keys, key)
 	c.lead.overlay[key] = w
+	c.lead.touched.touch(key, w.seq)
 }
 
 func newRecord(op *Op, old *format.Header, stamp keyspace.Revision) format.Record {

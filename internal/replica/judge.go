@@ -36,9 +36,13 @@ func (c *Core) forgetSeen() {
 	c.seen = c.seen[:0]
 }
 
-// look finds the newest version: overlay, then deltas, then the prefetch if no
-// later write can have been missed. ok is false when it must be fetched again.
+// look finds the newest version: that of the prefetch if nobody wrote the key since,
+// else overlay, then deltas, then the prefetch if no later write can have been missed.
+// ok is false when it must be fetched again.
 func (c *Core) look(key []byte, f *Fetched) (cur current, ok bool) {
+	if c.stands(key, f) {
+		return current{header: f.Header, value: f.Record, fetch: f}, true
+	}
 	if w, found := c.lead.overlay[string(key)]; found {
 		if w.del {
 			return current{}, true

@@ -37,6 +37,7 @@ type leadership struct {
 	chain uint64
 
 	overlay map[string]pendingWrite
+	touched touched
 	// slots is the state of the slots after the steps in flight, of which there
 	// are so many; see Core.slots.
 	slots    *format.SlotState

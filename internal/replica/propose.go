@@ -49,6 +49,7 @@ func (c *Core) launch(e *format.Entry, p *proposal, size int) []byte {
 	p.payload = format.AppendEntry(make([]byte, 0, size+96), e)
 	l.proposed++
 	p.seq = l.proposed
+	l.touched.touchAll(e.Writes, p.seq)
 	l.chain = format.ChainHash(l.chain, p.payload)
 	l.closed, l.ceiling = e.Closed, e.Ceiling
 	invariant.Assert(e.Stamp <= e.Ceiling, "group %d: stamp %v above the entry's ceiling %v", c.cfg.Group, e.Stamp, e.Ceiling)

@@ -160,6 +160,8 @@ type Fetched struct {
 	// is in memory, every later write of the key is found there.
 	Delta    mvcc.DeltaID
 	Instance keyspace.InstanceID
+	// Progress is that of the leader before the view was taken.
+	Progress Progress
 	// Equal is the outcome of ValueEquals against Header.Revision.
 	Equal bool
 	// Value is the encoded record, of those that Request.Records yields.

@@ -63,7 +63,7 @@ func (r *rig) fetchImport(op *SlotOp) {
 	view := r.store.View()
 	defer view.Close()
 	for i := range op.Keys {
-		f := Fetched{Delta: view.Active(), Instance: 7, Valid: true}
+		f := Fetched{Delta: view.Active(), Instance: 7, Progress: r.core.Progress(), Valid: true}
 		if value, rev, ok, _ := view.Get(7, op.Keys[i].Key, keyspace.MaxRevision); ok {
 			f.Header, _ = format.DecodeHeader(value, rev)
 		}
