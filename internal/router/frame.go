@@ -96,15 +96,11 @@ func (f *frame) startLocked() bool {
 }
 
 // run starts a driver, or wakes the one that is there. The frame is open, so
-// the router's Close waits for the goroutine's work; the goroutine itself ends
-// right after the last answer.
+// the router's Close waits for the goroutine's work.
 func (f *frame) run(start bool) {
 	if start {
 		f.r.wg.Add(1)
-		go func() {
-			defer f.r.wg.Done()
-			f.drive()
-		}()
+		f.r.drivers.start(f)
 		return
 	}
 	f.signal()

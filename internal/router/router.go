@@ -120,9 +120,10 @@ type Router struct {
 	// on env.Clock.Mono.
 	refreshedAt atomic.Int64
 
-	links  sync.Map // keyspace.NodeID -> *link
-	clocks clocks
-	txns   transactions
+	links   sync.Map // keyspace.NodeID -> *link
+	clocks  clocks
+	txns    transactions
+	drivers drivers
 
 	mu     sync.Mutex
 	closed bool // guarded by mu
@@ -178,6 +179,7 @@ func (r *Router) Close() error {
 	r.mu.Unlock()
 	r.stop()
 	r.wg.Wait()
+	r.drivers.close()
 	return nil
 }
 
