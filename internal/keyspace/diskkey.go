@@ -3,6 +3,7 @@ package keyspace
 import (
 	"bytes"
 	"encoding/binary"
+	"math/bits"
 
 	"kvstore/internal/fault"
 )
@@ -208,11 +209,29 @@ func hex(b []byte) string {
 
 // CommonPrefix is how many bytes two keys, and all between them, begin with alike.
 func CommonPrefix(a, b []byte) int {
-	n := min(len(a), len(b))
-	for i := range n {
+	n, i := min(len(a), len(b)), 0
+	for ; i+8 <= n; i += 8 {
+		if x := binary.LittleEndian.Uint64(a[i:]) ^ binary.LittleEndian.Uint64(b[i:]); x != 0 {
+			return i + bits.TrailingZeros64(x)/8
+		}
+	}
+	for ; i < n; i++ {
 		if a[i] != b[i] {
 			return i
 		}
 	}
 	return n
+}
+
+// Head is the eight bytes of a key from skip on, filled up with zeros: of keys that
+// begin alike up to there, the one with the lower head is the lower one.
+func Head(key []byte, skip int) uint64 {
+	if len(key) >= skip+8 {
+		return binary.BigEndian.Uint64(key[skip:])
+	}
+	var b [8]byte
+	if skip < len(key) {
+		copy(b[:], key[skip:])
+	}
+	return binary.BigEndian.Uint64(b[:])
 }

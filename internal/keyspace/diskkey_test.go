@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"kvstore/internal/fault"
 )
 
@@ -180,6 +182,29 @@ func FuzzDecodeDataKey(f *testing.F) {
 		}
 		if again := AppendDataKey(nil, ns, key); !bytes.Equal(again, b) {
 			t.Fatalf("%x decodes to %d %q, which encodes to %x", b, ns, key, again)
+		}
+	})
+}
+
+// TestCommonPrefixAndHead: what two keys begin with alike, byte by byte, and that heads
+// behind it are in the order of the keys.
+func TestCommonPrefixAndHead(t *testing.T) {
+	key := rapid.SliceOfN(rapid.SampledFrom([]byte{0, 1, 'a', 255}), 0, 30)
+	rapid.Check(t, func(t *rapid.T) {
+		shared := key.Draw(t, "shared")
+		a := append(bytes.Clone(shared), key.Draw(t, "a")...)
+		b := append(bytes.Clone(shared), key.Draw(t, "b")...)
+		want := 0
+		for want < min(len(a), len(b)) && a[want] == b[want] {
+			want++
+		}
+		if got := CommonPrefix(a, b); got != want || CommonPrefix(b, a) != want {
+			t.Fatalf("%x and %x begin with %d bytes alike, want %d", a, b, got, want)
+		}
+		for skip := range want + 1 {
+			if x, y := Head(a, skip), Head(b, skip); x != y && (x < y) != (bytes.Compare(a, b) < 0) {
+				t.Fatalf("heads %x of %x, %x of %x from %d on", x, a, y, b, skip)
+			}
 		}
 	})
 }

@@ -32,7 +32,7 @@ func (a *arrivals) add(it *item) {
 	} else if a.narrow(it.key) {
 		for _, piece := range a.pieces {
 			for i := range piece {
-				piece[i].head = headOf(piece[i].item.key, a.skip)
+				piece[i].head = keyspace.Head(piece[i].item.key, a.skip)
 			}
 		}
 	}
@@ -40,7 +40,7 @@ func (a *arrivals) add(it *item) {
 		a.pieces = append(a.pieces, make([]headed, 0, arrivalsPiece))
 	}
 	last := &a.pieces[len(a.pieces)-1]
-	*last = append(*last, headed{headOf(it.key, a.skip), it})
+	*last = append(*last, headed{keyspace.Head(it.key, a.skip), it})
 	a.count++
 }
 
@@ -132,7 +132,7 @@ func sortAlike(all []headed, skip int) {
 	}
 	head := all[0].head
 	for i := range all {
-		all[i].head = headOf(all[i].item.key, deeper)
+		all[i].head = keyspace.Head(all[i].item.key, deeper)
 	}
 	sortHeaded(all, deeper)
 	for i := range all {

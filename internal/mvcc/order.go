@@ -2,7 +2,6 @@ package mvcc
 
 import (
 	"bytes"
-	"encoding/binary"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -86,18 +85,6 @@ type sorted struct {
 	items []*item
 }
 
-// headOf is the eight bytes of key from skip on, filled up with zeros.
-func headOf(key []byte, skip int) uint64 {
-	if len(key) >= skip+8 {
-		return binary.BigEndian.Uint64(key[skip:])
-	}
-	var b [8]byte
-	if skip < len(key) {
-		copy(b[:], key[skip:])
-	}
-	return binary.BigEndian.Uint64(b[:])
-}
-
 // search returns the number of items below key.
 func (s *sorted) search(key []byte) int {
 	if len(s.items) == 0 {
@@ -109,7 +96,7 @@ func (s *sorted) search(key []byte) int {
 		}
 		return len(s.items)
 	}
-	head := headOf(key, s.skip)
+	head := keyspace.Head(key, s.skip)
 	low, high := 0, len(s.heads)
 	for low < high {
 		mid := int(uint(low+high) >> 1)
@@ -127,7 +114,7 @@ func (s *sorted) insert(i int, it *item) {
 	s.admit(it)
 	s.heads = append(s.heads, 0)
 	copy(s.heads[i+1:], s.heads[i:])
-	s.heads[i] = headOf(it.key, s.skip)
+	s.heads[i] = keyspace.Head(it.key, s.skip)
 	s.items = append(s.items, nil)
 	copy(s.items[i+1:], s.items[i:])
 	s.items[i] = it
@@ -145,7 +132,7 @@ func (s *sorted) admit(it *item) {
 // renew makes the heads fit what is shared.
 func (s *sorted) renew() {
 	for i, it := range s.items {
-		s.heads[i] = headOf(it.key, s.skip)
+		s.heads[i] = keyspace.Head(it.key, s.skip)
 	}
 }
 
@@ -269,7 +256,7 @@ func (o *order) walkBack(dst []*item, key []byte, settle bool) (items []*item, m
 // page returns the position of the page that key belongs to.
 func (p *part) page(key []byte) int {
 	i, f := p.first.search(key), &p.first
-	if i < len(p.pages) && i > 0 && f.heads[i] == headOf(key, f.skip) && bytes.Equal(f.items[i].key, key) {
+	if i < len(p.pages) && i > 0 && f.heads[i] == keyspace.Head(key, f.skip) && bytes.Equal(f.items[i].key, key) {
 		return i
 	}
 	return max(0, i-1)

@@ -26,7 +26,7 @@ func newPage() *page {
 // add puts an item at the end, for which there must be room.
 func (p *page) add(it *item) {
 	p.admit(it)
-	head := headOf(it.key, p.skip)
+	head := keyspace.Head(it.key, p.skip)
 	if n := len(p.heads); p.fresh > 0 || n > 0 && p.heads[n-1] >= head {
 		p.fresh++
 	}

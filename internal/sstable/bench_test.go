@@ -2,6 +2,7 @@ package sstable
 
 import (
 	"encoding/binary"
+	"fmt"
 	"testing"
 
 	"kvstore/internal/env"
@@ -71,5 +72,28 @@ func TestAddAllocatesForBlocksOnly(t *testing.T) {
 		t.Errorf("%v allocations of each Add, %d blocks", perAdd, a.w.index.count)
 	} else if perBlock := allocs * 4 / float64(a.w.index.count); perBlock >= 2 {
 		t.Errorf("%v allocations of each block", perBlock)
+	}
+}
+
+// BenchmarkFindBlock finds the blocks of keys in the index of a large run, at random.
+func BenchmarkFindBlock(b *testing.B) {
+	const blocks = 350_000
+	t := newBlockTable(blocks, 0, true)
+	key := func(i int) []byte { return keyspace.AppendDataKey(nil, 1, fmt.Appendf(nil, "key-%012d", 14*i)) }
+	for i := range blocks {
+		if !t.add(block{instance: 1, key: key(i), length: 4 << 10}) {
+			b.Fatal("out of order")
+		}
+	}
+	t.finish()
+	keys := make([][]byte, 1<<14)
+	for i := range keys {
+		keys[i] = key(i * 7919 % blocks)
+	}
+	for n := 0; b.Loop(); n++ {
+		i := n % len(keys)
+		if got := t.find(1, keys[i], keyspace.MaxRevision); got != i*7919%blocks {
+			b.Fatalf("found block %d, want %d", got, i*7919%blocks)
+		}
 	}
 }

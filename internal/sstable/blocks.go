@@ -25,6 +25,9 @@ type blockTable struct {
 	keys   []byte
 	groups []group
 	cuts   []uint32
+	// heads has the eight bytes of each group's first key behind what those of its
+	// instance share: a search goes over these, which lie together.
+	heads []uint64
 	// revs has the revision of each block's first version. A run has a key once,
 	// and needs none to find it.
 	revs []keyspace.Revision
@@ -38,10 +41,12 @@ type blockTable struct {
 	last []byte // key
 }
 
-// part is an instance, with its first block and group.
+// part is an instance, with its first block and group, and what the first keys of all
+// of its groups begin with.
 type part struct {
 	instance     keyspace.InstanceID
 	first, group int
+	shared       []byte
 }
 
 // group is some blocks, with the first of them, and where in keys its prefix begins.
@@ -115,6 +120,32 @@ func (t *blockTable) finish() {
 	t.endGroup()
 	t.open, t.ends, t.last = nil, nil, nil
 	t.keys, t.groups = bytes.Clone(t.keys), slices.Clone(t.groups)
+	t.heads = make([]uint64, len(t.groups))
+	var lowest, key []byte
+	for i := range t.parts {
+		p, end := &t.parts[i], t.endOf(i)
+		lowest = t.appendFirst(lowest[:0], p.group)
+		key = t.appendFirst(key[:0], end-1)
+		p.shared = bytes.Clone(lowest[:keyspace.CommonPrefix(lowest, key)])
+		for g := p.group; g < end; g++ {
+			key = t.appendFirst(key[:0], g)
+			t.heads[g] = keyspace.Head(key, len(p.shared))
+		}
+	}
+}
+
+// endOf is the group behind those of a part.
+func (t *blockTable) endOf(i int) int {
+	if i+1 < len(t.parts) {
+		return t.parts[i+1].group
+	}
+	return len(t.groups)
+}
+
+// appendFirst appends the first key of a group.
+func (t *blockTable) appendFirst(dst []byte, g int) []byte {
+	dst = append(dst, t.prefix(g)...)
+	return append(dst, t.rest(int(t.groups[g].first), g)...)
 }
 
 func (t *blockTable) count() int { return len(t.starts) - 1 }
@@ -203,22 +234,33 @@ func (t *blockTable) find(inst keyspace.InstanceID, key []byte, rev keyspace.Rev
 	if !there {
 		return t.from(inst) - 1
 	}
-	p := t.parts[i]
-	low, high := p.group, len(t.groups) // of the groups that begin at or before the position, the last
-	if i+1 < len(t.parts) {
-		high = t.parts[i+1].group
+	g := t.group(i, key, rev)
+	if g < t.parts[i].group {
+		return t.parts[i].first - 1
 	}
+	return t.findIn(g, key, rev)
+}
+
+// group is the last group of a part that begins at or before a position.
+func (t *blockTable) group(i int, key []byte, rev keyspace.Revision) int {
+	p := &t.parts[i]
+	low, high := p.group, t.endOf(i)
+	if !bytes.HasPrefix(key, p.shared) {
+		if bytes.Compare(key, p.shared) < 0 {
+			return low - 1
+		}
+		return high - 1
+	}
+	head := keyspace.Head(key, len(p.shared))
 	for low < high {
-		if mid := (low + high) / 2; t.precedes(key, rev, int(t.groups[mid].first), mid) {
+		mid := (low + high) / 2
+		if h := t.heads[mid]; h > head || h == head && t.precedes(key, rev, int(t.groups[mid].first), mid) {
 			high = mid
 		} else {
 			low = mid + 1
 		}
 	}
-	if low == p.group {
-		return p.first - 1
-	}
-	return t.findIn(low-1, key, rev)
+	return low - 1
 }
 
 // findIn is find in a group that begins at or before the position.
@@ -249,5 +291,5 @@ func (t *blockTable) bytesOf(inst keyspace.InstanceID) int64 {
 
 // bytes is what the table takes in memory.
 func (t *blockTable) bytes() int64 {
-	return int64(8*cap(t.starts) + 8*cap(t.groups) + 4*cap(t.cuts) + cap(t.keys) + 8*cap(t.revs))
+	return int64(8*cap(t.starts) + 8*cap(t.groups) + 8*cap(t.heads) + 4*cap(t.cuts) + cap(t.keys) + 8*cap(t.revs))
 }

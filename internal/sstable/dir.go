@@ -73,6 +73,8 @@ type dir struct {
 // set is the files of a moment, oldest first. Never changed once published.
 type set struct {
 	files []*file
+	// filters are those of the files, beside each other: a search asks all of them.
+	filters []filter
 	// until is the highest end of a span by instance.
 	until map[keyspace.InstanceID]keyspace.Revision
 	bytes int64
@@ -83,6 +85,7 @@ type set struct {
 func newSet(files []*file) *set {
 	s := &set{files: files, until: make(map[keyspace.InstanceID]keyspace.Revision)}
 	for _, f := range files {
+		s.filters = append(s.filters, f.filter)
 		s.bytes += f.size
 		s.memory += f.memory()
 		for inst, span := range f.spans {

@@ -217,12 +217,12 @@ func (f *file) get(inst keyspace.InstanceID, key []byte, at keyspace.Revision) (
 		f.asked[n].Store(true)
 	}
 	// The version looked for may be the first of the block behind the position.
-	n := f.blocks.find(inst, key, at)
-	for _, n := range []int{n, n + 1} {
+	found := f.blocks.find(inst, key, at)
+	for _, n := range []int{found, found + 1} {
 		if !f.blocks.of(n, inst) {
 			continue
 		}
-		if f.blocks.startsBehind(n, key, 0) {
+		if n > found && f.blocks.startsBehind(n, key, 0) {
 			break
 		}
 		v, ok, err := f.search(n, key, at)

@@ -49,12 +49,12 @@ func OpenRuns(fs env.FS, path string, o Options) (*Runs, error) {
 // while they were looked at: what was in them is in the history or the engine by
 // now, and the caller asks everybody again.
 func (r *Runs) Get(hash uint64, inst keyspace.InstanceID, key []byte, at keyspace.Revision) (v Version, ok, stale bool, err error) {
-	files := r.files.Load().files
-	for i := len(files) - 1; i >= 0; i-- {
-		f := files[i]
-		if !f.filter.has(hash) {
+	all := r.files.Load()
+	for i := len(all.filters) - 1; i >= 0; i-- {
+		if !all.filters[i].has(hash) {
 			continue
 		}
+		f := all.files[i]
 		span, present := f.spans[inst]
 		if !present || span.Low > at || ok && span.Until <= v.Revision+1 {
 			continue
