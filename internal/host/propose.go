@@ -136,6 +136,9 @@ type fetchedKey interface{ SetFetched(replica.Fetched) }
 
 func (h *Host) prefetchOps(ctx context.Context, view *mvcc.View, p *published, ops []replica.Op) error {
 	var keys [mvcc.PrefetchKeys][]byte
+	if len(ops) > 1 {
+		replica.BuildDiskKeys(ops)
+	}
 	for i := range ops {
 		if some := ops[i:]; i%len(keys) == 0 && len(some) > 1 {
 			some = some[:min(len(some), len(keys))]

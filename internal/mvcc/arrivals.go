@@ -12,13 +12,23 @@ import (
 // them in order when somebody wants that costs a fraction of finding a place for each
 // one: a sort goes over contiguous memory, a search over pages that are in no cache.
 type arrivals struct {
-	prefix
-	pieces [][]headed
+	pieces []piece
 	count  int
 }
 
-// arrivalsPiece is the number of items of a piece, so that none is ever moved.
-const arrivalsPiece = 512
+// piece is some items in a row. Heads begin behind what those share: a key that shares
+// less with the others makes work for its piece only.
+type piece struct {
+	prefix
+	items []headed
+}
+
+const (
+	// arrivalsPiece is how many items a piece has before there is another one,
+	// firstArrivals how many the first one has room for at the beginning.
+	arrivalsPiece = 512
+	firstArrivals = 8
+)
 
 // headed is an item with its head.
 type headed struct {
@@ -27,36 +37,60 @@ type headed struct {
 }
 
 func (a *arrivals) add(it *item) {
-	if a.count == 0 {
-		a.share(it.key)
-	} else if a.narrow(it.key) {
-		for _, piece := range a.pieces {
-			for i := range piece {
-				piece[i].head = keyspace.Head(piece[i].item.key, a.skip)
-			}
-		}
-	}
 	if a.count%arrivalsPiece == 0 {
-		a.pieces = append(a.pieces, make([]headed, 0, arrivalsPiece))
+		room := arrivalsPiece
+		if a.count == 0 {
+			room = firstArrivals
+		}
+		a.pieces = append(a.pieces, piece{items: make([]headed, 0, room)})
 	}
-	last := &a.pieces[len(a.pieces)-1]
-	*last = append(*last, headed{keyspace.Head(it.key, a.skip), it})
+	a.pieces[len(a.pieces)-1].add(it)
 	a.count++
 }
 
-// all returns a copy.
-func (a *arrivals) all() []headed {
-	out := make([]headed, 0, a.count)
-	for _, piece := range a.pieces {
-		out = append(out, piece...)
+func (p *piece) add(it *item) {
+	if len(p.items) == 0 {
+		p.share(it.key)
+	} else if p.narrow(it.key) {
+		renew(p.items, p.skip)
 	}
-	return out
+	p.items = append(p.items, headed{keyspace.Head(it.key, p.skip), it})
+}
+
+// renew makes heads begin at skip.
+func renew(items []headed, skip int) {
+	for i := range items {
+		items[i].head = keyspace.Head(items[i].item.key, skip)
+	}
+}
+
+// copyTo copies all items to dst, and what each piece's share.
+func (a *arrivals) copyTo(dst []headed) (all []headed, shared []prefix) {
+	shared = make([]prefix, len(a.pieces))
+	for i := range a.pieces {
+		dst, shared[i] = append(dst, a.pieces[i].items...), a.pieces[i].prefix
+	}
+	return dst, shared
+}
+
+// level makes all heads of such a copy begin behind what all keys share.
+func level(all []headed, shared []prefix) (of prefix) {
+	of = shared[0]
+	for i := range shared {
+		of.narrow(shared[i].shared())
+	}
+	for i := range shared {
+		if shared[i].skip != of.skip {
+			renew(all[i*arrivalsPiece:min(len(all), (i+1)*arrivalsPiece)], of.skip)
+		}
+	}
+	return of
 }
 
 // since calls f for all items but the first n.
 func (a *arrivals) since(n int, f func(*item)) {
 	for ; n < a.count; n++ {
-		f(a.pieces[n/arrivalsPiece][n%arrivalsPiece].item)
+		f(a.pieces[n/arrivalsPiece].items[n%arrivalsPiece].item)
 	}
 }
 

@@ -68,9 +68,9 @@ func (c *cursor) load(key []byte, reverse bool) {
 	case c.order == nil:
 		return
 	case reverse:
-		c.buf = c.order.before(c.buf[:0], key)
+		c.buf = c.order.before(c.buf[:0], key, c.span.lower)
 	default:
-		c.buf = c.order.from(c.buf[:0], key)
+		c.buf = c.order.from(c.buf[:0], key, c.span.upper)
 	}
 	c.ahead = c.buf
 	if c.all {

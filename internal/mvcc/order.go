@@ -14,7 +14,8 @@ import (
 //
 // Keys of one kind and namespace are a part of it. Most parts are read once, when all
 // of a delta is flushed: so until its first reader a part has its items as they came,
-// and that reader sorts them, beside the writer, who waits only while they are copied.
+// and that reader sorts them, beside the writer, who waits only while they are copied and
+// while what came meanwhile is put among them.
 //
 // From then on the part is a B+tree of two levels:
 // pages of items, and a directory of the pages' first keys. A page that is full
@@ -152,15 +153,20 @@ func (o *order) insert(items ...*item) {
 // arrange puts the items of a part in order that nobody has read. What comes
 // meanwhile is inserted among them.
 func (o *order) arrange(p *part) {
-	o.arranging.Lock()
-	defer o.arranging.Unlock()
-	o.mu.RLock()
-	if p.read {
-		o.mu.RUnlock()
+	if count, read := o.arrivedIn(p); count == 0 || read {
 		return
 	}
-	all, shared := p.arrived.all(), p.arrived.prefix
+	o.arranging.Lock()
+	defer o.arranging.Unlock()
+	count, read := o.arrivedIn(p)
+	if read {
+		return
+	}
+	all := make([]headed, 0, count+arrivalsPiece) // not while the writer waits
+	o.mu.RLock()
+	all, parts := p.arrived.copyTo(all)
 	o.mu.RUnlock()
+	shared := level(all, parts)
 	sortHeaded(all, shared.skip)
 	first, pages := pagesOf(all, &shared)
 	o.mu.Lock()
@@ -180,16 +186,25 @@ func (o *order) part(key []byte) *part {
 	return o.parts[i]
 }
 
+// arrivedIn counts the items of a part that nobody has read.
+func (o *order) arrivedIn(p *part) (count int, read bool) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return p.arrived.count, p.read
+}
+
 // from appends to dst the items at or above key, to the end of their page.
-// None are appended only at the end of all.
-func (o *order) from(dst []*item, key []byte) []*item {
-	return o.read(func(settle bool) ([]*item, *part) { return o.walk(dst, key, settle) })
+// None are appended only at the end of all, or when what follows is at or above upper,
+// unless that is nil.
+func (o *order) from(dst []*item, key, upper []byte) []*item {
+	return o.read(func(settle bool) ([]*item, *part) { return o.walk(dst, key, upper, settle) })
 }
 
 // before appends to dst the items below key, highest first, to the start of
-// their page; a nil key is the end of all.
-func (o *order) before(dst []*item, key []byte) []*item {
-	return o.read(func(settle bool) ([]*item, *part) { return o.walkBack(dst, key, settle) })
+// their page; a nil key is the end of all. None are appended only at the start of all,
+// or when what comes before is below lower.
+func (o *order) before(dst []*item, key, lower []byte) []*item {
+	return o.read(func(settle bool) ([]*item, *part) { return o.walkBack(dst, key, lower, settle) })
 }
 
 // read reads beside others. A part that nobody has read yet is arranged, and what is
@@ -213,11 +228,14 @@ func (o *order) read(walk func(settle bool) ([]*item, *part)) []*item {
 	}
 }
 
-func (o *order) walk(dst []*item, key []byte, settle bool) (items []*item, met *part) {
+func (o *order) walk(dst []*item, key, upper []byte, settle bool) (items []*item, met *part) {
 	for _, p := range o.parts {
 		within := bytes.HasPrefix(key, p.class)
 		if !within && bytes.Compare(key, p.class) > 0 {
 			continue
+		}
+		if upper != nil && bytes.Compare(p.class, upper) >= 0 {
+			break
 		}
 		n := len(dst)
 		if !within {
@@ -233,8 +251,14 @@ func (o *order) walk(dst []*item, key []byte, settle bool) (items []*item, met *
 	return dst, nil
 }
 
-func (o *order) walkBack(dst []*item, key []byte, settle bool) (items []*item, met *part) {
+func (o *order) walkBack(dst []*item, key, lower []byte, settle bool) (items []*item, met *part) {
 	for _, p := range slices.Backward(o.parts) {
+		if bytes.Compare(p.class, lower) < 0 && !bytes.HasPrefix(lower, p.class) {
+			break // all of it is below
+		}
+		if key != nil && bytes.Equal(key, p.class) {
+			continue
+		}
 		end := key
 		if key != nil && !bytes.HasPrefix(key, p.class) {
 			if bytes.Compare(key, p.class) < 0 {

@@ -31,23 +31,23 @@ func TestOrderAgainstSortedSlice(t *testing.T) {
 			}
 			if rapid.IntRange(0, 9).Draw(t, "reads") == 0 { // of pages with and without fresh items
 				at, _ := slices.BinarySearchFunc(want, k, bytes.Compare)
-				if got := o.from(nil, k); len(got) == 0 || !sameItems(got, want[at:]) {
+				if got := o.from(nil, k, nil); len(got) == 0 || !sameItems(got, want[at:]) {
 					t.Fatalf("from %x: %d items, of %d expected", k, len(got), len(want)-at)
 				}
 			}
 		}
 		probe := key.Draw(t, "probe")
 		at, found := slices.BinarySearchFunc(want, probe, bytes.Compare)
-		if got := o.from(nil, probe); len(got) == 0 != (at == len(want)) || len(got) > pageItems || !sameItems(got, want[at:]) {
+		if got := o.from(nil, probe, nil); len(got) == 0 != (at == len(want)) || len(got) > pageItems || !sameItems(got, want[at:]) {
 			t.Fatalf("from %x: %d items, of %d expected", probe, len(got), len(want)-at)
 		}
 		below := slices.Clone(want[:at])
 		slices.Reverse(below)
-		if got := o.before(nil, probe); len(got) == 0 != (at == 0) || !sameItems(got, below) {
+		if got := o.before(nil, probe, nil); len(got) == 0 != (at == 0) || !sameItems(got, below) {
 			t.Fatalf("before %x (there %t): %d items, of %d expected", probe, found, len(got), at)
 		}
 		slices.Reverse(want)
-		if got := o.before(nil, nil); len(got) == 0 != (len(want) == 0) || !sameItems(got, want) {
+		if got := o.before(nil, nil, nil); len(got) == 0 != (len(want) == 0) || !sameItems(got, want) {
 			t.Fatalf("before the end: %d items of %d", len(got), len(want))
 		}
 	})
@@ -72,7 +72,7 @@ func TestAscendingKeysFillPages(t *testing.T) {
 	const n = 10 * pageItems
 	for i := range n {
 		o.insert(&item{key: []byte{'k', byte(i >> 8), byte(i)}})
-		o.from(nil, nil)
+		o.from(nil, nil, nil)
 	}
 	if got, most := len(o.parts[0].pages), n/(pageItems-1)+1; got > most {
 		t.Errorf("%d keys are on %d pages, want at most %d", n, got, most)
@@ -86,7 +86,7 @@ func TestNamespacesAreParts(t *testing.T) {
 	for i := range 10 * pageItems {
 		for ns := range keyspace.NamespaceID(3) {
 			o.insert(&item{key: keyspace.AppendDataKey(nil, ns, fmt.Appendf(nil, "key %08d", i))})
-			o.from(nil, keyspace.AppendDataKey(nil, ns, nil))
+			o.from(nil, keyspace.AppendDataKey(nil, ns, nil), nil)
 		}
 	}
 	if len(o.parts) != 3 {
@@ -111,7 +111,10 @@ func TestPartsAreArrangedOnce(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	add := func(n int) {
 		for range n {
-			dir := random.IntN(3)
+			dir := len(want) / 700 % 3 // pieces of one directory, and of two
+			if len(want) > 5*arrivalsPiece {
+				dir = random.IntN(3)
+			}
 			k := keyspace.AppendDataKey(nil, 1, fmt.Appendf(nil, "%c/shared by ten thousand/%08d", 'a'+dir, len(want)))
 			want = append(want, k)
 			o.insert(&item{key: k})
@@ -127,7 +130,7 @@ func TestPartsAreArrangedOnce(t *testing.T) {
 		slices.SortFunc(want, bytes.Compare)
 		var got []*item
 		for key := []byte(nil); ; key = append(bytes.Clone(got[len(got)-1].key), 0) {
-			more := o.from(nil, key)
+			more := o.from(nil, key, nil)
 			if len(more) == 0 || len(got) == len(want) {
 				break
 			}
@@ -137,13 +140,46 @@ func TestPartsAreArrangedOnce(t *testing.T) {
 			t.Fatalf("%d items of %d, or not in order", len(got), len(want))
 		}
 	}
-	o.from(nil, want[0])
+	o.from(nil, want[0], nil)
 	if !o.parts[0].read || o.parts[1].read || o.parts[0].arrived.count > 0 {
 		t.Fatalf("parts read: %t, %t", o.parts[0].read, o.parts[1].read)
 	}
 	check()
 	add(3 * pageItems)
 	check()
+}
+
+// TestWalksKeepToTheirNamespace: a walk over one namespace, to its end in either
+// direction, does not put others in order.
+func TestWalksKeepToTheirNamespace(t *testing.T) {
+	var o order
+	for ns := range keyspace.NamespaceID(3) {
+		for i := range 3 * pageItems {
+			o.insert(&item{key: keyspace.AppendDataKey(nil, ns, fmt.Appendf(nil, "%08d", i))})
+		}
+	}
+	lower, upper := keyspace.AppendDataPrefix(nil, 1, nil), keyspace.AppendDataPrefix(nil, 2, nil)
+	forward, backward := 0, 0
+	for key := lower; ; {
+		some := o.from(nil, key, upper)
+		if forward += len(some); len(some) == 0 {
+			break
+		}
+		key = append(bytes.Clone(some[len(some)-1].key), 0)
+	}
+	for key := upper; ; {
+		some := o.before(nil, key, lower)
+		if backward += len(some); len(some) == 0 {
+			break
+		}
+		key = some[len(some)-1].key
+	}
+	if forward != 3*pageItems || backward != 3*pageItems {
+		t.Errorf("%d items forward, %d backward", forward, backward)
+	}
+	if o.parts[0].read || !o.parts[1].read || o.parts[2].read {
+		t.Errorf("read: %t, %t, %t", o.parts[0].read, o.parts[1].read, o.parts[2].read)
+	}
 }
 
 // TestReadersArrangeBesideTheWriter: what is inserted while a reader sorts a part is
@@ -164,7 +200,7 @@ func TestReadersArrangeBesideTheWriter(t *testing.T) {
 			continue
 		}
 		key := fmt.Appendf(nil, "k%08d", i*7919%n)
-		if got := o.from(nil, key); len(got) == 0 || !bytes.Equal(got[0].key, key) {
+		if got := o.from(nil, key, nil); len(got) == 0 || !bytes.Equal(got[0].key, key) {
 			t.Fatalf("%s is not there", key)
 		}
 	}
@@ -174,7 +210,7 @@ func TestReadersArrangeBesideTheWriter(t *testing.T) {
 		if len(all) > 0 {
 			from = append(bytes.Clone(all[len(all)-1].key), 0)
 		}
-		more := o.from(nil, from)
+		more := o.from(nil, from, nil)
 		if len(more) == 0 {
 			break
 		}

@@ -189,11 +189,8 @@ func (c *Core) answer(term keyspace.Term) {
 	l.inflight[0] = nil
 	l.inflight = l.inflight[1:]
 	l.applied = p.seq
-	for _, key := range p.keys {
-		if l.overlay[key].seq == p.seq {
-			delete(l.overlay, key)
-		}
-	}
+	l.overlay.remove(p.pending)
+	p.pending = nil
 	if p.lower {
 		l.lowered = l.lowering
 	}

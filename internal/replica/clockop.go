@@ -9,7 +9,8 @@ import (
 
 // ClockOp confirms leadership, waits until all that the leader stamped is
 // applied, and moves the clock to at least AtLeast within an applied ceiling
-// (DESIGN 8). Afterwards nothing is written at or below Result.
+// (DESIGN 8); a first reading that holds keys moves it no further than holdLimit.
+// Afterwards nothing is written at or below Result.
 //
 // A read over several groups asks each twice. The first reading says which of
 // the sets of keys that are to be read have locked keys: what is prepared on them
@@ -60,10 +61,11 @@ func (c *Core) evaluateClock(r *Request, b *building) {
 }
 
 // holdLimit is how far a reading that holds keys may move the clock, which it asks to
-// be a bit ahead: a part of a ceiling beyond physical time, whatever others ask for
-// and whoever's clock they reckon from, since records expire early by that.
+// be a bit ahead: less than a ceiling beyond physical time, whatever others ask for
+// and whoever's clock they reckon from, since records expire early by that. Leaders
+// whose clocks are apart can still read the same one.
 func (c *Core) holdLimit(now Now) keyspace.Revision {
-	return keyspace.RevisionAt(now.Physical + (c.cfg.ElectionTimeout / 4).Milliseconds())
+	return keyspace.RevisionAt(now.Physical + (c.cfg.ElectionTimeout * 3 / 4).Milliseconds())
 }
 
 // judgeSets says of the sets of a reading what happens to their keys.

@@ -277,7 +277,7 @@ func TestHeldRequestsAreNotRemembered(t *testing.T) {
 	if n := len(r.core.lead.holds.held); n != 0 {
 		t.Fatalf("%d are held", n)
 	}
-	if _, there := r.core.lead.overlay[string(a.req.named().DiskKey())]; there {
+	if r.core.lead.overlay.find(a.req.named().DiskKey()) != nil {
 		t.Fatal("the outcome of a request that was not carried out is remembered")
 	}
 }

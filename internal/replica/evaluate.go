@@ -62,7 +62,7 @@ func (c *Core) Evaluate(now Now) Outcome {
 	if b.entry.Slots != nil || len(b.entry.Writes) > 0 || b.entry.LowWater != 0 || l.digest || b.pin || c.mustRaise(now) {
 		out.Payload = c.seal(&b)
 	}
-	l.spare.takeBack(&b, out.Payload != nil)
+	l.spare.takeBack(&b)
 	c.park(refused, &b, &out)
 	return out
 }
@@ -285,8 +285,8 @@ func (c *Core) write(op *Op, cur *current, stamp keyspace.Revision, b *building)
 	value := b.encode(&rec)
 	b.add(format.Write{Key: op.diskKey, Revision: stamp, Value: value})
 	b.indexDeadline(op.diskKey, old.Expires, rec.Expires, stamp)
-	key := string(op.diskKey)
-	c.remember(key, pendingWrite{value: value, rev: stamp, seq: c.lead.proposed + 1}, b.p)
+	key := op.diskKeyText()
+	c.remember(pending{key: key, value: value, rev: stamp}, b.p)
 	c.lead.recent.add(stamp, key)
 	op.Result = OpResult{Existed: old.Exists(stamp.UnixMilli()), Version: rec.Version, Revision: stamp,
 		Created: rec.Created, Expires: rec.Expires, Checksum: rec.Checksum, Detached: op.detaches(old)}
@@ -301,13 +301,10 @@ func (op *Op) detaches(old *format.Header) string {
 	return old.Lease
 }
 
-// remember puts a version into the overlay, with what undoes it.
-func (c *Core) remember(key string, w pendingWrite, p *proposal) {
-	old, had := c.lead.overlay[key]
-	p.undo = append(p.undo, undo{key: key, old: old, had: had})
-	p.keys = append(p.keys, key)
-	c.lead.overlay[key] = w
-	c.lead.touched.touch(key, w.seq)
+// remember puts a version into the overlay, for as long as p is in flight.
+func (c *Core) remember(w pending, p *proposal) {
+	w.next = p.pending
+	p.pending = c.lead.overlay.push(w, c.lead.proposed+1)
 }
 
 func newRecord(op *Op, old *format.Header, stamp keyspace.Revision) format.Record {
@@ -366,7 +363,6 @@ func (b *building) reserve(r *Request) {
 		n++ // its record
 	}
 	b.entry.Writes = slices.Grow(b.entry.Writes, n)
-	b.p.undo, b.p.keys = slices.Grow(b.p.undo, n), slices.Grow(b.p.keys, n)
 }
 
 // encode encodes a record, into memory that it shares with others of its request.

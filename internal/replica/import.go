@@ -229,7 +229,7 @@ func (c *Core) arrive(a *arrival, b *building) {
 			value, h = rewritten(v, a.key.upload(a.first+n))
 		}
 		b.add(format.Write{Key: a.key.Key, Revision: v.Revision, Value: value, Delete: v.Delete})
-		c.remember(string(a.key.Key), pendingWrite{value: value, rev: v.Revision, del: v.Delete, seq: c.lead.proposed + 1}, b.p)
+		c.remember(pending{key: string(a.key.Key), value: value, rev: v.Revision, del: v.Delete}, b.p)
 		prev, last = h, v.Revision
 	}
 	if last != 0 {
@@ -267,7 +267,7 @@ func (c *Core) purge(found []arrival, b *building) error {
 		b.deleteChunksOf(&a.cur.header, stamp)
 		b.indexDeadline(a.key.Key, a.cur.header.Expires, 0, stamp)
 		b.add(format.Write{Key: a.key.Key, Revision: stamp, Delete: true})
-		c.remember(string(a.key.Key), pendingWrite{rev: stamp, del: true, seq: c.lead.proposed + 1}, b.p)
+		c.remember(pending{key: string(a.key.Key), rev: stamp, del: true}, b.p)
 	}
 	return nil
 }

@@ -43,7 +43,7 @@ func (c *Core) look(key []byte, f *Fetched) (cur current, ok bool) {
 	if c.stands(key, f) {
 		return current{header: f.Header, value: f.Record, fetch: f}, true
 	}
-	if w, found := c.lead.overlay[string(key)]; found {
+	if w := c.lead.overlay.find(key); w != nil {
 		if w.del {
 			return current{}, true
 		}

@@ -36,8 +36,7 @@ type leadership struct {
 	raise keyspace.Revision
 	chain uint64
 
-	overlay map[string]pendingWrite
-	touched touched
+	overlay overlay
 	// slots is the state of the slots after the steps in flight, of which there
 	// are so many; see Core.slots.
 	slots    *format.SlotState
@@ -71,23 +70,14 @@ type leadership struct {
 	digest     bool
 }
 
-// pendingWrite is an evaluated but unapplied version of a key.
-type pendingWrite struct {
-	value []byte // encoded record
-	del   bool   // deleted in the engine
-	rev   keyspace.Revision
-	seq   uint64
-}
-
 // proposal is a payload on its way through the log.
 type proposal struct {
 	seq      uint64
 	first    keyspace.Revision // its lowest stamp
 	payload  []byte
 	requests []*Request
-	keys     []string
-	undo     []undo
-	chain    uint64 // before it
+	pending  *pending // the last of its versions in the overlay
+	chain    uint64   // before it
 	closed   keyspace.Revision
 	ceiling  keyspace.Revision
 	lower    bool              // it is for a transfer
@@ -110,31 +100,20 @@ func (l *leadership) newProposal(first keyspace.Revision) *proposal {
 }
 
 // spare is memory that entries are built in, one after the other. A payload is a
-// copy of what was built, and nothing is undone of one that raft took.
+// copy of what was built.
 type spare struct {
 	writes []format.Write
-	undo   []undo
 }
 
 func (s *spare) lend(b *building) {
-	b.entry.Writes, b.p.undo = s.writes[:0], s.undo[:0]
+	b.entry.Writes = s.writes[:0]
 	*s = spare{}
 }
 
-// takeBack keeps what b does not need any more; what undoes it only if there is no
-// payload.
-func (s *spare) takeBack(b *building, payload bool) {
+// takeBack keeps what b does not need any more.
+func (s *spare) takeBack(b *building) {
 	s.writes = emptied(b.entry.Writes)
 	b.entry.Writes = nil
-	if !payload {
-		s.keepUndo(b.p)
-	}
-}
-
-func (s *spare) keepUndo(p *proposal) {
-	if p.undo != nil {
-		s.undo, p.undo = emptied(p.undo), nil
-	}
 }
 
 // emptied lets go of what is in a slice, and of the slice if it is large.
@@ -146,16 +125,10 @@ func emptied[T any](s []T) []T {
 	return s[:0]
 }
 
-type undo struct {
-	key string
-	old pendingWrite
-	had bool
-}
-
 // BecomeLeader starts a term as leader.
 func (c *Core) BecomeLeader(term keyspace.Term) {
 	c.StepDown(fault.New(fault.Unavailable, "leadership changed"))
-	c.lead = &leadership{term: term, bound: keyspace.MaxRevision, overlay: make(map[string]pendingWrite)}
+	c.lead = &leadership{term: term, bound: keyspace.MaxRevision}
 	if c.cfg.Bugs.Has(invariant.BugEvaluateEarly) {
 		c.lead.start(c)
 	}

@@ -201,7 +201,7 @@ func (c *Core) putRecord(op *Op, old *format.Header, rec *format.TxnRecord, stam
 	stored.Value, stored.Size, stored.Checksum = value, uint64(len(value)), format.CRC32C(value)
 	encoded := format.AppendRecord(make([]byte, 0, format.RecordSize(&stored)), &stored)
 	b.add(format.Write{Key: op.DiskKey(), Revision: stamp, Value: encoded})
-	c.remember(string(op.DiskKey()), pendingWrite{value: encoded, rev: stamp, seq: c.lead.proposed + 1}, b.p)
+	c.remember(pending{key: string(op.DiskKey()), value: encoded, rev: stamp}, b.p)
 	b.p.first = min(b.p.first, stamp)
 }
 
@@ -268,7 +268,7 @@ func (c *Core) writeIntent(w *format.TxnWrite, at, stamp keyspace.Revision, b *b
 	b.add(format.Write{Key: w.Key, Revision: at, Value: value})
 	b.deleteChunks(w.Replaced.Upload, w.Replaced.Count, at)
 	b.indexDeadline(w.Key, w.Expires, rec.Expires, stamp)
-	c.remember(string(w.Key), pendingWrite{value: value, rev: at, seq: c.lead.proposed + 1}, b.p)
+	c.remember(pending{key: string(w.Key), value: value, rev: at}, b.p)
 }
 
 // evaluateLow raises the low-water mark and tells what is prepared.
@@ -323,7 +323,7 @@ func (c *Core) evaluateForget(r *Request, b *building) verdict {
 	b.p.first = min(b.p.first, stamp)
 	for _, op := range gone {
 		b.add(format.Write{Key: op.DiskKey(), Revision: stamp, Delete: true})
-		c.remember(string(op.DiskKey()), pendingWrite{rev: stamp, del: true, seq: c.lead.proposed + 1}, b.p)
+		c.remember(pending{key: string(op.DiskKey()), rev: stamp, del: true}, b.p)
 	}
 	f.Forgotten = len(gone)
 	return verdictWrite

@@ -49,7 +49,7 @@ func (c *Core) launch(e *format.Entry, p *proposal, size int) []byte {
 	p.payload = format.AppendEntry(make([]byte, 0, size+96), e)
 	l.proposed++
 	p.seq = l.proposed
-	l.touched.touchAll(e.Writes, p.seq)
+	l.overlay.touch(e.Writes, p.seq)
 	l.chain = format.ChainHash(l.chain, p.payload)
 	l.closed, l.ceiling = e.Closed, e.Ceiling
 	invariant.Assert(e.Stamp <= e.Ceiling, "group %d: stamp %v above the entry's ceiling %v", c.cfg.Group, e.Stamp, e.Ceiling)
@@ -60,7 +60,6 @@ func (c *Core) launch(e *format.Entry, p *proposal, size int) []byte {
 // Proposed tells that raft took the last payload.
 func (c *Core) Proposed() {
 	p := c.last()
-	c.lead.spare.keepUndo(p)
 	if c.cfg.Bugs.Has(invariant.BugAckBeforeQuorum) {
 		for _, r := range p.requests {
 			r.finish(nil)
@@ -76,13 +75,8 @@ func (c *Core) Dropped() {
 	l.proposed--
 	l.chain, l.closed, l.ceiling = p.chain, p.closed, p.ceiling
 	if !c.cfg.Bugs.Has(invariant.BugOverlayKept) {
-		for i := len(p.undo) - 1; i >= 0; i-- {
-			if u := p.undo[i]; u.had {
-				l.overlay[u.key] = u.old
-			} else {
-				delete(l.overlay, u.key)
-			}
-		}
+		l.overlay.remove(p.pending)
+		p.pending = nil
 	}
 	if p.step != nil {
 		l.steps--

@@ -46,8 +46,7 @@ func (c *Core) answerEarly(refused []*Request) (rest []*Request) {
 		seen := false
 		for _, ops := range r.Sets() {
 			for i := range ops {
-				_, inflight := c.lead.overlay[string(ops[i].diskKey)]
-				seen = seen || inflight
+				seen = seen || c.lead.overlay.find(ops[i].diskKey) != nil
 			}
 		}
 		if seen == c.cfg.Bugs.Has(invariant.BugRefusalInFlight) {

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"time"
+	"unsafe"
 
 	"kvstore/internal/format"
 	"kvstore/internal/keyspace"
@@ -211,6 +212,32 @@ func (op *Op) DiskKey() []byte {
 		op.diskKey = keyspace.AppendDataKey(room, op.Namespace, []byte(op.Key))
 	}
 	return op.diskKey
+}
+
+// diskKeyText is the disk key as a string, in the same memory, which nobody changes.
+func (op *Op) diskKeyText() string {
+	return unsafe.String(unsafe.SliceData(op.diskKey), len(op.diskKey)) //nolint:gosec // built once, and only read from then on
+}
+
+// BuildDiskKeys builds the disk keys of operations in memory that they share, so that
+// DiskKey has nothing to do.
+func BuildDiskKeys(ops []Op) {
+	room := 0
+	for i := range ops {
+		if ops[i].diskKey == nil {
+			room += len(ops[i].Key) + dataKeyRoom
+		}
+	}
+	all := make([]byte, 0, room)
+	for i := range ops {
+		op := &ops[i]
+		if op.diskKey != nil {
+			continue
+		}
+		begin := len(all)
+		all = keyspace.AppendDataKey(all, op.Namespace, []byte(op.Key))
+		op.diskKey = all[begin:len(all):len(all)]
+	}
 }
 
 // keySlot is the slot of the operation's key.

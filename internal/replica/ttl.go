@@ -128,7 +128,7 @@ func (c *Core) expire(key []byte, h *format.Header, b *building) {
 	b.add(format.Write{Key: key, Revision: stamp, Value: value})
 	b.deleteChunksOf(h, stamp)
 	b.indexDeadline(key, h.Expires, 0, stamp)
-	c.remember(string(key), pendingWrite{value: value, rev: stamp, seq: c.lead.proposed + 1}, b.p)
+	c.remember(pending{key: string(key), value: value, rev: stamp}, b.p)
 	c.lead.recent.expire(stamp, string(key), h.Expires)
 }
 

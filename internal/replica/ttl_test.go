@@ -361,7 +361,7 @@ func TestADroppedSweepHappensOnce(t *testing.T) {
 		t.Fatal("nothing to propose")
 	}
 	r.core.Dropped()
-	if _, pending := r.core.lead.overlay[string(key)]; pending {
+	if r.core.lead.overlay.find(key) != nil {
 		t.Fatal("the deletion is in the overlay of a dropped entry")
 	}
 	r.run(a)

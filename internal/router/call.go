@@ -88,6 +88,12 @@ type putSlot struct {
 	answer api.PutResponse
 }
 
+// batchPutAnswer is what a batch of puts is answered with, in one piece.
+type batchPutAnswer struct {
+	result   api.PipelineResult_BatchPut
+	response api.BatchPutResponse
+}
+
 type getSlot struct {
 	result api.BatchGetResult
 	record api.Record
@@ -215,11 +221,14 @@ func (st *callState) prepareResult() {
 	switch o := c.Op.GetOp().(type) {
 	case *api.PipelineOp_BatchPut:
 		st.puts = make([]putSlot, len(o.BatchPut.GetItems()))
+		answer := new(batchPutAnswer)
+		answer.result.BatchPut = &answer.response
 		all := make([]*api.BatchPutResult, len(st.puts))
 		for i := range all {
 			all[i] = &st.puts[i].result
 		}
-		c.Result.Result = &api.PipelineResult_BatchPut{BatchPut: &api.BatchPutResponse{Results: all}}
+		answer.response.Results = all
+		c.Result.Result = &answer.result
 	case *api.PipelineOp_BatchGet:
 		if c.Encoded {
 			st.prepareEncoded(len(o.BatchGet.GetKeys()))

@@ -16,7 +16,7 @@ import (
 // frame is a set of calls on their way. Everything that may block or wait (a
 // read of the engine, a backoff, a read of the directory) is an event in ready
 // and runs on the one goroutine that drives the frame: the caller's own in Do,
-// one that lives only while there are events in Execute.
+// one of drivers, and only while there are events, in Execute.
 type frame struct {
 	r      *Router
 	ctx    context.Context

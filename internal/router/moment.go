@@ -31,8 +31,8 @@ import (
 // to the first of the second ones, and the state of that time is that at T.
 // A change of the leader, or of what a group owns, counts as a change. Otherwise
 // it begins again; from the third time on the groups hold the keys between the
-// rounds, and are asked to read one clock that lies a bit ahead, so that they all
-// stand at T itself and nothing expires on the way.
+// rounds, and are asked to read one clock that lies a bit ahead, so that, where their
+// clocks are not far apart, they all stand at T itself and nothing expires on the way.
 //
 // Keys of one group are at rest when its log is: one round is enough, if no
 // transaction is prepared on them that may be committed at a later revision than
@@ -167,7 +167,11 @@ func (m *moment) try(ctx context.Context) (rest bool, err error) {
 	}
 	second, err := m.round(ctx, func(g keyspace.GroupID) host.ClockAsk {
 		c := first[g]
-		return host.ClockAsk{AtLeast: m.rev, Since: c.Since(), Hold: hold}
+		ask := host.ClockAsk{AtLeast: m.rev, Since: c.Since()}
+		if c.Term != 0 { // else nobody there knows of holds, and it would be taken for a first reading
+			ask.Hold = hold
+		}
+		return ask
 	}, true)
 	if err != nil {
 		return false, err

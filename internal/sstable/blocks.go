@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"slices"
 	"sort"
+	"unsafe"
 
 	"kvstore/internal/keyspace"
 )
@@ -14,8 +15,8 @@ import (
 // the history.
 //
 // Blocks in a row are a group, whose keys share a prefix that is kept once: of keys
-// that are dense, a few bytes are left of each. A search looks for the group by whole
-// keys, of which there are few, and then compares rests that lie beside each other.
+// that are dense, a few bytes are left of each. A search looks for the group by the
+// heads of their first keys, and then compares rests that lie beside each other.
 type blockTable struct {
 	// starts has where each block begins, and behind the last one where it ends:
 	// there is nothing between blocks.
@@ -291,5 +292,9 @@ func (t *blockTable) bytesOf(inst keyspace.InstanceID) int64 {
 
 // bytes is what the table takes in memory.
 func (t *blockTable) bytes() int64 {
-	return int64(8*cap(t.starts) + 8*cap(t.groups) + 8*cap(t.heads) + 4*cap(t.cuts) + cap(t.keys) + 8*cap(t.revs))
+	sum := 8*cap(t.starts) + 8*cap(t.groups) + 8*cap(t.heads) + 4*cap(t.cuts) + cap(t.keys) + 8*cap(t.revs)
+	for i := range t.parts {
+		sum += int(unsafe.Sizeof(part{})) + cap(t.parts[i].shared)
+	}
+	return int64(sum)
 }
