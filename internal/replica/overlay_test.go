@@ -61,6 +61,30 @@ func TestFetchesStandUntilTheirKeyIsWritten(t *testing.T) {
 	}
 }
 
+// What a payload writes beside the versions that are looked for, such as the deletion of
+// chunks, is written too: what was fetched of it does not stand.
+func TestFetchesOfChunksDoNotOutliveThem(t *testing.T) {
+	r := newRig(t)
+	r.elect()
+	r.submit(put("big", string(make([]byte, 350))))
+	r.settle()
+	r.mustHaveChunks("big")
+	op := put("big", "small")
+	r.fetch(&op)
+	chunk := keyspace.AppendChunkKey(nil, op.fetch.Header.Chunks.Upload, 0)
+	f := Fetched{Instance: 7, Progress: r.core.Progress(), Valid: true}
+	if !r.core.stands(chunk, &f) {
+		t.Fatal("nobody wrote it")
+	}
+	r.submit(put("big", "small"))
+	if r.evaluate(); r.core.stands(chunk, &f) {
+		t.Fatal("stands while its deletion is in flight")
+	}
+	if r.applyAll(); r.core.stands(chunk, &f) {
+		t.Fatal("stands after its deletion")
+	}
+}
+
 // A place that two keys share costs a search, no more.
 func TestPlacesAreShared(t *testing.T) {
 	r := newRig(t)
