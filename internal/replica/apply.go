@@ -189,8 +189,7 @@ func (c *Core) answer(term keyspace.Term) {
 	l.inflight[0] = nil
 	l.inflight = l.inflight[1:]
 	l.applied = p.seq
-	l.overlay.remove(p.pending)
-	p.pending = nil
+	l.forget(p)
 	if p.lower {
 		l.lowered = l.lowering
 	}

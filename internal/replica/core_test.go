@@ -67,17 +67,21 @@ func (r *rig) applyAll() {
 func (r *rig) evaluate() Outcome {
 	out := r.core.Evaluate(r.now)
 	if out.Payload != nil {
-		r.log = append(r.log, out.Payload)
-		r.core.Proposed()
+		r.propose(out.Payload)
 	}
 	for {
 		chunk := r.core.NextChunk(r.now)
 		if chunk == nil {
 			return out
 		}
-		r.log = append(r.log, chunk)
-		r.core.Proposed()
+		r.propose(chunk)
 	}
+}
+
+// propose takes a payload as raft does: it keeps a copy.
+func (r *rig) propose(payload []byte) {
+	r.log = append(r.log, bytes.Clone(payload))
+	r.core.Proposed()
 }
 
 type answer struct {

@@ -71,8 +71,7 @@ func TestChunksOfEndedRequestsAreDeleted(t *testing.T) {
 		"deadline between two values": func(r *rig, a *answer) {
 			r.core.Evaluate(r.now)
 			for range 7 { // all of the first value, a part of the second
-				r.log = append(r.log, r.core.NextChunk(r.now))
-				r.core.Proposed()
+				r.propose(r.core.NextChunk(r.now))
 			}
 			r.now.Mono += time.Minute
 			r.core.Expire(r.now.Mono)

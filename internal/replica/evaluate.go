@@ -12,7 +12,7 @@ import (
 // Outcome is what an evaluation asks of the host.
 type Outcome struct {
 	// Payload, when not nil, must be proposed at once, followed by Proposed or
-	// Dropped.
+	// Dropped. It may be changed by what is evaluated after it.
 	Payload []byte
 	// Refetch are requests whose prefetch is missing or was overtaken; the
 	// host fetches again and enqueues them again.
@@ -24,13 +24,10 @@ type Outcome struct {
 
 // building collects one entry.
 type building struct {
-	entry format.Entry
-	p     *proposal
-	bytes int
-	// values is the memory for records, and room how much the request at hand may
-	// still need.
-	values []byte
-	room   int
+	entry  format.Entry
+	p      *proposal
+	bytes  int
+	values []byte // the block for records
 	now    Now
 	// pin asks for an entry even without writes: a refusal was judged at a time
 	// that no applied ceiling covers.
@@ -282,7 +279,7 @@ func (c *Core) write(op *Op, cur *current, stamp keyspace.Revision, b *building)
 		rec = newRecord(op, old, stamp)
 		b.deleteChunksOf(old, stamp)
 	}
-	value := b.encode(&rec)
+	value := c.encode(&rec, b)
 	b.add(format.Write{Key: op.diskKey, Revision: stamp, Value: value})
 	b.indexDeadline(op.diskKey, old.Expires, rec.Expires, stamp)
 	key := op.diskKeyText()
@@ -299,6 +296,13 @@ func (op *Op) detaches(old *format.Header) string {
 		return ""
 	}
 	return old.Lease
+}
+
+// forget takes the versions of p out of the overlay.
+func (l *leadership) forget(p *proposal) {
+	l.overlay.remove(p.pending)
+	p.pending = nil
+	l.spare.takeBlocks(p)
 }
 
 // remember puts a version into the overlay, for as long as p is in flight.
@@ -338,22 +342,12 @@ func nextVersion(old *format.Header, stamp keyspace.Revision) format.Record {
 	return rec
 }
 
-const (
-	// headerRoom is what a record has beside its value and texts, mostly.
-	headerRoom = 48
-	// maxSharedValues bounds memory that records share.
-	maxSharedValues = 16 << 10
-)
-
-// reserve makes room for the writes of a request: they come and go together, in
-// the log and in the overlay.
+// reserve makes room for the writes of a request.
 func (b *building) reserve(r *Request) {
 	n := 0
-	b.room = 0
 	for i := range r.Ops {
-		if op := &r.Ops[i]; !op.Read {
+		if !r.Ops[i].Read {
 			n++
-			b.room += len(op.Value) + len(op.ContentType) + headerRoom
 		}
 	}
 	if n == 0 {
@@ -365,13 +359,14 @@ func (b *building) reserve(r *Request) {
 	b.entry.Writes = slices.Grow(b.entry.Writes, n)
 }
 
-// encode encodes a record, into memory that it shares with others of its request.
-func (b *building) encode(rec *format.Record) []byte {
+// encode encodes a record, into a block of the proposal: records come and go together,
+// in the log and in the overlay.
+func (c *Core) encode(rec *format.Record, b *building) []byte {
 	size := format.RecordSize(rec)
 	if cap(b.values)-len(b.values) < size {
-		b.values = make([]byte, 0, max(size, min(b.room, maxSharedValues)))
+		b.values = c.lead.spare.block(size)
+		b.p.blocks = append(b.p.blocks, b.values)
 	}
-	b.room -= size
 	from := len(b.values)
 	b.values = format.AppendRecord(b.values, rec)
 	return b.values[from:len(b.values):len(b.values)]

@@ -155,8 +155,7 @@ func TestImportOfLargeValues(t *testing.T) {
 		if chunk == nil {
 			break
 		}
-		r.log = append(r.log, chunk)
-		r.core.Proposed()
+		r.propose(chunk)
 		uploads++
 	}
 	r.applyAll()
@@ -194,8 +193,7 @@ func TestImportOfAnEarlierTerm(t *testing.T) {
 	a := r.ask(page, key)
 	r.core.Evaluate(r.now)
 	for range 2 {
-		r.log = append(r.log, r.core.NextChunk(r.now))
-		r.core.Proposed()
+		r.propose(r.core.NextChunk(r.now))
 	}
 	r.applyAll()
 	r.elect()
@@ -227,7 +225,7 @@ func TestImportWithDroppedEntries(t *testing.T) {
 				drops++
 			default:
 				r.core.Proposed()
-				r.apply(payload)
+				r.apply(bytes.Clone(payload))
 			}
 		}
 	}
@@ -383,7 +381,7 @@ func TestReplicasAgreeOnMoves(t *testing.T) {
 	for _, payload := range log {
 		follower.index = follower.core.state.Index
 		follower.term = r.term
-		follower.apply(payload)
+		follower.apply(bytes.Clone(payload))
 	}
 	a, b := format.AppendState(nil, r.core.State()), format.AppendState(nil, follower.core.State())
 	if !bytes.Equal(a, b) {

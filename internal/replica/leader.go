@@ -74,9 +74,9 @@ type leadership struct {
 type proposal struct {
 	seq      uint64
 	first    keyspace.Revision // its lowest stamp
-	payload  []byte
 	requests []*Request
 	pending  *pending // the last of its versions in the overlay
+	blocks   [][]byte // where their records lie
 	chain    uint64   // before it
 	closed   keyspace.Revision
 	ceiling  keyspace.Revision
@@ -99,21 +99,69 @@ func (l *leadership) newProposal(first keyspace.Revision) *proposal {
 	return &proposal{first: first, chain: l.chain, closed: l.closed, ceiling: l.ceiling, low: l.low, bound: keyspace.MaxRevision}
 }
 
-// spare is memory that entries are built in, one after the other. A payload is a
-// copy of what was built.
+// spare is memory that entries are built in, one after the other: raft copies each
+// payload when it is proposed.
 type spare struct {
-	writes []format.Write
+	writes  []format.Write
+	payload []byte
+	// blocks are those of proposals that are applied, or were dropped.
+	blocks [][]byte
 }
 
+const (
+	// entryRoom is what an entry has beside its writes, mostly.
+	entryRoom = 96
+	// blockBytes is the size of a block: memory for the records of a proposal.
+	blockBytes = 16 << 10
+	// maxSpareBlocks and maxSparePayload bound what is kept for each group led.
+	maxSpareBlocks  = 8
+	maxSparePayload = 256 << 10
+)
+
 func (s *spare) lend(b *building) {
-	b.entry.Writes = s.writes[:0]
-	*s = spare{}
+	b.entry.Writes, s.writes = s.writes[:0], nil
 }
 
 // takeBack keeps what b does not need any more.
 func (s *spare) takeBack(b *building) {
 	s.writes = emptied(b.entry.Writes)
 	b.entry.Writes = nil
+}
+
+// encode returns the encoding of e, until the next one. size is that of its writes,
+// about.
+func (s *spare) encode(e *format.Entry, size int) []byte {
+	if cap(s.payload) < size+entryRoom {
+		s.payload = make([]byte, 0, size+entryRoom)
+	}
+	payload := format.AppendEntry(s.payload[:0], e)
+	if s.payload = payload; cap(payload) > maxSparePayload {
+		s.payload = nil
+	}
+	return payload
+}
+
+// block returns memory for a record of size bytes and others after it.
+func (s *spare) block(size int) []byte {
+	if size > blockBytes {
+		return make([]byte, 0, size)
+	}
+	if n := len(s.blocks) - 1; n >= 0 {
+		b := s.blocks[n]
+		s.blocks[n], s.blocks = nil, s.blocks[:n]
+		return b
+	}
+	return make([]byte, 0, blockBytes)
+}
+
+// takeBlocks keeps the blocks of a proposal whose versions are in the overlay no more.
+func (s *spare) takeBlocks(p *proposal) {
+	for _, b := range p.blocks {
+		if cap(b) == blockBytes && len(s.blocks) < maxSpareBlocks {
+			s.blocks = append(s.blocks, b[:0])
+		}
+	}
+	p.blocks = nil
 }
 
 // emptied lets go of what is in a slice, and of the slice if it is large.

@@ -46,15 +46,15 @@ func (c *Core) seal(b *building) []byte {
 func (c *Core) launch(e *format.Entry, p *proposal, size int) []byte {
 	l := c.lead
 	e.Prev = l.chain
-	p.payload = format.AppendEntry(make([]byte, 0, size+96), e)
+	payload := l.spare.encode(e, size)
 	l.proposed++
 	p.seq = l.proposed
 	l.overlay.touch(e.Writes, p.seq)
-	l.chain = format.ChainHash(l.chain, p.payload)
+	l.chain = format.ChainHash(l.chain, payload)
 	l.closed, l.ceiling = e.Closed, e.Ceiling
 	invariant.Assert(e.Stamp <= e.Ceiling, "group %d: stamp %v above the entry's ceiling %v", c.cfg.Group, e.Stamp, e.Ceiling)
 	l.inflight = append(l.inflight, p)
-	return p.payload
+	return payload
 }
 
 // Proposed tells that raft took the last payload.
@@ -75,8 +75,7 @@ func (c *Core) Dropped() {
 	l.proposed--
 	l.chain, l.closed, l.ceiling = p.chain, p.closed, p.ceiling
 	if !c.cfg.Bugs.Has(invariant.BugOverlayKept) {
-		l.overlay.remove(p.pending)
-		p.pending = nil
+		l.forget(p)
 	}
 	if p.step != nil {
 		l.steps--

@@ -53,11 +53,9 @@ func TestStepsAreAloneInTheirEntries(t *testing.T) {
 	r := slotRig(t)
 	r.core.WantDigest()
 	given := r.submit(put(keyIn(slotsOf("400-500")), string(make([]byte, 250))))
-	r.core.Evaluate(r.now)
-	r.core.Proposed()
-	r.core.NextChunk(r.now)
-	r.core.Proposed()
-	r.settleInFlight()
+	r.propose(r.core.Evaluate(r.now).Payload)
+	r.propose(r.core.NextChunk(r.now))
+	r.applyAll()
 	given.req.finish(fault.New(fault.DeadlineExceeded, "late"))
 	r.core.Expire(r.now.Mono) // its chunk waits to be deleted
 	r.core.EnqueueFirst(r.request(format.SlotChange{Kind: format.SlotAbort, Move: 1, Peer: 2}).req)
@@ -90,13 +88,6 @@ func TestStepsAreAloneInTheirEntries(t *testing.T) {
 		}
 	}
 	r.applyAll()
-}
-
-// settleInFlight commits what was proposed without the rig's log.
-func (r *rig) settleInFlight() {
-	for len(r.core.lead.inflight) > 0 {
-		r.apply(r.core.lead.inflight[0].payload)
-	}
 }
 
 // Two freezes of which the first is not applied: nobody is told a nonce that is
@@ -294,16 +285,13 @@ func TestUploadsOfFrozenSlotsAreGivenUp(t *testing.T) {
 		a := r.submit(put(key, string(make([]byte, 950))))
 		r.core.Evaluate(r.now)
 		for range chunks {
-			r.log = append(r.log, r.core.NextChunk(r.now))
-			r.core.Proposed()
+			r.propose(r.core.NextChunk(r.now))
 		}
 		if chunks == 10 {
 			r.core.NextChunk(r.now) // it waits for its write
 		}
 		r.core.EnqueueFirst(r.request(freezeSome).req)
-		r.core.Evaluate(r.now)
-		r.core.Proposed()
-		r.log = append(r.log, r.core.last().payload)
+		r.propose(r.core.Evaluate(r.now).Payload)
 		if r.core.NextChunk(r.now) != nil {
 			t.Fatalf("%s: chunks of a frozen slot go on", name)
 		}

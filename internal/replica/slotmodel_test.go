@@ -58,8 +58,7 @@ func TestSlotsFollowTheLog(t *testing.T) {
 					if rapid.IntRange(0, 3).Draw(rt, "dropped") == 0 {
 						r.core.Dropped()
 					} else {
-						r.log = append(r.log, out.Payload)
-						r.core.Proposed()
+						r.propose(out.Payload)
 					}
 				}
 			case 8:

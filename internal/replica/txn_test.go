@@ -301,8 +301,7 @@ func TestTransactionUploads(t *testing.T) {
 		t.Fatal("no upload")
 	}
 	// Before its chunks are all in the log, its check ceases to hold.
-	r.log = append(r.log, r.core.NextChunk(r.now))
-	r.core.Proposed()
+	r.propose(r.core.NextChunk(r.now))
 	r.submit(put("a", "2"))
 	r.settle()
 	r.settle()

@@ -77,8 +77,7 @@ func (m *txnModel) turn() {
 			if rapid.IntRange(0, 3).Draw(rt, "dropped") == 0 {
 				r.core.Dropped()
 			} else {
-				r.log = append(r.log, out.Payload)
-				r.core.Proposed()
+				r.propose(out.Payload)
 			}
 		}
 		for _, again := range out.Refetch {

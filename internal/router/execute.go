@@ -216,23 +216,38 @@ func (st *callState) split(m *Map) {
 		st.frame.answer(st)
 		return
 	}
+	if g, all := st.oneGroup(m, n); all {
+		st.whole(g, m.Epoch)
+		st.only.count = n
+		return
+	}
 	var few [fewSplit]int
 	of := few[:0]
 	if n > len(few) {
 		of = make([]int, 0, n)
 	}
 	of, parts := st.group(m, of, n)
-	if len(parts) > 1 {
-		items := make([]int, n)
-		for i := range parts {
-			size := parts[i].count
-			parts[i].items, items = items[:0:size], items[size:]
-		}
-		for i, p := range of {
-			parts[p].items = append(parts[p].items, i)
-		}
+	items := make([]int, n)
+	for i := range parts {
+		size := parts[i].count
+		parts[i].items, items = items[:0:size], items[size:]
+	}
+	for i, p := range of {
+		parts[p].items = append(parts[p].items, i)
 	}
 	st.open.Store(int32(len(parts)))
+}
+
+// oneGroup reports whether all items of a batch are of one group, as those are that
+// clients split.
+func (st *callState) oneGroup(m *Map, n int) (first keyspace.GroupID, all bool) {
+	first, _ = m.GroupOfKey(st.ns, keyOf(st.call.Op, 0))
+	for i := 1; i < n; i++ {
+		if g, _ := m.GroupOfKey(st.ns, keyOf(st.call.Op, i)); g != first {
+			return first, false
+		}
+	}
+	return first, true
 }
 
 // scanParts is the number of parts up to which looking at each is cheaper than
