@@ -125,7 +125,7 @@ func prefetchRecord(view *mvcc.View, p *published, op *replica.Op) error {
 		if err != nil {
 			return err
 		}
-		f.Header, f.Value = rec.Header, bytes.Clone(value)
+		f.Header, f.Record = rec.Header, bytes.Clone(value)
 	}
 	op.SetFetched(f)
 	return nil

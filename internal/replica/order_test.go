@@ -44,7 +44,7 @@ func (r *rig) fetchAll(req *Request) {
 		r.fetch(op)
 		view := r.store.View()
 		if value, _, ok, _ := view.Get(7, op.DiskKey(), keyspace.MaxRevision); ok {
-			op.fetch.Value = value
+			op.fetch.Record = value
 		}
 		view.Close()
 	}

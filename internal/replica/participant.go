@@ -174,13 +174,10 @@ func (c *Core) lookRecord(op *Op) (rec format.TxnRecord, h format.Header, known 
 	if !known || cur.header.Version == 0 {
 		return rec, h, known
 	}
-	value := cur.value
-	if value == nil {
-		if value = op.fetch.Value; value == nil {
-			return rec, h, false
-		}
+	if cur.value == nil {
+		return rec, h, false
 	}
-	stored, err := format.DecodeRecord(value, cur.header.Revision)
+	stored, err := format.DecodeRecord(cur.value, cur.header.Revision)
 	if err == nil {
 		rec, err = format.DecodeTxnRecord(stored.Value)
 	}

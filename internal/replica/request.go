@@ -165,10 +165,9 @@ type Fetched struct {
 	Progress Progress
 	// Equal is the outcome of ValueEquals against Header.Revision.
 	Equal bool
-	// Value is the encoded record, of those that Request.Records yields.
-	Value []byte
 	Valid bool
-	// Record is the encoded record, for operations that need it (NeedsRecord).
+	// Record is the encoded record, for operations that need it (NeedsRecord) and for
+	// those that Request.Records yields.
 	Record []byte
 }
 

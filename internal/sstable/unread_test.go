@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"kvstore/internal/env"
 	"kvstore/internal/env/osfs"
 	"kvstore/internal/env/simfs"
 	"kvstore/internal/keyspace"
@@ -54,6 +55,53 @@ func TestUnreadInstancesMakeTheSameFile(t *testing.T) {
 	for n, b := range files {
 		if !bytes.Equal(b, files[0]) || len(b) < 2*writePiece {
 			t.Errorf("file %d has %d bytes, the first %d, and they are the same: %t", n, len(b), len(files[0]), bytes.Equal(b, files[0]))
+		}
+	}
+}
+
+// noted is a file system that notes where files are written.
+type noted struct {
+	env.FS
+	at []int64
+}
+
+func (n *noted) Create(path string) (env.File, error) {
+	f, err := n.FS.Create(path)
+	return notedFile{f, n}, err
+}
+
+type notedFile struct {
+	env.File
+	by *noted
+}
+
+func (f notedFile) WriteAt(p []byte, off int64) (int, error) {
+	f.by.at = append(f.by.at, off)
+	return f.File.WriteAt(p, off)
+}
+
+// A file of which all goes through the page cache is written in whole pages: of others
+// the system fills up what is missing.
+func TestBlocksAreWrittenInPages(t *testing.T) {
+	fs := &noted{FS: simfs.New()}
+	r, err := OpenRuns(fs, "runs", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := r.Writer()
+	for n := range 5_000 {
+		mustAdd(t, w, cur(1, fmt.Sprintf("key %06d", n), keyspace.Revision(n+1)))
+	}
+	blocks := len(fs.at)
+	if err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	if blocks < 4 {
+		t.Fatalf("%d writes", blocks)
+	}
+	for _, at := range fs.at[:blocks] {
+		if at%pageBytes != 0 {
+			t.Errorf("written at %d", at)
 		}
 	}
 }

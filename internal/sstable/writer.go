@@ -24,7 +24,8 @@ const (
 	// pageBytes is what pieces are multiples of.
 	pageBytes = 4 << 10
 	// gatherBytes is how much is written at once where pieces are not asked for: a few
-	// blocks, which the caches of the processor still have.
+	// blocks, which the caches of the processor still have. A file of which nothing
+	// goes past the page cache gets whole pages, since the system fills up others.
 	gatherBytes = 16 << 10
 	// fullRetry is the hint when the disk is full.
 	fullRetry = 5 * time.Second
@@ -172,7 +173,7 @@ func (w *Writer) endBlock() error {
 	if len(w.buf) < enough {
 		return nil
 	}
-	return w.writeOn(w.piece > 0)
+	return w.writeOn(w.piece > 0 || !w.direct())
 }
 
 // writeOn writes, and syncs when that is due, if there is room for as much again.
