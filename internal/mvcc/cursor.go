@@ -33,6 +33,10 @@ type cursor struct {
 	all   bool
 	newer []*delta
 	seen  uint64 // keeps the loads of warm from being left out
+	// warmed are how many of ahead are in caches, and window how many are brought
+	// there at a time: more and more, since most scans end soon. valueBytes is how much
+	// of their values is.
+	warmed, window, valueBytes int
 }
 
 // seekForward goes to the first key at or above key.
@@ -63,7 +67,7 @@ func (c *cursor) nextVersion() {
 
 // load copies the items around a position.
 func (c *cursor) load(key []byte, reverse bool) {
-	c.item, c.at, c.ahead = nil, nil, nil
+	c.item, c.at, c.ahead, c.warmed = nil, nil, nil, 0
 	switch {
 	case c.order == nil:
 		return
@@ -111,12 +115,44 @@ func (c *cursor) warm() {
 	}
 }
 
+const (
+	firstWindow   = 2
+	largestWindow = 32
+)
+
+// warmSome does the same for the newest versions of the next items.
+func (c *cursor) warmSome() {
+	c.window = min(max(2*c.window, firstWindow), largestWindow)
+	var versions [largestWindow]*version
+	items := c.ahead[:min(len(c.ahead), c.window)]
+	for i, it := range items {
+		versions[i] = it.newest.Load()
+	}
+	for i, it := range items {
+		if len(it.key) > 0 {
+			c.seen += uint64(it.key[0])
+		}
+		if v := versions[i]; v != nil {
+			c.seen += uint64(v.depth)
+		}
+	}
+	for i := range items {
+		if v := versions[i]; v != nil {
+			c.seen += v.touch(c.valueBytes)
+		}
+	}
+	c.warmed = len(items)
+}
+
 // settle stops at the next item that the span covers and that has a version
 // old enough.
 func (c *cursor) settle(reverse bool) {
 	for len(c.ahead) > 0 || c.more(reverse) {
+		if c.warmed == 0 && !c.all {
+			c.warmSome()
+		}
 		next := c.ahead[0]
-		c.ahead = c.ahead[1:]
+		c.ahead, c.warmed = c.ahead[1:], c.warmed-1
 		if !c.span.covers(next.key) {
 			break
 		}

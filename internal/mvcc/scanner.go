@@ -62,7 +62,7 @@ func (v *View) Scan(o ScanOptions) *Scanner {
 	s.cursors = make([]cursor, len(v.layers))
 	s.matching = make([]int, 0, len(v.layers))
 	for i, d := range v.layers {
-		s.cursors[i] = cursor{order: d.order(o.Instance), span: &s.span}
+		s.cursors[i] = cursor{order: d.order(o.Instance), span: &s.span, valueBytes: o.valueBytes()}
 	}
 	s.openFiles(&v.store.options)
 	s.engine = v.open().Iterate(s.engineOptions())
@@ -76,6 +76,14 @@ func (o *ScanOptions) start() []byte {
 		return o.Upper
 	}
 	return o.Lower
+}
+
+// valueBytes is how much of values will be looked at: of the others, headers.
+func (o *ScanOptions) valueBytes() int {
+	if o.KeysOnly {
+		return headerBytes
+	}
+	return prefetchBytes
 }
 
 func (s *Scanner) engineOptions() engine.IterOptions {

@@ -30,14 +30,11 @@ type Iterator struct {
 }
 
 // iterators returns one for each file, not yet at a position. Those over all versions
-// read ahead: snapshots and walks go through whole instances.
+// read far ahead: snapshots and walks go through whole instances.
 func iterators(files []*file, r Range) (its []*Iterator) {
 	for _, f := range files {
-		i := &Iterator{o: r, c: cursor{file: f, from: f.f, instance: r.Instance}}
-		if r.AllVersions {
-			i.c.from = &window{f: f.f, size: f.size}
-		}
-		its = append(its, i)
+		from := &window{f: f.f, size: f.size, list: !r.AllVersions}
+		its = append(its, &Iterator{o: r, c: cursor{file: f, from: from, instance: r.Instance}})
 	}
 	return its
 }

@@ -35,7 +35,7 @@ func TestWindowReadsWhatTheFileHas(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.IntRange(1, len(content)).Draw(t, "size")
 		f := &failing{Reader: bytes.NewReader(content[:size]), from: int64(rapid.IntRange(size/2, 2*size).Draw(t, "from"))}
-		w := &window{f: f, size: int64(size)}
+		w := &window{f: f, size: int64(size), list: rapid.Bool().Draw(t, "list")}
 		for range rapid.IntRange(1, 20).Draw(t, "reads") {
 			off := rapid.IntRange(0, size).Draw(t, "off")
 			p := make([]byte, rapid.SampledFrom([]int{0, 1, 100, 8000, windowBytes, windowBytes + 5}).Draw(t, "bytes"))
@@ -46,12 +46,38 @@ func TestWindowReadsWhatTheFileHas(t *testing.T) {
 			switch {
 			case err == nil && n == len(p):
 			case errors.Is(err, io.EOF) && off+n == size:
-			case errors.Is(err, errBadSector) && f.from < int64(size):
+			case errors.Is(err, errBadSector) && f.from < int64(off+len(p)):
 			default:
 				t.Fatalf("%d of %d bytes at %d of %d: %v", n, len(p), off, size, err)
 			}
 		}
 	})
+}
+
+// A list that goes on reads ahead, and one that ends at once does not.
+func TestListsReadAheadWhenTheyGoOn(t *testing.T) {
+	const blocks, length = 100, 4000
+	f := &failing{Reader: bytes.NewReader(make([]byte, blocks*length)), from: blocks * length}
+	w, p := &window{f: f, size: blocks * length, list: true}, make([]byte, length)
+	read := func(n int64) {
+		t.Helper()
+		if got, err := w.ReadAt(p, n*length); got != length || err != nil {
+			t.Fatalf("block %d: %d, %v", n, got, err)
+		}
+	}
+	for _, n := range []int64{50, 20, 70, 90} {
+		read(n)
+		if len(w.b) > 0 {
+			t.Fatalf("%d bytes were read with block %d", len(w.b), n)
+		}
+	}
+	f.reads = 0
+	for n := range int64(blocks) {
+		read(n)
+	}
+	if most := 2 + blocks*length/(mostAhead-length) + 1; f.reads > most {
+		t.Errorf("%d reads of the file, want at most %d", f.reads, most)
+	}
 }
 
 // Blocks in order cost a read of the file for each window.
