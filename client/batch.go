@@ -281,6 +281,9 @@ func (t *topology) together(b *batch, home *node, positions []int) bool {
 			nodes = append(nodes, home)
 		}
 	}
+	if len(nodes) > 0 && !slices.ContainsFunc(nodes, func(n *node) bool { return !slices.Contains(t.everywhere, n) }) {
+		return true
+	}
 	last := first
 	for _, i := range positions[1:] {
 		g := t.groupOf(b.namespace, b.key(i))

@@ -19,6 +19,7 @@ type topology struct {
 	slots      []*group
 	groups     map[keyspace.GroupID]*group
 	nodes      []*node
+	everywhere []*node // those that have replicas of all groups
 	byID       map[string]*node
 	namespaces map[string]keyspace.NamespaceID
 	limits     limits
@@ -80,7 +81,22 @@ func newTopology(r *api.TopologyResponse, find func(*api.NodeInfo) *node) *topol
 			t.slots[i] = t.groups[keyspace.GroupID(id)]
 		}
 	}
+	for _, n := range t.nodes {
+		if t.hasAll(n) {
+			t.everywhere = append(t.everywhere, n)
+		}
+	}
 	return t
+}
+
+// hasAll reports whether a node has a replica of every group.
+func (t *topology) hasAll(n *node) bool {
+	for _, g := range t.groups {
+		if !slices.Contains(g.replicas, n) {
+			return false
+		}
+	}
+	return true
 }
 
 func (t *topology) addGroup(info *api.GroupInfo) {

@@ -41,6 +41,7 @@ type cursor struct {
 
 // seekForward goes to the first key at or above key.
 func (c *cursor) seekForward(key []byte) {
+	c.window = 0
 	c.load(key, false)
 	c.settle(false)
 }
@@ -48,6 +49,7 @@ func (c *cursor) seekForward(key []byte) {
 // seekBackward goes to the highest key below key, or at it if inclusive. A nil
 // key is the end of the instance.
 func (c *cursor) seekBackward(key []byte, inclusive bool) {
+	c.window = 0
 	if inclusive {
 		key = append(bytes.Clone(key), 0) // the next key there can be
 	}

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -298,4 +299,36 @@ func TestAppliedEntriesAreForgotten(t *testing.T) {
 	if forget(&large); large.Writes != nil {
 		t.Errorf("%d decoded writes are kept", cap(large.Writes))
 	}
+}
+
+// Records in flight lie in a few blocks that come back, and what is more takes as much
+// memory as it needs.
+func TestRecordsInFlightTakeWhatTheyNeed(t *testing.T) {
+	r := newRig(t)
+	r.elect()
+	held := func() (bytes int) {
+		for _, p := range r.core.lead.inflight {
+			for _, b := range p.blocks {
+				bytes += cap(b)
+			}
+		}
+		return bytes
+	}
+	for turn := range 3 {
+		for n := range 20 * maxBlocks {
+			r.submit(put(fmt.Sprintf("k%d", n), "v"))
+			r.evaluate()
+		}
+		if got, most := held(), maxBlocks*blockBytes+20*maxBlocks*256; got == 0 || got > most {
+			t.Errorf("turn %d: %d bytes for records in flight, want at most %d", turn, got, most)
+		}
+		r.applyAll()
+		if got := len(r.core.lead.spare.blocks); got != maxBlocks || held() != 0 {
+			t.Errorf("turn %d: %d blocks came back, want %d", turn, got, maxBlocks)
+		}
+	}
+	large := r.submit(put("large", string(make([]byte, 90))), put("other", "v"))
+	r.evaluate()
+	r.applyAll()
+	large.mustBe(t, true, "")
 }

@@ -24,10 +24,13 @@ type Outcome struct {
 
 // building collects one entry.
 type building struct {
-	entry  format.Entry
-	p      *proposal
-	bytes  int
-	values []byte // the block for records
+	entry format.Entry
+	p     *proposal
+	bytes int
+	// values is the block for records, and room how much the request at hand may still
+	// need.
+	values []byte
+	room   int
 	now    Now
 	// pin asks for an entry even without writes: a refusal was judged at a time
 	// that no applied ceiling covers.
@@ -342,12 +345,17 @@ func nextVersion(old *format.Header, stamp keyspace.Revision) format.Record {
 	return rec
 }
 
+// headerRoom is what a record has beside its value and texts, mostly.
+const headerRoom = 48
+
 // reserve makes room for the writes of a request.
 func (b *building) reserve(r *Request) {
 	n := 0
+	b.room = 0
 	for i := range r.Ops {
-		if !r.Ops[i].Read {
+		if op := &r.Ops[i]; !op.Read {
 			n++
+			b.room += len(op.Value) + len(op.ContentType) + headerRoom
 		}
 	}
 	if n == 0 {
@@ -364,9 +372,10 @@ func (b *building) reserve(r *Request) {
 func (c *Core) encode(rec *format.Record, b *building) []byte {
 	size := format.RecordSize(rec)
 	if cap(b.values)-len(b.values) < size {
-		b.values = c.lead.spare.block(size)
+		b.values = c.lead.spare.block(size, b.room)
 		b.p.blocks = append(b.p.blocks, b.values)
 	}
+	b.room -= size
 	from := len(b.values)
 	b.values = format.AppendRecord(b.values, rec)
 	return b.values[from:len(b.values):len(b.values)]

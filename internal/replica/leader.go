@@ -104,8 +104,10 @@ func (l *leadership) newProposal(first keyspace.Revision) *proposal {
 type spare struct {
 	writes  []format.Write
 	payload []byte
-	// blocks are those of proposals that are applied, or were dropped.
+	// blocks are those of proposals that are applied, or were dropped, of made that
+	// there are.
 	blocks [][]byte
+	made   int
 }
 
 const (
@@ -113,9 +115,10 @@ const (
 	entryRoom = 96
 	// blockBytes is the size of a block: memory for the records of a proposal.
 	blockBytes = 16 << 10
-	// maxSpareBlocks and maxSparePayload bound what is kept for each group led.
-	maxSpareBlocks  = 8
-	maxSparePayload = 256 << 10
+	// maxBlocks and maxSparePayload bound what is kept for each group led. When all
+	// blocks are in flight, more memory is taken only as it is needed.
+	maxBlocks       = 4
+	maxSparePayload = 64 << 10
 )
 
 func (s *spare) lend(b *building) {
@@ -141,23 +144,29 @@ func (s *spare) encode(e *format.Entry, size int) []byte {
 	return payload
 }
 
-// block returns memory for a record of size bytes and others after it.
-func (s *spare) block(size int) []byte {
-	if size > blockBytes {
+// block returns memory for a record of size bytes and others after it, of about room
+// bytes in all.
+func (s *spare) block(size, room int) []byte {
+	n := len(s.blocks) - 1
+	switch {
+	case size > blockBytes:
 		return make([]byte, 0, size)
-	}
-	if n := len(s.blocks) - 1; n >= 0 {
+	case n >= 0:
 		b := s.blocks[n]
 		s.blocks[n], s.blocks = nil, s.blocks[:n]
 		return b
+	case s.made < maxBlocks:
+		s.made++
+		return make([]byte, 0, blockBytes)
+	default:
+		return make([]byte, 0, max(size, min(room, blockBytes)))
 	}
-	return make([]byte, 0, blockBytes)
 }
 
 // takeBlocks keeps the blocks of a proposal whose versions are in the overlay no more.
 func (s *spare) takeBlocks(p *proposal) {
 	for _, b := range p.blocks {
-		if cap(b) == blockBytes && len(s.blocks) < maxSpareBlocks {
+		if cap(b) == blockBytes && len(s.blocks) < maxBlocks {
 			s.blocks = append(s.blocks, b[:0])
 		}
 	}
