@@ -72,7 +72,9 @@ func (s *Store) walk(ctx context.Context, runs *sstable.Taken, what Walk) (bytes
 	if what != WalkMove {
 		m.larger = s.options.Runs.Writer()
 		m.larger.Expect(runs.Keys())
-		m.larger.Unread(func(inst keyspace.InstanceID) bool { return !runs.Asked(inst) })
+		if what != WalkMerge || !s.ListsWait() {
+			m.larger.Unread(func(inst keyspace.InstanceID) bool { return !runs.Asked(inst) })
+		}
 		defer func() { err = abort(m.larger, err) }()
 	}
 	if err := m.run(ctx, runs); err != nil {

@@ -56,8 +56,34 @@ func (s *Store) Runs() int {
 	return s.options.Runs.Files()
 }
 
-// NeedMerge reports whether there are enough small runs to merge them.
-func (s *Store) NeedMerge() bool { return s.tiers().small >= s.options.MergeRuns }
+// NeedMerge reports whether there are enough small runs to merge them, or lists wait
+// for it.
+func (s *Store) NeedMerge() bool { return s.tiers().small >= s.options.MergeRuns || s.ListsWait() }
+
+const (
+	// passedTimes is how many versions a list passes over in the time in which a merge
+	// takes one, about.
+	passedTimes = 2
+	// leastPassed is how many must have been, so that small stores are left alone: some
+	// 20 ms of work.
+	leastPassed = 50_000
+)
+
+// ListsWait reports whether lists have spent as much on versions of small runs that
+// others of them replaced as merging those costs. A key that is overwritten is in many
+// runs, and a list looks at all of them; whoever lists much is to find few, and who does
+// not pays for no merge before there are enough runs.
+func (s *Store) ListsWait() bool {
+	r := s.options.Runs
+	if r == nil {
+		return false
+	}
+	if small, _ := r.Count(0, s.options.SmallBytes); small < 2 {
+		return false
+	}
+	passed, keys := r.Passed(0, s.options.SmallBytes)
+	return passed >= max(leastPassed, passedTimes*keys)
+}
 
 // NeedMergeLarge reports whether there are enough middle runs to merge them.
 func (s *Store) NeedMergeLarge() bool { return s.tiers().middle >= s.options.MergeRuns }

@@ -324,3 +324,53 @@ func TestMergesFitTheDisk(t *testing.T) {
 		t.Errorf("%d runs of %d, %v", s.Runs(), before, err)
 	}
 }
+
+// Lists that pass over many replaced versions have small runs merged before there are
+// as many as begin a merge otherwise.
+func TestListsHaveSmallRunsMerged(t *testing.T) {
+	const keys = 1000
+	s := newRunStore(t, 1<<20)
+	s.options.MergeRuns = 10
+	s.Store = New(s.engine, s.options)
+	list := func(times int) {
+		t.Helper()
+		for range times {
+			v := s.View()
+			scan, n := v.Scan(ScanOptions{Instance: 1, At: keyspace.MaxRevision}), 0
+			for ; scan.Valid(); scan.Next() {
+				n++
+			}
+			if scan.Err() != nil || n%keys != 0 || n == 0 {
+				t.Fatalf("%d keys, %v", n, scan.Err())
+			}
+			scan.Close()
+			v.Close()
+		}
+	}
+	const enough = leastPassed/keys + 1
+	s.fill("a", keys, 1)
+	s.fill("b", keys, 2)
+	list(2 * enough)
+	if s.ListsWait() || s.NeedMerge() {
+		t.Error("lists wait for a merge of runs that have no key twice")
+	}
+	s.fill("a", keys, 3)
+	list(enough / 2)
+	if s.ListsWait() || s.NeedMerge() {
+		t.Error("lists wait that passed over little")
+	}
+	list(enough)
+	if !s.ListsWait() || !s.NeedMerge() {
+		t.Error("lists do not wait that passed over much")
+	}
+	if _, err := s.MergeRuns(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	list(2 * enough)
+	if got := s.Runs(); got != 1 || s.ListsWait() {
+		t.Errorf("%d runs, lists wait: %t", got, s.ListsWait())
+	}
+	s.want("a001", keyspace.MaxRevision, 3)
+	s.want("a001", 2, 1)
+	s.want("b001", keyspace.MaxRevision, 2)
+}

@@ -18,6 +18,7 @@ type walkClock struct {
 	perSecond           int64 // bytes that arrive in large runs
 	fullAt              int64 // bytes at which flushes wait, and nothing arrives
 	period              int64 // bytes after which the next walk is due
+	lists               bool
 	pauses              int
 	syncs, longestPause time.Duration
 }
@@ -43,6 +44,8 @@ func (c *walkClock) pass(d time.Duration) {
 }
 
 func (c *walkClock) Urgent(mvcc.Walk) bool { return c.fullAt > 0 && c.large >= c.fullAt }
+
+func (c *walkClock) ListsWait() bool { return c.lists }
 
 func (c *walkClock) RunsBytes() mvcc.RunBytes { return mvcc.RunBytes{Small: c.small, Middle: c.large} }
 
@@ -127,4 +130,14 @@ func TestWalksDoNotRestWhenFlushesWait(t *testing.T) {
 	c := newWalkClock(t)
 	c.perSecond, c.fullAt = walkTotal/480, walkTotal/2
 	within(t, "a move that flushes wait for in the middle", c.walk(1, mvcc.WalkMove, time.Millisecond), 4*time.Minute, 4*time.Minute+5*time.Second)
+}
+
+// A merge that lists wait for works half of the time, though nothing arrives; others do
+// not care.
+func TestMergesThatListsWaitFor(t *testing.T) {
+	c := newWalkClock(t)
+	c.lists = true
+	const work = walkSteps * time.Millisecond
+	within(t, "a merge", c.walk(1, mvcc.WalkMerge, time.Millisecond), 2*work-time.Second, 2*work+time.Second)
+	within(t, "a merge of large runs", c.walk(2, mvcc.WalkMergeLarge, time.Millisecond), largeTime, largeTime+time.Second)
 }

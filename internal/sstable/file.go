@@ -30,6 +30,9 @@ type file struct {
 	filter filter // of a run
 	// asked has for each of blocks.parts whether a key was looked for there.
 	asked []atomic.Bool
+	// passed counts the versions that lists passed over, since another run had a newer
+	// one of the key.
+	passed atomic.Int64
 
 	// refs counts the set it is in and its readers. The last one closes it and,
 	// if it is doomed, removes it before; a run has been unlinked by then.

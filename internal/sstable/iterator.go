@@ -27,6 +27,8 @@ type Iterator struct {
 	o Range
 	c cursor
 	v *Version // nil at the end
+	// passed counts what a Merge passed over for newer versions of others.
+	passed int64
 }
 
 // iterators returns one for each file, not yet at a position. Those over all versions

@@ -71,8 +71,20 @@ func (m *Merge) keep(i *Iterator) {
 func (m *Merge) Next() {
 	first := m.heap[0].v
 	m.key, m.rev = first.Key, first.Revision
+	m.step()
 	for len(m.heap) > 0 && m.err == nil && m.left(m.heap[0].v) {
+		m.heap[0].passed++
 		m.step()
+	}
+}
+
+// passed tells the files what was passed over in them.
+func (m *Merge) passed() {
+	for _, i := range m.all {
+		if i.passed > 0 {
+			i.c.file.passed.Add(i.passed)
+			i.passed = 0
+		}
 	}
 }
 

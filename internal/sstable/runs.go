@@ -95,7 +95,11 @@ func (r *Runs) Merge(o Range) (m *Merge, release func()) {
 	if len(files) == 0 {
 		return nil, nil
 	}
-	return newMerge(files, o), func() { releaseAll(r.log, files, nil) }
+	m = newMerge(files, o)
+	return m, func() {
+		m.passed()
+		releaseAll(r.log, files, nil)
+	}
 }
 
 // Instances returns every instance that a file has something of and that is not
@@ -132,6 +136,19 @@ func (r *Runs) Count(least, most int64) (files int, bytes int64) {
 		}
 	}
 	return files, bytes
+}
+
+// Passed returns how many versions lists passed over in the runs that Count counts,
+// as another run had newer ones, since they are open, and about how many keys they
+// have.
+func (r *Runs) Passed(least, most int64) (versions, keys int64) {
+	for _, f := range r.files.Load().files {
+		if f.size >= least && f.size < most {
+			versions += f.passed.Load()
+			keys += int64(f.filter.keys())
+		}
+	}
+	return versions, keys
 }
 
 // Taken is runs of one moment, which are to be merged or to go to the engine.

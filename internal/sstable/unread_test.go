@@ -124,3 +124,37 @@ func TestRunsKnowWhatIsAskedFor(t *testing.T) {
 		}
 	}
 }
+
+// Runs know what lists passed over in them, and walks over all versions do not count.
+func TestRunsKnowWhatListsPassedOver(t *testing.T) {
+	r := mustOpenRuns(t, simfs.New())
+	mustWrite(t, r, cur(1, "a", 1), cur(1, "b", 1), cur(1, "c", 1))
+	mustWrite(t, r, cur(1, "b", 2), cur(1, "c", 2))
+	mustWrite(t, r, cur(1, "c", 3))
+	for n, want := range []int64{3, 6} {
+		walk, release := r.Merge(Range{Instance: 1, At: keyspace.MaxRevision, Reverse: n == 1})
+		if n == 1 {
+			walk.SeekBackward(nil, false)
+		} else {
+			walk.SeekForward(nil)
+		}
+		for walk.Version() != nil {
+			walk.Next()
+		}
+		release()
+		if got, keys := r.Passed(0, 1<<20); got != want || keys < 6 {
+			t.Errorf("lists passed over %d versions of about %d keys, want %d of 6", got, keys, want)
+		}
+		if got, _ := r.Passed(0, 1); got != 0 {
+			t.Errorf("%d in runs of no bytes", got)
+		}
+	}
+	taken := mustTake(t, r)
+	defer taken.Release()
+	for walk := taken.Merge(1); walk.Version() != nil; {
+		walk.Next()
+	}
+	if got, _ := r.Passed(0, 1<<20); got != 6 {
+		t.Errorf("a walk counts: %d", got)
+	}
+}
