@@ -61,16 +61,16 @@ func (s *Store) Runs() int {
 func (s *Store) NeedMerge() bool { return s.tiers().small >= s.options.MergeRuns || s.ListsWait() }
 
 const (
-	// passedTimes is how many versions a list passes over in the time in which a merge
-	// takes one, about.
-	passedTimes = 2
+	// passedTimes is several times as many versions as a list passes over in the time in
+	// which a merge takes one, which is two or three: few lists are not worth a merge.
+	passedTimes = 8
 	// leastPassed is how many must have been, so that small stores are left alone: some
 	// 20 ms of work.
 	leastPassed = 50_000
 )
 
-// ListsWait reports whether lists have spent as much on versions of small runs that
-// others of them replaced as merging those costs. A key that is overwritten is in many
+// ListsWait reports whether lists have spent more on versions of small runs that others
+// of them replaced than merging those costs. A key that is overwritten is in many
 // runs, and a list looks at all of them; whoever lists much is to find few, and who does
 // not pays for no merge before there are enough runs.
 func (s *Store) ListsWait() bool {

@@ -347,15 +347,15 @@ func TestListsHaveSmallRunsMerged(t *testing.T) {
 			v.Close()
 		}
 	}
-	const enough = leastPassed/keys + 1
+	const few, enough = leastPassed/keys - 1, 4 * leastPassed / keys
 	s.fill("a", keys, 1)
 	s.fill("b", keys, 2)
-	list(2 * enough)
+	list(enough)
 	if s.ListsWait() || s.NeedMerge() {
 		t.Error("lists wait for a merge of runs that have no key twice")
 	}
 	s.fill("a", keys, 3)
-	list(enough / 2)
+	list(few)
 	if s.ListsWait() || s.NeedMerge() {
 		t.Error("lists wait that passed over little")
 	}
@@ -366,7 +366,7 @@ func TestListsHaveSmallRunsMerged(t *testing.T) {
 	if _, err := s.MergeRuns(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	list(2 * enough)
+	list(enough)
 	if got := s.Runs(); got != 1 || s.ListsWait() {
 		t.Errorf("%d runs, lists wait: %t", got, s.ListsWait())
 	}

@@ -27,7 +27,7 @@ const (
 // arrive: there is about as much to do then at any moment. A walk uses a quarter of
 // its time at first, half of it later, and all of it once as much arrived as it
 // takes, or flushes or another walk wait for it: much that comes at once is worked off over some
-// time. One that lists wait for uses half of its time, whatever arrives.
+// time. One that lists wait for does not spread over more than that.
 type walkPace struct {
 	store  walkStore
 	engine interface{ Sync() error }
@@ -70,7 +70,7 @@ func (p *walkPace) between(ctx context.Context, at mvcc.MoveProgress) error {
 	}
 	done := float64(at.Moved) / float64(max(1, at.Total))
 	lists := at.What == mvcc.WalkMerge && p.store.ListsWait()
-	rest := p.rest(w, at, lists)
+	rest := p.rest(w, at)
 	for p.arrived(w, at) < 1 && !p.store.Urgent(at.What) {
 		if err := p.pause(ctx, rest); err != nil {
 			return err
@@ -85,9 +85,9 @@ func (p *walkPace) between(ctx context.Context, at mvcc.MoveProgress) error {
 }
 
 // rest is how long a walk rests at least.
-func (p *walkPace) rest(w *walkState, at mvcc.MoveProgress, lists bool) time.Duration {
+func (p *walkPace) rest(w *walkState, at mvcc.MoveProgress) time.Duration {
 	worked := min(p.now().Sub(w.worked), 4*flushPoll)
-	if !lists && p.arrived(w, at) < walkCalm {
+	if p.arrived(w, at) < walkCalm {
 		return restLong * worked
 	}
 	return worked
