@@ -26,8 +26,9 @@ const (
 // walkPace spreads a walk over runs over the time in which those for the next one
 // arrive: there is about as much to do then at any moment. A walk uses a quarter of
 // its time at first, half of it later, and all of it once as much arrived as it
-// takes, or flushes or another walk wait for it: much that comes at once is worked off over some
-// time. One that lists wait for does not spread over more than that.
+// takes, or flushes or another walk wait for it: much that comes at once is worked off
+// over some time. One that lists wait for rests no longer than that, though there
+// would be time.
 type walkPace struct {
 	store  walkStore
 	engine interface{ Sync() error }
