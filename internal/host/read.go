@@ -86,11 +86,10 @@ func (s *readState) due(mono time.Duration) bool {
 
 // gather returns how long the readers that wait shall wait for others. Callers
 // that were answered together come back together: the first of them would start
-// a confirmation for itself alone, and the rest would wait for it to end. So
-// half as many as last time are awaited, for a moment. Few readers wait for
-// nobody.
+// a confirmation for itself alone, and the rest would wait for it to end. So as
+// many as last time are awaited, for a moment. Few readers wait for nobody.
 func (s *readState) gather(mono time.Duration) time.Duration {
-	if s.evaluation > 0 || s.last < gatherMany || 2*len(s.waiting) >= s.last {
+	if s.evaluation > 0 || s.last < gatherMany || len(s.waiting) >= s.last {
 		return 0
 	}
 	return max(0, s.since+gatherFor-mono)

@@ -159,7 +159,7 @@ func TestReadersGather(t *testing.T) {
 	settle(1)
 	read(8)
 	settle(8)
-	read(3)
+	read(6)
 	if len(batches) != 0 || n.host.patience() != gatherFor {
 		t.Fatalf("batches %v, the loop waits for %v", batches, n.host.patience())
 	}
@@ -167,7 +167,7 @@ func TestReadersGather(t *testing.T) {
 	if len(batches) != 0 || n.host.patience() != gatherFor {
 		t.Fatalf("batches %v, the loop waits for %v after other mail", batches, n.host.patience())
 	}
-	read(5)
+	read(2)
 	settle(8)
 	read(1)
 	c.elapsed.Add(int64(gatherFor))
