@@ -101,6 +101,17 @@ func (h *Host) getAt(g *group, p ReadPoint, ns keyspace.NamespaceID, key string,
 	return rec, nil
 }
 
+// Locked reports whether something is prepared that a reader at p has to know: Get may
+// wait for it.
+func (h *Host) Locked(p ReadPoint) bool {
+	g := h.lookup(p.Group)
+	if g == nil {
+		return false
+	}
+	locked, _ := g.locks.look(p.Rev)
+	return locked
+}
+
 // GetEach is Get for many keys of a group with one view of its replica. It
 // calls each with every key's number in order and its record or error, until
 // that returns false; the record is valid during the call, with its value. With

@@ -243,6 +243,9 @@ func TestReadingsMeetLocks(t *testing.T) {
 	if r := read(); !slices.Equal(r.Unsettled, []int{0}) || r.Settled >= p.seen.Stamp || r.Clock < p.seen.Stamp {
 		t.Fatalf("%+v", r)
 	}
+	if n := c.nodes[0]; !n.host.Locked(c.readPoint(n)) || n.host.Locked(ReadPoint{Group: testGroup, Rev: p.seen.Stamp - 1}) {
+		t.Fatal("not locked for who reads after the prepare, or locked before")
+	}
 	c.pass(time.Second)
 	before := a.n.Load()
 	if r := read(); !slices.Equal(r.Unsettled, []int{0}) || a.n.Load() == before {
@@ -251,6 +254,9 @@ func TestReadingsMeetLocks(t *testing.T) {
 	at := p.commit(3 * time.Second)
 	if r := read(); len(r.Unsettled) > 0 || r.Clock < at || r.Settled != r.Clock {
 		t.Fatalf("%+v after a commit at %v", r, at)
+	}
+	if n := c.nodes[0]; n.host.Locked(c.readPoint(n)) {
+		t.Fatal("locked after the commit")
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/fault"
 	"kvstore/internal/wirebuf"
 )
@@ -22,9 +23,10 @@ import (
 // Stream is the server's end of a link, as a stream of gRPC.
 type Stream struct {
 	end
-	ctx    context.Context
-	cancel context.CancelFunc
-	stop   func() bool
+	ctx     context.Context
+	cancel  context.CancelFunc
+	stop    func() bool
+	answers answers
 }
 
 var _ grpc.ServerStream = (*Stream)(nil)
@@ -95,6 +97,9 @@ func (s *Stream) Context() context.Context { return s.ctx }
 
 // SendMsg implements grpc.ServerStream.
 func (s *Stream) SendMsg(m any) error {
+	if q, ok := m.(*api.PipelineResponse); ok {
+		return gone(s.respond(q))
+	}
 	msg, ok := m.(proto.Message)
 	if !ok {
 		return fault.New(fault.Internal, "link cannot send", "type", fmt.Sprintf("%T", m))

@@ -23,6 +23,11 @@ func TestDoAllocations(t *testing.T) {
 	if n := testing.AllocsPerRun(200, func() { h.reads = h.reads[:0]; r.Do(ctx, get) }); n > 13 {
 		t.Errorf("get: %v allocations, want at most 13", n)
 	}
+	// The answer's bytes are written where other answers copy the value.
+	get.Encoded = true
+	if n := testing.AllocsPerRun(200, func() { h.reads = h.reads[:0]; r.Do(ctx, get) }); n > 17 {
+		t.Errorf("encoded get: %v allocations, want at most 17", n)
+	}
 }
 
 // TestTransactionAllocations bounds what a transaction of 5 puts under a request id

@@ -25,9 +25,9 @@ type Call struct {
 	// a slot map at least as good as this node's, and the group judges.
 	Routed bool
 	Group  keyspace.GroupID
-	// Encoded allows a batch of reads, or a transaction, to be answered with the
-	// bytes that are sent: they are the unknown fields of its response, whose Results
-	// stay empty. For callers who only pass the answer on.
+	// Encoded allows a get, a batch of them, or a transaction, to be answered with the
+	// bytes that are sent: they are the unknown fields of its response, whose Record or
+	// Results stay empty. For callers who only pass the answer on.
 	Encoded bool
 	// Elsewhere says that the caller can ask other nodes: what was certainly not
 	// executed is given back after GiveBackAfter instead of at the deadline.

@@ -83,13 +83,18 @@ func answerGet(key string, p host.ReadPoint, r *format.Record, keysOnly bool) *a
 	fillRecord(&a.record, key, r, keysOnly)
 	out := &a.response
 	out.Record, out.ReadRevision = &a.record, uint64(p.Rev)
-	out.Consistency = api.Consistency_CONSISTENCY_LINEARIZABLE
-	if p.Level == host.BoundedStaleness {
-		out.Consistency = api.Consistency_CONSISTENCY_BOUNDED_STALENESS
-		out.AgeMs = int64((p.Age + time.Millisecond - 1) / time.Millisecond)
-	}
+	out.Consistency, out.AgeMs = levelOf(p)
 	a.result.Get = out
 	return &a.result
+}
+
+// levelOf is the level that a read was served at, and how old its answer may be in
+// milliseconds, rounded up.
+func levelOf(p host.ReadPoint) (api.Consistency, int64) {
+	if p.Level == host.BoundedStaleness {
+		return api.Consistency_CONSISTENCY_BOUNDED_STALENESS, int64((p.Age + time.Millisecond - 1) / time.Millisecond)
+	}
+	return api.Consistency_CONSISTENCY_LINEARIZABLE, 0
 }
 
 // putAnswer is what a put is answered with, in one allocation.

@@ -9,14 +9,19 @@ import (
 	"kvstore/internal/replica"
 )
 
-// The results of a batch of reads are written by hand into the bytes that are
-// sent, as the records of lists are: the messages between cost more than the
-// reads. Every part writes its own items; the last one to end puts them
-// together. TestEncodedGets holds this to the generated code, and
-// TestEncodedTransactions what transactions are answered with.
+// The results of reads are written by hand into the bytes that are sent, as the
+// records of lists are: the messages between cost more than the reads. Of a batch
+// every part writes its own items; the last one to end puts them together.
+// TestEncodedGets holds this to the generated code, and TestEncodedTransactions what
+// transactions are answered with.
 const (
 	fieldResults      protowire.Number = 1 // of BatchGetResponse
 	fieldResultRecord protowire.Number = 2 // of BatchGetResult
+
+	fieldGetRecord      protowire.Number = 1 // of GetResponse
+	fieldGetConsistency protowire.Number = 2
+	fieldGetRevision    protowire.Number = 3
+	fieldGetAge         protowire.Number = 4
 )
 
 // encodedGets is the answer around the bytes.
@@ -52,6 +57,37 @@ func (st *callState) encode(i int, key string, rec *format.Record, keysOnly bool
 	b = appendRecordBody(protowire.AppendVarint(b, uint64(record)), key, value, rec)
 	st.values = b
 	st.encoded[i] = b[from:len(b):len(b)]
+}
+
+// encodedGet is the answer to a get around its bytes.
+type encodedGet struct {
+	result   api.PipelineResult_Get
+	response api.GetResponse
+}
+
+// encodeGet answers a get whose answer may share memory with those of the next gets, left of
+// them with this one.
+func (b *batchAnswer) encodeGet(left int, key string, rec *format.Record) *api.PipelineResult_Get {
+	value := rec.Value
+	if b.keysOnly {
+		value = nil
+	}
+	level, age := levelOf(b.read.point)
+	record, rev := sizeRecord(len(key), value, rec), uint64(b.read.point.Rev)
+	size := 1 + protowire.SizeBytes(record) + sizeNumber(uint64(level)) + sizeNumber(rev) + sizeNumber(uint64(age))
+	if cap(b.encoded)-len(b.encoded) < size {
+		b.encoded = make([]byte, 0, max(size, min(left*size, 16*maxSharedValue)))
+	}
+	from := len(b.encoded)
+	out := protowire.AppendTag(b.encoded, fieldGetRecord, protowire.BytesType)
+	out = appendRecordBody(protowire.AppendVarint(out, uint64(record)), key, value, rec)
+	out = appendNumber(out, fieldGetConsistency, uint64(level))
+	out = appendNumber(out, fieldGetRevision, rev)
+	b.encoded = appendNumber(out, fieldGetAge, uint64(age))
+	e := new(encodedGet)
+	e.response.ProtoReflect().SetUnknown(b.encoded[from:len(b.encoded):len(b.encoded)])
+	e.result.Get = &e.response
+	return &e.result
 }
 
 // encodeResult is encode for results that are rare.

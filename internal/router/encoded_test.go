@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -83,6 +84,52 @@ func TestEncodedGets(t *testing.T) {
 				if len(got.GetBatchGet().GetResults()) != n || !proto.Equal(want, got) {
 					t.Fatalf("%d keys, keys only %v: got %v, want %v", n, keysOnly, got, want)
 				}
+			}
+		}
+	})
+}
+
+// So are those of gets, one by one and several together, whatever is prepared.
+func TestEncodedSingleGets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.host.stale = func(g keyspace.GroupID, _ time.Duration) (host.ReadPoint, error) {
+			return host.ReadPoint{Group: g, Rev: 5, Level: host.BoundedStaleness, Age: 1500 * time.Microsecond}, nil
+		}
+		var gets []*api.GetRequest
+		for name, rec := range wireRecords() {
+			kept := *rec
+			kept.Revision = 1
+			f.host.data[dataKey(1, name)] = &kept
+			for _, key := range []string{name, "missing" + name} {
+				gets = append(gets, &api.GetRequest{Key: key}, &api.GetRequest{Key: key, KeysOnly: true},
+					&api.GetRequest{Key: key, Consistency: api.Consistency_CONSISTENCY_BOUNDED_STALENESS, MaxStalenessMs: 9})
+			}
+		}
+		answers := func(encoded bool) (out []*api.PipelineResult) {
+			var calls []*Call
+			for i, q := range gets {
+				calls = append(calls, &Call{Encoded: encoded, Op: &api.PipelineOp{Id: uint64(i), Op: &api.PipelineOp_Get{Get: q}}})
+			}
+			f.Do(t.Context(), calls...)
+			for i, c := range calls {
+				if encoded && !f.host.locked && c.Result.GetGet().GetRecord() != nil {
+					t.Fatalf("get %d was not encoded", i)
+				}
+				out = append(out, decoded(t, c.Result))
+			}
+			return out
+		}
+		want := answers(false)
+		for _, f.host.locked = range []bool{false, true} {
+			f.host.each = 0
+			for i, got := range answers(true) {
+				if !proto.Equal(got, want[i]) {
+					t.Errorf("%v, something prepared %v:\n got %v\nwant %v", gets[i], f.host.locked, got, want[i])
+				}
+			}
+			if together := f.host.each > 0; together == f.host.locked {
+				t.Errorf("something prepared %v: %d times together", f.host.locked, f.host.each)
 			}
 		}
 	})

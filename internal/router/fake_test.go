@@ -57,6 +57,8 @@ type fakeHost struct {
 	readable func(keyspace.GroupID) bool
 	together error
 	gate     chan struct{} // holds Clocks until it is closed
+	locked   bool          // something is prepared
+	each     int           // calls of GetEach
 	// scanning runs before each scan.
 	scanning func(at []host.ScanPoint, r host.ScanRequest)
 	reading  func() // runs before each Get
@@ -302,8 +304,11 @@ func (h *fakeHost) Get(_ context.Context, p host.ReadPoint, ns keyspace.Namespac
 	return rec, nil
 }
 
+func (h *fakeHost) Locked(host.ReadPoint) bool { return h.locked }
+
 func (h *fakeHost) GetEach(ctx context.Context, p host.ReadPoint, ns keyspace.NamespaceID, n int, key func(int) string, keysOnly bool,
 	each func(int, *format.Record, error) bool) error {
+	h.each++
 	for i := range n {
 		if rec, err := h.Get(ctx, p, ns, key(i), keysOnly); !each(i, rec, err) {
 			break

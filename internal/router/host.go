@@ -22,6 +22,8 @@ type Host interface {
 	StaleRead(g keyspace.GroupID, maxAge time.Duration) (host.ReadPoint, error)
 	// Get returns fault.NotFound when the key is absent at p.
 	Get(ctx context.Context, p host.ReadPoint, ns keyspace.NamespaceID, key string, keysOnly bool) (*format.Record, error)
+	// Locked reports whether Get at p may have to wait for a transaction.
+	Locked(p host.ReadPoint) bool
 	// GetEach is Get for many keys of p's group; the record that each is given
 	// is valid during the call, with its value. each returns false to stop. With
 	// an error it was not called.

@@ -156,8 +156,8 @@ type want struct {
 	item int
 }
 
-// serveReads executes confirmed reads, on the frame's goroutine. Keys of
-// batches are read together as far as their group and namespace are the same.
+// serveReads executes confirmed reads, on the frame's goroutine. Keys are read
+// together as far as their group and namespace are the same.
 func (f *frame) serveReads(ready *part) {
 	var latest time.Duration
 	for p := ready; p != nil; p = p.next {
@@ -166,27 +166,25 @@ func (f *frame) serveReads(ready *part) {
 	ctx, cancel := f.within(latest)
 	defer cancel()
 	var few [4]*groupRead
-	batches := few[:0]
+	groups := few[:0]
 	for p := ready; p != nil; {
 		next, gr := p.next, p.read
 		p.next = nil
 		switch {
 		case gr.err != nil:
 			f.readFailed(p, gr.err)
-		case p.st.kind != kindBatchGet:
-			f.serve(ctx, gr.point, p)
+		case gr.first == nil:
+			gr.first, gr.last, groups = p, p, append(groups, gr)
 		default:
-			if gr.first == nil {
-				gr.first, batches = p, append(batches, gr)
-			} else {
-				gr.last.next = p
-			}
-			gr.last = p
+			gr.last.next, gr.last = p, p
 		}
 		p = next
 	}
-	for _, gr := range batches {
-		gr.serveBatches(ctx)
+	for _, gr := range groups {
+		if gr.lone() || f.r.o.Host.Locked(gr.point) {
+			gr.serveGets(ctx)
+		}
+		gr.serveTogether(ctx)
 	}
 }
 
@@ -214,12 +212,36 @@ func (f *frame) serve(ctx context.Context, point host.ReadPoint, p *part) {
 	p.finish()
 }
 
-// serveBatches reads the keys of the parts from first on, those of the same
+// lone reports whether there is one get only, whose answer nobody has encoded.
+func (gr *groupRead) lone() bool { return gr.first.next == nil && !gr.first.st.call.Encoded }
+
+// serveGets reads the keys of gets one by one and leaves the batches: one may have to
+// wait for a transaction that the others have nothing to do with.
+func (gr *groupRead) serveGets(ctx context.Context) {
+	first := gr.first
+	gr.first, gr.last = nil, nil
+	for p := first; p != nil; {
+		next := p.next
+		p.next = nil
+		switch {
+		case p.st.kind != kindBatchGet:
+			gr.frame.serve(ctx, gr.point, p)
+		case gr.first == nil:
+			gr.first, gr.last = p, p
+		default:
+			gr.last.next, gr.last = p, p
+		}
+		p = next
+	}
+}
+
+// serveTogether reads the keys of the parts from first on, those of the same
 // namespace and form together.
-func (gr *groupRead) serveBatches(ctx context.Context) {
+func (gr *groupRead) serveTogether(ctx context.Context) {
 	for gr.first != nil {
 		head := gr.first
-		b := batchAnswer{read: gr, keysOnly: head.keysOnly()}
+		b := &batchAnswer{read: gr, keysOnly: head.keysOnly()}
+		b.parts = b.one[:0]
 		var rest, restLast *part
 		for p := head; p != nil; {
 			next := p.next
@@ -239,16 +261,24 @@ func (gr *groupRead) serveBatches(ctx context.Context) {
 	}
 }
 
-func (p *part) keysOnly() bool { return p.st.call.Op.GetBatchGet().GetKeysOnly() }
+func (p *part) keysOnly() bool {
+	if p.st.kind == kindGet {
+		return p.st.call.Op.GetGet().GetKeysOnly()
+	}
+	return p.st.call.Op.GetBatchGet().GetKeysOnly()
+}
 
-// batchAnswer fills the results of parts whose keys are read together. A
-// failure that another replica may not have sends a whole part there, so that
-// all its items are of one moment.
+// batchAnswer fills the results of parts whose keys are read together, gets and
+// batches. A failure that another replica may not have sends a whole part there, so
+// that all its items are of one moment.
 type batchAnswer struct {
 	read     *groupRead
 	parts    []*part
 	keysOnly bool
 	at       []want
+	one      [1]*part
+	few      [2]want
+	encoded  []byte // the rest of the memory for answers of gets
 
 	total  int64 // of values taken for the part being filled
 	failed error // what sends that part elsewhere
@@ -259,7 +289,9 @@ func (b *batchAnswer) serve(ctx context.Context) {
 	for _, p := range b.parts {
 		n += p.size()
 	}
-	b.at = make([]want, 0, n)
+	if b.at = b.few[:0]; n > len(b.few) {
+		b.at = make([]want, 0, n)
+	}
 	for _, p := range b.parts {
 		for i := range p.size() {
 			b.at = append(b.at, want{p, p.item(i)})
@@ -277,12 +309,16 @@ func (b *batchAnswer) serve(ctx context.Context) {
 
 func (b *batchAnswer) key(n int) string {
 	w := &b.at[n]
-	return w.part.st.call.Op.GetBatchGet().GetKeys()[w.item]
+	return keyOf(w.part.st.call.Op, w.item)
 }
 
 // add takes the outcome for the n-th key, and ends its part with the last one.
 func (b *batchAnswer) add(n int, rec *format.Record, err error) bool {
 	w := b.at[n]
+	if w.part.st.kind == kindGet {
+		b.answer(n, rec, err)
+		return true
+	}
 	if b.failed == nil {
 		b.fill(w, b.key(n), rec, err)
 	}
@@ -298,6 +334,29 @@ func (b *batchAnswer) add(n int, rec *format.Record, err error) bool {
 		w.part.finish()
 	}
 	return true
+}
+
+// answer ends a get, the n-th key.
+func (b *batchAnswer) answer(n int, rec *format.Record, err error) {
+	f, p := b.read.frame, b.at[n].part
+	if late := f.r.stillKept(p.group, p.st.at); late != nil {
+		err = late
+	}
+	if err != nil {
+		f.readFailed(p, err)
+		return
+	}
+	key, point := b.key(n), b.read.point
+	if p.st.call.Encoded {
+		p.st.call.Result.Result = b.encodeGet(len(b.at)-n, key, rec)
+	} else {
+		a := answerGet(key, point, rec, b.keysOnly)
+		if rec.Flags&format.FlagChunked == 0 {
+			a.Get.Record.Value = bytes.Clone(a.Get.Record.Value)
+		}
+		p.st.call.Result.Result = a
+	}
+	p.finish()
 }
 
 func (b *batchAnswer) fill(w want, key string, rec *format.Record, err error) {

@@ -4,6 +4,8 @@ import (
 	"google.golang.org/grpc/encoding"
 	encproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
+
+	api "kvstore/api/kvstore/v1"
 )
 
 // Encoded is a message in its wire encoding.
@@ -19,10 +21,17 @@ type Codec struct{ encoding.CodecV2 }
 // NewCodec returns a Codec on top of gRPC's codec of protobuf.
 func NewCodec() Codec { return Codec{encoding.GetCodecV2(encproto.Name)} }
 
-// Marshal encodes v unless it is Encoded.
+// Marshal encodes v unless it is Encoded, or an answer to a get that is nothing but
+// bytes.
 func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
-	if m, ok := v.(Encoded); ok {
+	switch m := v.(type) {
+	case Encoded:
 		return m.Buffers(), nil
+	case *api.GetResponse:
+		b := m.ProtoReflect().GetUnknown()
+		if len(b) > 0 && m.Record == nil && m.Consistency == 0 && m.ReadRevision == 0 && m.AgeMs == 0 {
+			return mem.BufferSlice{mem.SliceBuffer(b)}, nil
+		}
 	}
 	return c.CodecV2.Marshal(v)
 }

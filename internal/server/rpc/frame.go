@@ -136,9 +136,9 @@ func resultBytes(res *api.PipelineResult) int64 {
 	size := int64(perOperation)
 	switch r := res.GetResult().(type) {
 	case *api.PipelineResult_Get:
-		size += int64(len(r.Get.GetRecord().GetValue()))
+		size += int64(len(r.Get.GetRecord().GetValue()) + len(r.Get.ProtoReflect().GetUnknown())) // see router.Call.Encoded
 	case *api.PipelineResult_BatchGet:
-		size += int64(len(r.BatchGet.ProtoReflect().GetUnknown())) // see router.Call.Encoded
+		size += int64(len(r.BatchGet.ProtoReflect().GetUnknown()))
 		for _, item := range r.BatchGet.GetResults() {
 			size += perOperation + int64(len(item.GetRecord().GetValue()))
 		}

@@ -18,7 +18,7 @@ type unary struct {
 
 // run executes u.op and returns its result.
 func (u *unary) run(ctx context.Context, b Backend) (*api.PipelineResult, error) {
-	u.call = router.Call{Op: &u.op, Result: &u.result, Identity: guard.Identity(ctx)}
+	u.call.Op, u.call.Result, u.call.Identity = &u.op, &u.result, guard.Identity(ctx)
 	u.calls[0] = &u.call
 	b.Do(ctx, u.calls[:]...)
 	return u.call.Result, u.call.Err
@@ -45,6 +45,7 @@ func (s *Service) Get(ctx context.Context, q *api.GetRequest) (*api.GetResponse,
 		get api.PipelineOp_Get
 	}{get: api.PipelineOp_Get{Get: q}}
 	u.op.Op = &u.get
+	u.call.Encoded = true
 	res, err := u.run(ctx, s.b)
 	if err != nil {
 		return nil, err

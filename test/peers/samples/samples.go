@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -69,8 +70,11 @@ func stack(s *profile.Sample) (names []string) {
 	return names
 }
 
-// Save writes a profile for `go tool pprof`.
+// Save writes a profile for `go tool pprof`, into a directory that it makes.
 func Save(p *profile.Profile, name string) (err error) {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
 	f, err := os.Create(name)
 	if err != nil {
 		return err

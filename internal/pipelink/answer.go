@@ -1,0 +1,139 @@
+package pipelink
+
+import (
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/fault"
+	"kvstore/internal/wirebuf"
+)
+
+// Answers are written by hand where they are many: those of gets, whose record is in
+// bytes already, and those of puts. TestAnswers holds this to the generated code,
+// which writes the others.
+
+const (
+	fieldResults protowire.Number = 1 // of PipelineResponse
+
+	fieldResultID  protowire.Number = 1 // of PipelineResult
+	fieldResultPut protowire.Number = 3
+	fieldResultGet protowire.Number = 4
+)
+
+// answers is how one PipelineResponse is written; its memory is used again.
+type answers struct {
+	// sizes are those of the results without tag and length, inner those of the
+	// answers in them; an inner size of 0 is a result for the generated code.
+	sizes, inner []int
+	total        int
+}
+
+// measure adds up what q takes.
+func (a *answers) measure(q *api.PipelineResponse) {
+	a.total, a.sizes, a.inner = 0, a.sizes[:0], a.inner[:0]
+	for _, r := range q.GetResults() {
+		inner := handwritten(r)
+		size := inner
+		if inner > 0 {
+			size += 1 + protowire.SizeVarint(uint64(inner)) + sizeNumber(r.Id)
+		} else {
+			size = proto.Size(r)
+		}
+		a.sizes, a.inner = append(a.sizes, size), append(a.inner, inner)
+		a.total += 1 + protowire.SizeBytes(size)
+	}
+}
+
+// handwritten is the size of the answer in a result that is written by hand, 0 for
+// others.
+func handwritten(r *api.PipelineResult) int {
+	if r == nil || r.Status != nil || len(r.ProtoReflect().GetUnknown()) > 0 {
+		return 0
+	}
+	switch o := r.Result.(type) {
+	case *api.PipelineResult_Get:
+		if g := o.Get; g != nil && g.Record == nil && g.ReadRevision == 0 && g.Consistency == 0 && g.AgeMs == 0 {
+			return len(g.ProtoReflect().GetUnknown())
+		}
+	case *api.PipelineResult_Put:
+		if p := o.Put; p != nil && len(p.ProtoReflect().GetUnknown()) == 0 {
+			return sizeNumber(p.Version) + sizeNumber(p.Revision) + sizeNumber(uint64(p.CreatedAtMs)) +
+				sizeNumber(uint64(p.UpdatedAtMs)) + sizeNumber(uint64(p.ExpiresAtMs)) + sizeNumber(uint64(p.Checksum))
+		}
+	}
+	return 0
+}
+
+// append writes q, which was measured.
+func (a *answers) append(b []byte, q *api.PipelineResponse) (_ []byte, err error) {
+	for i, r := range q.GetResults() {
+		b = protowire.AppendTag(b, fieldResults, protowire.BytesType)
+		b = protowire.AppendVarint(b, uint64(a.sizes[i]))
+		if a.inner[i] == 0 {
+			if b, err = (proto.MarshalOptions{UseCachedSize: true}).MarshalAppend(b, r); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		b = appendNumber(b, fieldResultID, r.Id)
+		switch o := r.Result.(type) {
+		case *api.PipelineResult_Get:
+			b = protowire.AppendTag(b, fieldResultGet, protowire.BytesType)
+			b = protowire.AppendBytes(b, o.Get.ProtoReflect().GetUnknown())
+		case *api.PipelineResult_Put:
+			b = protowire.AppendTag(b, fieldResultPut, protowire.BytesType)
+			b = appendPut(protowire.AppendVarint(b, uint64(a.inner[i])), o.Put)
+		}
+	}
+	return b, nil
+}
+
+// appendPut writes the fields of an answer to a put, whose numbers go from 1 on.
+func appendPut(b []byte, p *api.PutResponse) []byte {
+	b = appendNumber(b, 1, p.Version)
+	b = appendNumber(b, 2, p.Revision)
+	b = appendNumber(b, 3, uint64(p.CreatedAtMs))
+	b = appendNumber(b, 4, uint64(p.UpdatedAtMs))
+	b = appendNumber(b, 5, uint64(p.ExpiresAtMs))
+	return appendNumber(b, 6, uint64(p.Checksum))
+}
+
+// Numbers of fields here are below 16: their tags take one byte.
+
+func sizeNumber(v uint64) int {
+	if v == 0 {
+		return 0
+	}
+	return 1 + protowire.SizeVarint(v)
+}
+
+func appendNumber(b []byte, number protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(append(b, byte(number)<<3|byte(protowire.VarintType)), v)
+}
+
+// maxAnswers bounds the memory that is kept for measuring.
+const maxAnswers = 4096
+
+// respond writes a response as one frame.
+func (s *Stream) respond(q *api.PipelineResponse) error {
+	a := &s.answers
+	a.measure(q)
+	if a.total > s.maxBytes {
+		return tooLarge(s.maxBytes, a.total)
+	}
+	buf := wirebuf.Pool.Get(HeadBytes + a.total)
+	defer wirebuf.Pool.Put(buf)
+	b, err := a.append((*buf)[:HeadBytes], q)
+	if err != nil {
+		return fault.Wrap(fault.Internal, err, "frame cannot be encoded", "bytes", a.total)
+	}
+	if cap(a.sizes) > maxAnswers {
+		*a = answers{}
+	}
+	PutHead(b, Frame)
+	return s.write(b)
+}
