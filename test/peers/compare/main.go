@@ -44,7 +44,7 @@ func (s *settings) flags(f *flag.FlagSet) {
 	f.IntVar(&s.Rounds, "rounds", 3, "rounds of every workload, 1 to 100")
 	f.DurationVar(&s.Duration, "duration", 5*time.Second, "measured time of one run")
 	f.DurationVar(&s.Warmup, "warmup", time.Second, "before each run, at least 100ms")
-	f.DurationVar(&s.Calibrate, "calibrate", 2*time.Second, "measured time of each of etcd's 1, 16 and 64 connections")
+	f.DurationVar(&s.Calibrate, "calibrate", 2*time.Second, "measured time with each of 1, 16 and 64 connections")
 	f.DurationVar(&s.Settle, "settle", time.Second, "pause between runs")
 	f.IntVar(&s.Keys, "keys", 100_000, "different keys")
 	f.IntVar(&s.KeySize, "key-size", 16, "bytes of a key")

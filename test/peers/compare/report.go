@@ -32,11 +32,12 @@ type rowReport struct {
 	row
 	// EtcdConnections are in all; Connections, kvstore's, are per node with
 	// the SDK and in all for unary.
-	EtcdConnections int           `json:"etcd_connections"`
-	Connections     int           `json:"kvstore_connections"`
-	Calibration     []calibration `json:"calibration"`
-	Etcd            peerReport    `json:"etcd"`
-	KVStore         peerReport    `json:"kvstore"`
+	EtcdConnections    int           `json:"etcd_connections"`
+	Connections        int           `json:"kvstore_connections"`
+	Calibration        []calibration `json:"calibration"` // etcd's
+	KVStoreCalibration []calibration `json:"calibration_kvstore,omitempty"`
+	Etcd               peerReport    `json:"etcd"`
+	KVStore            peerReport    `json:"kvstore"`
 	// Ratios are kvstore's figure by etcd's of the same round.
 	Throughput figures.Spread `json:"throughput_ratio"`
 	P50        figures.Spread `json:"p50_ratio"`

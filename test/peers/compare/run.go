@@ -18,7 +18,7 @@ type comparison struct {
 	report        *report
 }
 
-// run preloads both, calibrates etcd for every row, then does the rounds: all
+// run preloads both, calibrates every row, then does the rounds: all
 // rows in each, and the store that goes first alternates.
 func (c *comparison) run(ctx context.Context) error {
 	for _, peer := range []*cluster.Cluster{c.etcd, c.kvstore} {
@@ -65,33 +65,40 @@ func (c *comparison) preload(ctx context.Context, peer *cluster.Cluster) error {
 	return err
 }
 
-// calibrate finds etcd's best number of connections for a row.
-func (c *comparison) calibrate(ctx context.Context, r *rowReport) error {
-	r.EtcdConnections = 1
-	best := 0.0
+// calibrate finds the number of connections with which each store is at its best in a
+// row. The SDK has as many per node as were asked for.
+func (c *comparison) calibrate(ctx context.Context, r *rowReport) (err error) {
+	if r.EtcdConnections, r.Calibration, err = c.bestConnections(ctx, r, c.etcd); err != nil {
+		return err
+	}
+	if r.Connections = c.SDKConnections; r.Mode == bench.ModeUnary {
+		r.Connections, r.KVStoreCalibration, err = c.bestConnections(ctx, r, c.kvstore)
+	}
+	return err
+}
+
+// bestConnections runs a row with 1, 16 and 64 connections.
+func (c *comparison) bestConnections(ctx context.Context, r *rowReport, peer *cluster.Cluster) (best int, all []calibration, err error) {
+	best, most := 1, 0.0
 	for _, n := range []int{1, 16, 64} {
 		if n > r.Clients || r.Clients == 1 {
 			break // a connection without a client does nothing
 		}
 		if err := c.settle(ctx); err != nil {
-			return err
+			return 0, nil, err
 		}
-		out, err := c.launcher.Load(ctx, c.etcd, c.load(c.Warmup, c.Calibrate, r.kvbench(c.settings, n, 0), nil))
+		out, err := c.launcher.Load(ctx, peer, c.load(c.Warmup, c.Calibrate, r.kvbench(c.settings, n, 0), nil))
 		if err != nil {
-			return err
+			return 0, nil, err
 		}
 		rate := r.perSecond(out.Result)
-		say("calibrating   %-14s etcd     %9.0f/s  %d connections", r.Name, rate, n)
-		r.Calibration = append(r.Calibration, calibration{n, rate})
-		if rate > best {
-			best, r.EtcdConnections = rate, n
+		say("calibrating   %-14s %-8s %9.0f/s  %d connections", r.Name, peer.Name, rate, n)
+		all = append(all, calibration{n, rate})
+		if rate > most {
+			most, best = rate, n
 		}
 	}
-	r.Connections = c.SDKConnections
-	if r.Mode == bench.ModeUnary {
-		r.Connections = r.EtcdConnections
-	}
-	return nil
+	return best, all, nil
 }
 
 // settle leaves the stores a moment for what the last run left behind.
