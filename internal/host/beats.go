@@ -30,7 +30,7 @@ type readBeats struct {
 }
 
 // beatPatience is how long a confirmation may take before everybody is asked.
-const beatPatience = confirmAlone
+const beatPatience = confirmRecent
 
 // holdBeat keeps m back if it asks a follower who is not needed.
 func (h *Host) holdBeat(g *group, m *raftpb.Message) bool {

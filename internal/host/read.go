@@ -21,6 +21,7 @@ type readWaiter struct {
 	group    keyspace.GroupID
 	done     func(ReadPoint, error)
 	deadline time.Duration
+	calls    int // operations that wait with it, 0 for one
 	// atLeast is the clock the reader needs; its ceiling must be applied.
 	atLeast keyspace.Revision
 }
@@ -28,6 +29,7 @@ type readWaiter struct {
 // readBatch is one ReadIndex under way for all readers that waited.
 type readBatch struct {
 	waiters    []*readWaiter
+	calls      int
 	evaluation uint64
 	term       keyspace.Term
 	at         time.Duration
@@ -59,9 +61,17 @@ type readState struct {
 // election timeout.
 const maxDoubled = 3
 
-// confirmAlone is how long one confirmation keeps the next from starting; on
-// networks that are slower several are under way.
-const confirmAlone = 5 * time.Millisecond
+// confirmRecent is how long a confirmation under way may keep the next from starting; on
+// networks that are slower more are under way.
+const confirmRecent = 5 * time.Millisecond
+
+// Confirmations overlap while that many of a group are under way at most, and
+// fewer operations wait for them: so few leave the machine with time to spare, and what
+// counts is how long each waits. A next one costs as much as any, whatever it serves.
+const (
+	maxOverlap   = 3
+	overlapCalls = 16
+)
 
 // gatherFor bounds how long the first of many readers waits for the others;
 // gatherMany is how many they must be.
@@ -73,15 +83,16 @@ const (
 // wanted reports whether somebody waits for a confirmation.
 func (s *readState) wanted() bool { return len(s.waiting) > 0 || s.evaluation > 0 }
 
-// due reports whether a confirmation may start at mono: not while a recent one
-// is under way, so that under load each serves all readers of a round trip.
+// due reports whether a confirmation may start at mono: not while recent ones are under
+// way for many, so that under load each serves all readers of a round trip.
 func (s *readState) due(mono time.Duration) bool {
+	recent, calls := 0, 0
 	for _, b := range s.batches {
-		if mono-b.at < confirmAlone {
-			return false
+		if mono-b.at < confirmRecent {
+			recent, calls = recent+1, calls+b.calls
 		}
 	}
-	return true
+	return recent < maxOverlap && calls < overlapCalls
 }
 
 // gather returns how long the readers that wait shall wait for others. Callers
@@ -124,6 +135,8 @@ func (h *Host) readIndex(ctx context.Context, id keyspace.GroupID, atLeast keysp
 // Read asks for a linearizable ReadPoint of a group hosted here.
 type Read struct {
 	Group keyspace.GroupID
+	// Calls is how many operations wait for it.
+	Calls int
 	// Deadline is when the wait for it ends, on env.Clock.Mono.
 	Deadline time.Duration
 	// Done is called once, on the loop, by ReadIndexAll or, with an error, on a
@@ -136,7 +149,7 @@ type Read struct {
 func (h *Host) ReadIndexAll(reads []Read) {
 	all := make([]readWaiter, 0, len(reads))
 	for i := range reads {
-		all = append(all, readWaiter{group: reads[i].Group, done: reads[i].Done, deadline: reads[i].Deadline})
+		all = append(all, readWaiter{group: reads[i].Group, done: reads[i].Done, deadline: reads[i].Deadline, calls: reads[i].Calls})
 	}
 	h.ask(all)
 }
@@ -286,6 +299,9 @@ func (h *Host) newBatch(g *group, b *readBatch) uint64 {
 	h.nextRead++
 	g.reads.last = len(b.waiters)
 	b.at = h.opt.Clock.Mono()
+	for _, w := range b.waiters {
+		b.calls += max(1, w.calls)
+	}
 	if f := h.opt.Hooks.ReadBatch; f != nil {
 		f(len(b.waiters))
 	}

@@ -85,8 +85,8 @@ func TestMajority(t *testing.T) {
 	}
 }
 
-// Readers that come while a confirmation is under way share the next one; one
-// that takes long does not hold them up.
+// Few readers' confirmations overlap; those that come while enough are under way, or one
+// for many, share the next; one that takes long does not hold them up.
 func TestReadersShareConfirmations(t *testing.T) {
 	var batches []int
 	c := newCluster(t, 3, 3, func(c *cluster) {
@@ -94,33 +94,47 @@ func TestReadersShareConfirmations(t *testing.T) {
 	})
 	n := c.serving()
 	batches = nil
-	answers := 0
-	read := func() {
-		n.host.ReadIndex(t.Context(), testGroup, func(_ ReadPoint, err error) {
+	answers, asked := 0, 0
+	read := func(calls int, want ...int) {
+		t.Helper()
+		asked++
+		n.host.ReadIndexAll([]Read{{Group: testGroup, Calls: calls, Done: func(_ ReadPoint, err error) {
 			if answers++; fault.CodeOf(err) != "" {
 				t.Error(err)
 			}
-		})
+		}}})
 		if err := n.host.Step(); err != nil {
 			t.Fatal(err)
 		}
+		if !slices.Equal(batches, want) {
+			t.Fatalf("batches %v, want %v", batches, want)
+		}
 	}
-	for range 6 {
-		read()
+	settle := func(want ...int) {
+		t.Helper()
+		c.pump("all are answered", func() bool { return answers == asked })
+		if !slices.Equal(batches, want) {
+			t.Fatalf("batches %v in the end, want %v", batches, want)
+		}
+		batches = nil
 	}
-	if !slices.Equal(batches, []int{1}) {
-		t.Fatalf("batches %v while the first is under way", batches)
+	read(1, 1)
+	read(1, 1, 1)
+	read(overlapCalls-3, 1, 1, 1)
+	for range 5 {
+		read(1, 1, 1, 1)
 	}
-	c.elapsed.Add(int64(confirmAlone))
-	read()
-	if !slices.Equal(batches, []int{1, 6}) {
-		t.Fatalf("batches %v after %v", batches, confirmAlone)
+	c.elapsed.Add(int64(confirmRecent))
+	read(1, 1, 1, 1, 6)
+	read(overlapCalls-6, 1, 1, 1, 6, 1)
+	read(1, 1, 1, 1, 6, 1)
+	settle(1, 1, 1, 6, 1, 1)
+
+	read(overlapCalls, 1)
+	for range 3 {
+		read(1, 1)
 	}
-	read()
-	c.pump("all are answered", func() bool { return answers == 8 })
-	if !slices.Equal(batches, []int{1, 6, 1}) {
-		t.Errorf("batches %v in the end", batches)
-	}
+	settle(1, 3)
 }
 
 // Readers that come back after many were answered together wait a moment for the

@@ -122,11 +122,14 @@ func TestEncodedSingleGets(t *testing.T) {
 		}
 		want := answers(false)
 		for _, f.host.locked = range []bool{false, true} {
-			f.host.each = 0
+			f.host.each, f.host.calls = 0, 0
 			for i, got := range answers(true) {
 				if !proto.Equal(got, want[i]) {
 					t.Errorf("%v, something prepared %v:\n got %v\nwant %v", gets[i], f.host.locked, got, want[i])
 				}
+			}
+			if linearizable := len(gets) / 3 * 2; f.host.calls != linearizable {
+				t.Errorf("confirmed for %d gets, want %d", f.host.calls, linearizable)
 			}
 			if together := f.host.each > 0; together == f.host.locked {
 				t.Errorf("something prepared %v: %d times together", f.host.locked, f.host.each)

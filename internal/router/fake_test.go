@@ -59,6 +59,7 @@ type fakeHost struct {
 	gate     chan struct{} // holds Clocks until it is closed
 	locked   bool          // something is prepared
 	each     int           // calls of GetEach
+	calls    int           // that reads were confirmed for
 	// scanning runs before each scan.
 	scanning func(at []host.ScanPoint, r host.ScanRequest)
 	reading  func() // runs before each Get
@@ -252,6 +253,7 @@ func (h *fakeHost) keepOld(k string, old *format.Record) {
 
 func (h *fakeHost) ReadIndexAll(reads []host.Read) {
 	for _, r := range reads {
+		h.calls += r.Calls
 		h.readIndex(r.Group, r.Done)
 	}
 }

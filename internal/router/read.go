@@ -34,6 +34,7 @@ type groupRead struct {
 	// first to last are the parts that wait, linked by next, and later those that
 	// the driver is serving.
 	first, last *part
+	calls       int
 	// Set when it is confirmed.
 	point host.ReadPoint
 	err   error
@@ -78,6 +79,7 @@ func (rs *groupReads) start() {
 	for _, gr := range rs.reads {
 		for p := gr.first; p != nil; p = p.next {
 			p.st.waiting++
+			gr.calls++
 		}
 	}
 	f.mu.Unlock()
@@ -87,7 +89,7 @@ func (rs *groupReads) start() {
 	for _, gr := range rs.reads {
 		// The attempt is bounded so that a silently lost confirmation leads to
 		// another replica.
-		asks = append(asks, host.Read{Group: gr.group, Deadline: min(gr.latest(), now+f.r.o.ReadAttempt), Done: gr.done})
+		asks = append(asks, host.Read{Group: gr.group, Calls: gr.calls, Deadline: min(gr.latest(), now+f.r.o.ReadAttempt), Done: gr.done})
 	}
 	f.r.o.Host.ReadIndexAll(asks)
 }
