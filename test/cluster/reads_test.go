@@ -3,8 +3,11 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"testing"
 	"time"
@@ -12,6 +15,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 
+	api "kvstore/api/kvstore/v1"
 	"kvstore/client"
 	"kvstore/test/cluster/harness"
 )
@@ -41,6 +45,39 @@ func TestReadYourWritesAnywhere(t *testing.T) {
 	stale, err := clients[1].Get(ctx, "ryw/0", client.WithMaxStaleness(5*time.Second))
 	if err != nil || stale.Read.Consistency != client.BoundedStaleness || stale.Read.Age > 5*time.Second {
 		t.Errorf("stale read: %+v, %v", stale.Read, err)
+	}
+	for _, size := range []int{1, 300, 3 << 20} {
+		sameValueEverywhere(ctx, t, c, clients, fmt.Sprint("size/", size), bytes.Repeat([]byte("v"), size))
+	}
+}
+
+// sameValueEverywhere reads a value in all ways on all nodes.
+func sameValueEverywhere(ctx context.Context, t *testing.T, c *harness.Cluster, clients []*client.Client, key string, value []byte) {
+	t.Helper()
+	if _, err := clients[0].Put(ctx, key, value); err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range c.Nodes() {
+		same := func(way string, got []byte, err error) {
+			t.Helper()
+			if err != nil || !bytes.Equal(got, value) {
+				t.Errorf("node %d, %d bytes by %s: %d bytes, %v", i, len(value), way, len(got), err)
+			}
+		}
+		rec, err := clients[i].Get(ctx, key)
+		same("the SDK", rec.Value, err)
+		if stream, err := clients[i].GetReader(ctx, key); err != nil {
+			same("the SDK's stream", nil, err)
+		} else {
+			got, err := io.ReadAll(stream)
+			same("the SDK's stream", got, errors.Join(err, stream.Close()))
+		}
+		for _, addr := range []string{n.GRPC, n.HTTP} {
+			got, err := api.NewKVStoreClient(dial(t, addr)).Get(ctx, &api.GetRequest{Key: key})
+			same("unary gRPC", got.GetRecord().GetValue(), err)
+		}
+		_, body, err := c.Get(n, "/api/v1/keys/"+key)
+		same("REST", []byte(body), err)
 	}
 }
 

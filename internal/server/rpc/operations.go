@@ -38,14 +38,19 @@ func (s *Service) Put(ctx context.Context, q *api.PutRequest) (*api.PutResponse,
 	return res.GetPut(), nil
 }
 
-// Get reads one key.
+// Get reads one key. The answer is for the codec only: it may be nothing but bytes.
 func (s *Service) Get(ctx context.Context, q *api.GetRequest) (*api.GetResponse, error) {
+	return s.get(ctx, q, true)
+}
+
+// get reads one key; see router.Call.Encoded.
+func (s *Service) get(ctx context.Context, q *api.GetRequest, encoded bool) (*api.GetResponse, error) {
 	u := &struct {
 		unary
 		get api.PipelineOp_Get
 	}{get: api.PipelineOp_Get{Get: q}}
 	u.op.Op = &u.get
-	u.call.Encoded = true
+	u.call.Encoded = encoded
 	res, err := u.run(ctx, s.b)
 	if err != nil {
 		return nil, err

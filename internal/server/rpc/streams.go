@@ -126,7 +126,7 @@ func (s *Service) GetStream(q *api.GetRequest, ss grpc.ServerStreamingServer[api
 		return err
 	}
 	defer s.o.Guard.Release(1, 0)
-	resp, err := s.Get(ss.Context(), q)
+	resp, err := s.get(ss.Context(), q, false)
 	if err != nil {
 		return err
 	}

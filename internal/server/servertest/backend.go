@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/fault"
 	"kvstore/internal/format"
@@ -86,6 +88,20 @@ func (b *Backend) answer(ctx context.Context, c *router.Call) {
 		c.Err = b.run(c.Op, c.Result)
 	}
 	c.Result.Status = router.ErrorStatus(c.Err)
+	if get := c.Result.GetGet(); get != nil && c.Err == nil && c.Encoded {
+		c.Result.Result = &api.PipelineResult_Get{Get: encoded(get)}
+	}
+}
+
+// encoded is g as the router answers who may have bytes.
+func encoded(g *api.GetResponse) *api.GetResponse {
+	b, err := proto.Marshal(g)
+	if err != nil {
+		panic(err)
+	}
+	out := new(api.GetResponse)
+	out.ProtoReflect().SetUnknown(b)
+	return out
 }
 
 func (b *Backend) run(op *api.PipelineOp, res *api.PipelineResult) error {
