@@ -20,9 +20,9 @@ import (
 // from there on. Heartbeats of a tick go to all, so that nothing but a read's
 // latency depends on this, and a lost message is one as any other.
 type readBeats struct {
-	held  map[keyspace.ReplicaID]*raftpb.Message
-	since time.Duration // when the first of them was held
-	turn  int           // where the search for a quorum begins
+	held map[keyspace.ReplicaID]*raftpb.Message
+	all  time.Duration // when everybody was asked last
+	turn int           // where the search for a quorum begins
 	// asked is the quorum without this replica, for of and turn.
 	asked []uint64
 	of    *voters
@@ -30,7 +30,7 @@ type readBeats struct {
 }
 
 // beatPatience is how long a confirmation may take before everybody is asked.
-const beatPatience = confirmRecent
+const beatPatience = 5 * time.Millisecond
 
 // holdBeat keeps m back if it asks a follower who is not needed.
 func (h *Host) holdBeat(g *group, m *raftpb.Message) bool {
@@ -44,9 +44,6 @@ func (h *Host) holdBeat(g *group, m *raftpb.Message) bool {
 	}
 	if g.beats.held == nil {
 		g.beats.held = make(map[keyspace.ReplicaID]*raftpb.Message)
-	}
-	if len(g.beats.held) == 0 {
-		g.beats.since = h.opt.Clock.Mono()
 	}
 	g.beats.held[to] = m
 	return true
@@ -72,15 +69,17 @@ func (g *group) askedFirst() []uint64 {
 	return b.asked
 }
 
-// releaseBeats asks everybody where confirmations took too long.
+// releaseBeats asks everybody where a confirmation took too long.
 func (h *Host) releaseBeats() {
 	now := h.opt.Clock.Mono()
 	for _, g := range h.order {
 		b := &g.beats
-		if len(b.held) == 0 || now-b.since < beatPatience {
+		at, held := g.beatsAt()
+		if !held || now < at {
 			continue
 		}
 		b.turn++
+		b.all = now
 		for _, to := range slices.Sorted(maps.Keys(b.held)) {
 			m := b.held[to]
 			if node := g.nodes[to]; node != "" && m.GetTerm() == uint64(g.term) {
@@ -91,16 +90,28 @@ func (h *Host) releaseBeats() {
 	}
 }
 
+// beatsAt is when the held heartbeats go out; held is false when none does. What counts is
+// the oldest confirmation under way, and that everybody had time to answer.
+func (g *group) beatsAt() (at time.Duration, held bool) {
+	if len(g.beats.held) == 0 {
+		return 0, false
+	}
+	for _, b := range g.reads.batches {
+		if !b.remote && (!held || b.at < at) {
+			at, held = b.at, true
+		}
+	}
+	return max(at, g.beats.all) + beatPatience, held
+}
+
 // beatsDue is how long the first of the held heartbeats still waits, 0 when
 // none does.
 func (h *Host) beatsDue() time.Duration {
 	var first time.Duration
 	now := h.opt.Clock.Mono()
 	for _, g := range h.order {
-		if len(g.beats.held) == 0 {
-			continue
-		}
-		if left := max(time.Microsecond, g.beats.since+beatPatience-now); first == 0 || left < first {
+		at, held := g.beatsAt()
+		if left := max(time.Microsecond, at-now); held && (first == 0 || left < first) {
 			first = left
 		}
 	}

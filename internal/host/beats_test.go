@@ -2,6 +2,7 @@ package host
 
 import (
 	"testing"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -117,6 +118,45 @@ func TestReadsAskOthersWhenAnswersAreLate(t *testing.T) {
 	for range 10 {
 		if !readNow(t, c, n)() {
 			t.Fatal("the one that does not answer is asked first again")
+		}
+	}
+}
+
+// Nor does it cost more when other reads come all the time.
+func TestReadsAskOthersWhileReadsCome(t *testing.T) {
+	c, n, answered := unanswered(t)
+	for range int(beatPatience / time.Millisecond) {
+		c.elapsed.Add(int64(time.Millisecond))
+		readNow(t, c, n)()
+	}
+	if !answered() {
+		t.Fatalf("not answered after %v", beatPatience)
+	}
+}
+
+// What counts is the oldest confirmation of this leader's, and when everybody was asked.
+func TestBeatsAt(t *testing.T) {
+	const ms = time.Millisecond
+	one := map[keyspace.ReplicaID]*raftpb.Message{2: {}}
+	for name, c := range map[string]struct {
+		beats   readBeats
+		batches []readBatch
+		at      time.Duration
+		held    bool
+	}{
+		"nothing held":        {batches: []readBatch{{at: 4 * ms}}},
+		"nobody waits":        {beats: readBeats{held: one}},
+		"a follower waits":    {beats: readBeats{held: one}, batches: []readBatch{{at: 4 * ms, remote: true}}},
+		"the oldest":          {beats: readBeats{held: one}, batches: []readBatch{{at: 9 * ms}, {at: 4 * ms}, {at: 7 * ms}}, at: 4*ms + beatPatience, held: true},
+		"everybody was asked": {beats: readBeats{held: one, all: 6 * ms}, batches: []readBatch{{at: 9 * ms}, {at: 4 * ms}}, at: 6*ms + beatPatience, held: true},
+	} {
+		g := &group{beats: c.beats}
+		g.reads.batches = make(map[uint64]*readBatch)
+		for i := range c.batches {
+			g.reads.batches[uint64(i)] = &c.batches[i]
+		}
+		if at, held := g.beatsAt(); held != c.held || held && at != c.at {
+			t.Errorf("%s: at %v, held %v, want %v, %v", name, at, held, c.at, c.held)
 		}
 	}
 }

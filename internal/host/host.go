@@ -55,7 +55,7 @@ type Host struct {
 	ticked  bool // this loop has let time pass
 
 	nextRead     uint64
-	gathering    time.Duration // how long the first group that gathers readers still does, 0 for none
+	gathering    time.Duration // how long the first group whose readers are held holds them still, 0 for none
 	nextInstance atomic.Uint64
 	inherited    keyspace.InstanceID // the highest instance of earlier lives of the node
 	receiving    atomic.Int64        // snapshots being received: the floor stands still
@@ -228,7 +228,7 @@ func (h *Host) Step() error {
 			g.dirty = false
 			h.propose(g)
 			h.confirmReads(g)
-		case g.reads.gathering:
+		case g.reads.held:
 			h.confirmReads(g)
 		}
 		if left := g.core.HoldLeft(start); left > 0 {

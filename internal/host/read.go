@@ -51,26 +51,25 @@ type readState struct {
 	// one doubles the patience with the next.
 	doubled int
 	// last is how many readers the last batch had, since when the oldest of
-	// waiting came; gathering: they wait for others.
-	last      int
-	since     time.Duration
-	gathering bool
+	// waiting came; held: they wait for others, or for what is under way.
+	last  int
+	since time.Duration
+	held  bool
 }
 
 // maxDoubled bounds the patience with a confirmation at eight times half an
 // election timeout.
 const maxDoubled = 3
 
-// confirmRecent is how long a confirmation under way may keep the next from starting; on
-// networks that are slower more are under way.
-const confirmRecent = 5 * time.Millisecond
-
-// Confirmations overlap while that many of a group are under way at most, and
-// fewer operations wait for them: so few leave the machine with time to spare, and what
-// counts is how long each waits. A next one costs as much as any, whatever it serves.
+// A next confirmation costs as much as the last, whatever it serves. Where few operations
+// wait the machine has time to spare, and what counts is how long each waits; where many
+// do, each confirmation is to serve all of a round trip. So one more may start while fewer
+// than maxOverlap are under way, for fewer than overlapCalls operations together. Those
+// older than confirmRecent do not count: the network is slow then.
 const (
-	maxOverlap   = 3
-	overlapCalls = 16
+	maxOverlap    = 3
+	overlapCalls  = 16
+	confirmRecent = 5 * time.Millisecond
 )
 
 // gatherFor bounds how long the first of many readers waits for the others;
@@ -83,16 +82,19 @@ const (
 // wanted reports whether somebody waits for a confirmation.
 func (s *readState) wanted() bool { return len(s.waiting) > 0 || s.evaluation > 0 }
 
-// due reports whether a confirmation may start at mono: not while recent ones are under
-// way for many, so that under load each serves all readers of a round trip.
-func (s *readState) due(mono time.Duration) bool {
-	recent, calls := 0, 0
+// dueIn is how long to wait at mono before a confirmation may start, 0 when one may now:
+// until the oldest of the recent ones does not count.
+func (s *readState) dueIn(mono time.Duration) time.Duration {
+	recent, calls, left := 0, 0, confirmRecent
 	for _, b := range s.batches {
-		if mono-b.at < confirmRecent {
-			recent, calls = recent+1, calls+b.calls
+		if age := mono - b.at; age < confirmRecent {
+			recent, calls, left = recent+1, calls+b.calls, min(left, confirmRecent-age)
 		}
 	}
-	return recent < maxOverlap && calls < overlapCalls
+	if recent < maxOverlap && calls < overlapCalls {
+		return 0
+	}
+	return left
 }
 
 // gather returns how long the readers that wait shall wait for others. Callers
@@ -229,16 +231,13 @@ func (h *Host) errManyReads(g *group) error {
 // the leader, a message to the leader on a follower.
 func (h *Host) confirmReads(g *group) {
 	s := &g.reads
-	s.gathering = false
+	s.held = false
 	if !s.wanted() {
 		return
 	}
 	mono := h.opt.Clock.Mono()
-	if !s.due(mono) {
-		return
-	}
-	if left := s.gather(mono); left > 0 {
-		s.gathering = true
+	if left := max(s.dueIn(mono), s.gather(mono)); left > 0 {
+		s.held = true
 		h.lookAgain(left)
 		return
 	}
@@ -439,7 +438,8 @@ func (h *Host) serveReadIndex(g *group, from keyspace.NodeID, r *api.ReadIndexRe
 		reply(p, nil)
 		return
 	}
-	h.admitRead(&readWaiter{group: g.id, done: reply, atLeast: keyspace.Revision(r.GetAtLeast()),
+	// How many wait there is not known.
+	h.admitRead(&readWaiter{group: g.id, done: reply, atLeast: keyspace.Revision(r.GetAtLeast()), calls: overlapCalls,
 		deadline: h.opt.Clock.Mono() + h.opt.electionTimeout()})
 }
 

@@ -124,6 +124,9 @@ func TestReadersShareConfirmations(t *testing.T) {
 	for range 5 {
 		read(1, 1, 1, 1)
 	}
+	if n.host.gathering != confirmRecent {
+		t.Errorf("the loop looks again in %v", n.host.gathering)
+	}
 	c.elapsed.Add(int64(confirmRecent))
 	read(1, 1, 1, 1, 6)
 	read(overlapCalls-6, 1, 1, 1, 6, 1)

@@ -26,8 +26,8 @@ type Call struct {
 	Routed bool
 	Group  keyspace.GroupID
 	// Encoded allows a get, a batch of them, or a transaction, to be answered with the
-	// bytes that are sent: they are the unknown fields of its response, whose Record or
-	// Results stay empty. For callers who only pass the answer on.
+	// bytes that are sent: they are the unknown fields of its response, and what else they
+	// say is not set. For callers who pass the answer on and never look into it.
 	Encoded bool
 	// Elsewhere says that the caller can ask other nodes: what was certainly not
 	// executed is given back after GiveBackAfter instead of at the deadline.

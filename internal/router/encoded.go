@@ -65,9 +65,8 @@ type encodedGet struct {
 	response api.GetResponse
 }
 
-// encodeGet answers a get whose answer may share memory with those of the next gets, left of
-// them with this one.
-func (b *batchAnswer) encodeGet(left int, key string, rec *format.Record) *api.PipelineResult_Get {
+// encodeGet answers a get. Its answer shares memory with those of the gets after it.
+func (b *batchAnswer) encodeGet(key string, rec *format.Record) *api.PipelineResult_Get {
 	value := rec.Value
 	if b.keysOnly {
 		value = nil
@@ -76,7 +75,7 @@ func (b *batchAnswer) encodeGet(left int, key string, rec *format.Record) *api.P
 	record, rev := sizeRecord(len(key), value, rec), uint64(b.read.point.Rev)
 	size := 1 + protowire.SizeBytes(record) + sizeNumber(uint64(level)) + sizeNumber(rev) + sizeNumber(uint64(age))
 	if cap(b.encoded)-len(b.encoded) < size {
-		b.encoded = make([]byte, 0, max(size, min(left*size, 16*maxSharedValue)))
+		b.encoded = make([]byte, 0, max(size, min((b.gets+1)*size, 16*maxSharedValue)))
 	}
 	from := len(b.encoded)
 	out := protowire.AppendTag(b.encoded, fieldGetRecord, protowire.BytesType)

@@ -106,6 +106,13 @@ func TestEncodedSingleGets(t *testing.T) {
 					&api.GetRequest{Key: key, Consistency: api.Consistency_CONSISTENCY_BOUNDED_STALENESS, MaxStalenessMs: 9})
 			}
 		}
+		for i := range 60 { // more than are read together in each group
+			name, id := fmt.Sprint("space", i), keyspace.NamespaceID(100+i)
+			f.dir.m.Namespaces[name] = Namespace{ID: id}
+			f.host.data[dataKey(id, "k")] = &format.Record{Header: format.Header{Revision: 1, Version: uint64(i)}, Value: []byte(name)}
+			q := &api.GetRequest{Namespace: name, Key: "k"}
+			gets = append(gets, q, q, &api.GetRequest{Namespace: name, Key: "k", Consistency: api.Consistency_CONSISTENCY_BOUNDED_STALENESS, MaxStalenessMs: 9})
+		}
 		answers := func(encoded bool) (out []*api.PipelineResult) {
 			var calls []*Call
 			for i, q := range gets {

@@ -40,6 +40,16 @@ type groupRead struct {
 	err   error
 }
 
+// add appends p, whose next is nil.
+func (gr *groupRead) add(p *part) {
+	if gr.first == nil {
+		gr.first = p
+	} else {
+		gr.last.next = p
+	}
+	gr.last = p
+}
+
 // join adds p to the read of its group.
 func (rs *groupReads) join(f *frame, p *part) {
 	if p.st.at != 0 {
@@ -61,7 +71,7 @@ func (rs *groupReads) join(f *frame, p *part) {
 	for _, gr := range rs.reads {
 		if gr.group == p.group {
 			p.read = gr
-			gr.last.next, gr.last = p, p
+			gr.add(p)
 			return
 		}
 	}
@@ -175,10 +185,11 @@ func (f *frame) serveReads(ready *part) {
 		switch {
 		case gr.err != nil:
 			f.readFailed(p, gr.err)
-		case gr.first == nil:
-			gr.first, gr.last, groups = p, p, append(groups, gr)
 		default:
-			gr.last.next, gr.last = p, p
+			if gr.first == nil {
+				groups = append(groups, gr)
+			}
+			gr.add(p)
 		}
 		p = next
 	}
@@ -214,7 +225,7 @@ func (f *frame) serve(ctx context.Context, point host.ReadPoint, p *part) {
 	p.finish()
 }
 
-// lone reports whether there is one get only, whose answer nobody has encoded.
+// lone reports whether there is one call only, and its caller did not ask for bytes.
 func (gr *groupRead) lone() bool { return gr.first.next == nil && !gr.first.st.call.Encoded }
 
 // serveGets reads the keys of gets one by one and leaves the batches: one may have to
@@ -228,38 +239,48 @@ func (gr *groupRead) serveGets(ctx context.Context) {
 		switch {
 		case p.st.kind != kindBatchGet:
 			gr.frame.serve(ctx, gr.point, p)
-		case gr.first == nil:
-			gr.first, gr.last = p, p
 		default:
-			gr.last.next, gr.last = p, p
+			gr.add(p)
 		}
 		p = next
 	}
 }
 
+// maxForms bounds how often the parts are gone through for those of one namespace and form;
+// what is left then is read part by part.
+const maxForms = 8
+
 // serveTogether reads the keys of the parts from first on, those of the same
 // namespace and form together.
 func (gr *groupRead) serveTogether(ctx context.Context) {
-	for gr.first != nil {
+	for forms := 0; gr.first != nil; forms++ {
 		head := gr.first
 		b := &batchAnswer{read: gr, keysOnly: head.keysOnly()}
-		b.parts = b.one[:0]
-		var rest, restLast *part
-		for p := head; p != nil; {
-			next := p.next
-			p.next = nil
-			switch {
-			case p.st.ns == head.st.ns && p.keysOnly() == b.keysOnly:
-				b.parts = append(b.parts, p)
-			case rest == nil:
-				rest, restLast = p, p
-			default:
-				restLast.next, restLast = p, p
-			}
-			p = next
+		b.parts = append(b.one[:0], head)
+		rest := head.next
+		head.next = nil
+		if gr.first = rest; forms < maxForms {
+			gr.takeLike(head, b)
 		}
-		gr.first, gr.last = rest, restLast
 		b.serve(ctx)
+	}
+	gr.last = nil
+}
+
+// takeLike moves the parts that can be read with head to b.
+func (gr *groupRead) takeLike(head *part, b *batchAnswer) {
+	p := gr.first
+	gr.first, gr.last = nil, nil
+	for p != nil {
+		next := p.next
+		p.next = nil
+		switch {
+		case p.st.ns == head.st.ns && p.keysOnly() == b.keysOnly:
+			b.parts = append(b.parts, p)
+		default:
+			gr.add(p)
+		}
+		p = next
 	}
 }
 
@@ -280,7 +301,8 @@ type batchAnswer struct {
 	at       []want
 	one      [1]*part
 	few      [2]want
-	encoded  []byte // the rest of the memory for answers of gets
+	gets     int    // that come later
+	encoded  []byte // the rest of the memory for their answers
 
 	total  int64 // of values taken for the part being filled
 	failed error // what sends that part elsewhere
@@ -295,6 +317,9 @@ func (b *batchAnswer) serve(ctx context.Context) {
 		b.at = make([]want, 0, n)
 	}
 	for _, p := range b.parts {
+		if p.st.kind == kindGet {
+			b.gets++
+		}
 		for i := range p.size() {
 			b.at = append(b.at, want{p, p.item(i)})
 		}
@@ -341,6 +366,7 @@ func (b *batchAnswer) add(n int, rec *format.Record, err error) bool {
 // answer ends a get, the n-th key.
 func (b *batchAnswer) answer(n int, rec *format.Record, err error) {
 	f, p := b.read.frame, b.at[n].part
+	b.gets--
 	if late := f.r.stillKept(p.group, p.st.at); late != nil {
 		err = late
 	}
@@ -350,7 +376,7 @@ func (b *batchAnswer) answer(n int, rec *format.Record, err error) {
 	}
 	key, point := b.key(n), b.read.point
 	if p.st.call.Encoded {
-		p.st.call.Result.Result = b.encodeGet(len(b.at)-n, key, rec)
+		p.st.call.Result.Result = b.encodeGet(key, rec)
 	} else {
 		a := answerGet(key, point, rec, b.keysOnly)
 		if rec.Flags&format.FlagChunked == 0 {
