@@ -233,8 +233,8 @@ const txnBugs = invariant.BugLockForgotten | invariant.BugVolatileNo
 // foundLate are seeds with which the search for a bug begins that few find; it
 // goes on with all others.
 var foundLate = map[invariant.Bug]uint64{
-	invariant.BugLagVotes: 255, invariant.BugRefusalUnconfirmed: 201, invariant.BugRemovedVanishes: 46, invariant.BugCommitForgotten: 135,
-	invariant.BugTailFromView: 369, invariant.BugSweepBlind: 6, invariant.BugOneRound: 58,
+	invariant.BugLagVotes: 4484, invariant.BugRefusalUnconfirmed: 402, invariant.BugRemovedVanishes: 46, invariant.BugCommitForgotten: 135,
+	invariant.BugTailFromView: 466, invariant.BugSweepBlind: 6, invariant.BugOneRound: 58,
 	invariant.BugLeaveThawed: 15, invariant.BugLastTailMissing: 21, invariant.BugWitnessVotesBlind: 10, invariant.BugSnapshotUndurable: 6,
 }
 
@@ -274,7 +274,7 @@ func TestPlantedBugs(t *testing.T) {
 		{"refusals to prepare leave no record", invariant.BugVolatileNo},
 		{"what was fetched of a key stands though it was written since", invariant.BugUntouched},
 	}
-	const most = 400
+	const most = 5000
 	for _, b := range bugs {
 		t.Run(b.name, func(t *testing.T) {
 			for n := range uint64(most) {
