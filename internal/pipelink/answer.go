@@ -36,7 +36,7 @@ func (a *answers) measure(q *api.PipelineResponse) {
 		inner := handwritten(r)
 		size := inner
 		if inner > 0 {
-			size += 1 + protowire.SizeVarint(uint64(inner)) + sizeNumber(r.Id)
+			size += 1 + protowire.SizeVarint(uint64(inner)) + wirebuf.SizeNumber(r.Id)
 		} else {
 			size = proto.Size(r)
 		}
@@ -53,13 +53,10 @@ func handwritten(r *api.PipelineResult) int {
 	}
 	switch o := r.Result.(type) {
 	case *api.PipelineResult_Get:
-		if g := o.Get; g != nil && g.Record == nil && g.ReadRevision == 0 && g.Consistency == 0 && g.AgeMs == 0 {
-			return len(g.ProtoReflect().GetUnknown())
-		}
+		return len(wirebuf.BytesOf(o.Get))
 	case *api.PipelineResult_Put:
 		if p := o.Put; p != nil && len(p.ProtoReflect().GetUnknown()) == 0 {
-			return sizeNumber(p.Version) + sizeNumber(p.Revision) + sizeNumber(uint64(p.CreatedAtMs)) +
-				sizeNumber(uint64(p.UpdatedAtMs)) + sizeNumber(uint64(p.ExpiresAtMs)) + sizeNumber(uint64(p.Checksum))
+			return wirebuf.SizePut(p)
 		}
 	}
 	return 0
@@ -76,43 +73,17 @@ func (a *answers) append(b []byte, q *api.PipelineResponse) (_ []byte, err error
 			}
 			continue
 		}
-		b = appendNumber(b, fieldResultID, r.Id)
+		b = wirebuf.AppendNumber(b, fieldResultID, r.Id)
 		switch o := r.Result.(type) {
 		case *api.PipelineResult_Get:
 			b = protowire.AppendTag(b, fieldResultGet, protowire.BytesType)
-			b = protowire.AppendBytes(b, o.Get.ProtoReflect().GetUnknown())
+			b = protowire.AppendBytes(b, wirebuf.BytesOf(o.Get))
 		case *api.PipelineResult_Put:
 			b = protowire.AppendTag(b, fieldResultPut, protowire.BytesType)
-			b = appendPut(protowire.AppendVarint(b, uint64(a.inner[i])), o.Put)
+			b = wirebuf.AppendPut(protowire.AppendVarint(b, uint64(a.inner[i])), o.Put)
 		}
 	}
 	return b, nil
-}
-
-// appendPut writes the fields of an answer to a put, whose numbers go from 1 on.
-func appendPut(b []byte, p *api.PutResponse) []byte {
-	b = appendNumber(b, 1, p.Version)
-	b = appendNumber(b, 2, p.Revision)
-	b = appendNumber(b, 3, uint64(p.CreatedAtMs))
-	b = appendNumber(b, 4, uint64(p.UpdatedAtMs))
-	b = appendNumber(b, 5, uint64(p.ExpiresAtMs))
-	return appendNumber(b, 6, uint64(p.Checksum))
-}
-
-// Numbers of fields here are below 16: their tags take one byte.
-
-func sizeNumber(v uint64) int {
-	if v == 0 {
-		return 0
-	}
-	return 1 + protowire.SizeVarint(v)
-}
-
-func appendNumber(b []byte, number protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return b
-	}
-	return protowire.AppendVarint(append(b, byte(number)<<3|byte(protowire.VarintType)), v)
 }
 
 // maxAnswers bounds the memory that is kept for measuring.

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/wirebuf"
 )
 
 // What a mark tells a request by is the hash of its operation as the generated code
@@ -204,7 +205,7 @@ func (c *content) text(number protowire.Number, s string) {
 	c.b = protowire.AppendString(protowire.AppendTag(c.b, number, protowire.BytesType), s)
 }
 
-func (c *content) number(number protowire.Number, v uint64) { c.b = appendNumber(c.b, number, v) }
+func (c *content) number(number protowire.Number, v uint64) { c.b = wirebuf.AppendNumber(c.b, number, v) }
 
 func (c *content) flag(number protowire.Number, set bool) {
 	if set {

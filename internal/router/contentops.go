@@ -4,6 +4,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/wirebuf"
 )
 
 // The operations of appendContent, each with what it may hold, its size, and its
@@ -18,7 +19,7 @@ func rarePut(q *api.PutRequest) bool { return len(q.Tags)+len(q.Metadata) > 0 ||
 
 func sizePut(q *api.PutRequest) int {
 	n := sizeField(len(q.Namespace)) + sizeField(len(q.Key)) + sizeField(len(q.Value)) + sizeField(len(q.ContentType)) +
-		sizeField(len(q.Encoding)) + sizeNumber(uint64(q.TtlSeconds)) + sizeNumber(uint64(q.ExpiresAtMs)) +
+		sizeField(len(q.Encoding)) + wirebuf.SizeNumber(uint64(q.TtlSeconds)) + wirebuf.SizeNumber(uint64(q.ExpiresAtMs)) +
 		sizeConditionField(q.Condition) + sizeLease(q.Lease)
 	if q.Checksum != nil {
 		n += 1 + protowire.SizeVarint(uint64(*q.Checksum))
@@ -76,8 +77,8 @@ func (c *content) touch(list protowire.Number, q *api.TouchRequest) {
 	if !c.plain(q, q == nil) {
 		return
 	}
-	size := sizeField(len(q.Namespace)) + sizeField(len(q.Key)) + sizeNumber(uint64(q.TtlSeconds)) +
-		sizeNumber(uint64(q.ExpiresAtMs)) + sizeConditionField(q.Condition)
+	size := sizeField(len(q.Namespace)) + sizeField(len(q.Key)) + wirebuf.SizeNumber(uint64(q.TtlSeconds)) +
+		wirebuf.SizeNumber(uint64(q.ExpiresAtMs)) + sizeConditionField(q.Condition)
 	if q.Persist {
 		size += 2
 	}

@@ -7,6 +7,7 @@ import (
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/format"
 	"kvstore/internal/replica"
+	"kvstore/internal/wirebuf"
 )
 
 // The results of reads are written by hand into the bytes that are sent, as the
@@ -73,16 +74,16 @@ func (b *batchAnswer) encodeGet(key string, rec *format.Record) *api.PipelineRes
 	}
 	level, age := levelOf(b.read.point)
 	record, rev := sizeRecord(len(key), value, rec), uint64(b.read.point.Rev)
-	size := 1 + protowire.SizeBytes(record) + sizeNumber(uint64(level)) + sizeNumber(rev) + sizeNumber(uint64(age))
+	size := 1 + protowire.SizeBytes(record) + wirebuf.SizeNumber(uint64(level)) + wirebuf.SizeNumber(rev) + wirebuf.SizeNumber(uint64(age))
 	if cap(b.encoded)-len(b.encoded) < size {
 		b.encoded = make([]byte, 0, max(size, min((b.gets+1)*size, 16*maxSharedValue)))
 	}
 	from := len(b.encoded)
 	out := protowire.AppendTag(b.encoded, fieldGetRecord, protowire.BytesType)
 	out = appendRecordBody(protowire.AppendVarint(out, uint64(record)), key, value, rec)
-	out = appendNumber(out, fieldGetConsistency, uint64(level))
-	out = appendNumber(out, fieldGetRevision, rev)
-	b.encoded = appendNumber(out, fieldGetAge, uint64(age))
+	out = wirebuf.AppendNumber(out, fieldGetConsistency, uint64(level))
+	out = wirebuf.AppendNumber(out, fieldGetRevision, rev)
+	b.encoded = wirebuf.AppendNumber(out, fieldGetAge, uint64(age))
 	e := new(encodedGet)
 	e.response.ProtoReflect().SetUnknown(b.encoded[from:len(b.encoded):len(b.encoded)])
 	e.result.Get = &e.response
@@ -127,7 +128,7 @@ func (st *callState) answerEncoded(q *replica.Request) bool {
 func (st *callState) answerBytes(b []byte, succeeded bool, rev uint64) {
 	out := newTxnAnswer(0)
 	out.response.Succeeded, out.response.Revision = succeeded, rev
-	fields := sizeNumber(rev)
+	fields := wirebuf.SizeNumber(rev)
 	if succeeded {
 		fields += 2
 	}

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	api "kvstore/api/kvstore/v1"
+	"kvstore/internal/wirebuf"
 )
 
 // writtenOf is what outcomeOf says of a transaction over several groups, encoded
@@ -30,7 +31,7 @@ func (st *callState) writtenOf(txn *api.TransactionResponse) []byte {
 		answer = fieldOutcomeBatchDelete
 	default:
 		list, answer = 3, fieldOutcomeTransaction
-		b = appendNumber(appendFlag(b, 1, txn.Succeeded), 2, txn.Revision)
+		b = wirebuf.AppendNumber(appendFlag(b, 1, txn.Succeeded), 2, txn.Revision)
 	}
 	for _, r := range txn.Results {
 		b = st.appendResult(b, list, r)

@@ -7,6 +7,7 @@ import (
 
 	api "kvstore/api/kvstore/v1"
 	"kvstore/internal/replica"
+	"kvstore/internal/wirebuf"
 )
 
 // What is kept of a request is mostly that everything went well: such an outcome is
@@ -78,7 +79,7 @@ func (st *callState) appendAnswer(dst []byte, q *replica.Request) ([]byte, proto
 	case kindPut:
 		var p api.PutResponse
 		fillPut(&p, &q.Ops[0])
-		return appendPut(dst, &p), fieldOutcomePut
+		return wirebuf.AppendPut(dst, &p), fieldOutcomePut
 	case kindDelete:
 		var d api.DeleteResponse
 		fillDelete(&d, &q.Ops[0])
@@ -88,7 +89,7 @@ func (st *callState) appendAnswer(dst []byte, q *replica.Request) ([]byte, proto
 	case kindBatchDelete:
 		return st.appendResults(dst, 1, q), fieldOutcomeBatchDelete
 	}
-	dst = appendNumber(appendFlag(dst, 1, succeeded(q)), 2, revisionOf(q))
+	dst = wirebuf.AppendNumber(appendFlag(dst, 1, succeeded(q)), 2, revisionOf(q))
 	return st.appendResults(dst, 3, q), fieldOutcomeTransaction
 }
 
@@ -97,8 +98,8 @@ func (st *callState) appendAnswer(dst []byte, q *replica.Request) ([]byte, proto
 func (st *callState) behindMark(b []byte, answer protowire.Number, rev uint64, succeeded bool) []byte {
 	var room [outcomeHead]byte
 	head := append(room[:0], st.mark()...)
-	head = appendNumber(head, fieldOutcomeState, uint64(api.RequestOutcome_STATE_COMMITTED))
-	head = appendNumber(head, fieldOutcomeRevision, rev)
+	head = wirebuf.AppendNumber(head, fieldOutcomeState, uint64(api.RequestOutcome_STATE_COMMITTED))
+	head = wirebuf.AppendNumber(head, fieldOutcomeRevision, rev)
 	head = appendFlag(head, fieldOutcomeSucceeded, succeeded)
 	head = appendHead(head, answer, len(b)-outcomeHead)
 	from := outcomeHead - len(head)
@@ -146,7 +147,7 @@ func (st *callState) fieldDelete() protowire.Number {
 func appendPutResult(dst []byte, number protowire.Number, p *api.PutResponse) []byte {
 	dst = appendHead(dst, number, 0)
 	at := len(dst)
-	return closeResult(appendPut(appendHead(dst, 2, 0), p), at)
+	return closeResult(wirebuf.AppendPut(appendHead(dst, 2, 0), p), at)
 }
 
 func appendDeleteResult(dst []byte, number, field protowire.Number, d *api.DeleteResponse) []byte {
@@ -164,29 +165,19 @@ func closeResult(dst []byte, at int) []byte {
 
 // appendSeen appends what seenRecord is.
 func appendSeen(dst []byte, number protowire.Number, key string, rev uint64) []byte {
-	size := sizeField(len(key)) + sizeNumber(rev)
+	size := sizeField(len(key)) + wirebuf.SizeNumber(rev)
 	dst = appendHead(appendHead(dst, number, 1+protowire.SizeBytes(size)), 4, size)
-	return appendNumber(appendField(dst, fieldRecordKey, key), fieldRecordRevision, rev)
-}
-
-// appendPut appends the fields of a put's answer.
-func appendPut(dst []byte, p *api.PutResponse) []byte {
-	dst = appendNumber(dst, 1, p.Version)
-	dst = appendNumber(dst, 2, p.Revision)
-	dst = appendNumber(dst, 3, uint64(p.CreatedAtMs))
-	dst = appendNumber(dst, 4, uint64(p.UpdatedAtMs))
-	dst = appendNumber(dst, 5, uint64(p.ExpiresAtMs))
-	return appendNumber(dst, 6, uint64(p.Checksum))
+	return wirebuf.AppendNumber(appendField(dst, fieldRecordKey, key), fieldRecordRevision, rev)
 }
 
 // appendDelete appends the fields of a delete's answer.
 func appendDelete(dst []byte, d *api.DeleteResponse) []byte {
-	return appendNumber(appendFlag(dst, 1, d.Existed), 2, d.Revision)
+	return wirebuf.AppendNumber(appendFlag(dst, 1, d.Existed), 2, d.Revision)
 }
 
 func appendFlag(dst []byte, number protowire.Number, set bool) []byte {
 	if set {
-		dst = appendNumber(dst, number, 1)
+		dst = wirebuf.AppendNumber(dst, number, 1)
 	}
 	return dst
 }

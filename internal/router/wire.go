@@ -4,6 +4,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"kvstore/internal/format"
+	"kvstore/internal/wirebuf"
 )
 
 // Records of lists are written by hand into the bytes that are sent, in the
@@ -64,15 +65,15 @@ func appendRecordBody[T string | []byte](dst []byte, key T, value []byte, r *for
 	dst = appendField(dst, fieldRecordValue, value)
 	dst = appendField(dst, fieldRecordContentType, r.ContentType)
 	dst = appendField(dst, fieldRecordEncoding, r.Encoding)
-	dst = appendNumber(dst, fieldRecordChecksum, uint64(r.Checksum))
-	dst = appendNumber(dst, fieldRecordCreated, uint64(r.Created.UnixMilli()))
-	dst = appendNumber(dst, fieldRecordUpdated, uint64(r.Revision.UnixMilli()))
-	dst = appendNumber(dst, fieldRecordExpires, uint64(r.Expires))
-	dst = appendNumber(dst, fieldRecordVersion, r.Version)
-	dst = appendNumber(dst, fieldRecordRevision, uint64(r.Revision))
+	dst = wirebuf.AppendNumber(dst, fieldRecordChecksum, uint64(r.Checksum))
+	dst = wirebuf.AppendNumber(dst, fieldRecordCreated, uint64(r.Created.UnixMilli()))
+	dst = wirebuf.AppendNumber(dst, fieldRecordUpdated, uint64(r.Revision.UnixMilli()))
+	dst = wirebuf.AppendNumber(dst, fieldRecordExpires, uint64(r.Expires))
+	dst = wirebuf.AppendNumber(dst, fieldRecordVersion, r.Version)
+	dst = wirebuf.AppendNumber(dst, fieldRecordRevision, uint64(r.Revision))
 	dst = appendTexts(dst, fieldRecordTags, r.Tags)
 	dst = appendTexts(dst, fieldRecordMetadata, r.Metadata)
-	dst = appendNumber(dst, fieldRecordSize, r.Size)
+	dst = wirebuf.AppendNumber(dst, fieldRecordSize, r.Size)
 	if r.Created != 0 {
 		dst = protowire.AppendTag(dst, fieldRecordCreatedRevision, protowire.VarintType)
 		dst = protowire.AppendVarint(dst, uint64(r.Created))
@@ -87,9 +88,9 @@ func appendRecordBody[T string | []byte](dst []byte, key T, value []byte, r *for
 // sizeRecord is the length of what appendRecordBody writes.
 func sizeRecord(key int, value []byte, r *format.Record) int {
 	return sizeField(key) + sizeField(len(value)) + sizeField(len(r.ContentType)) + sizeField(len(r.Encoding)) +
-		sizeNumber(uint64(r.Checksum)) + sizeNumber(uint64(r.Created.UnixMilli())) +
-		sizeNumber(uint64(r.Revision.UnixMilli())) + sizeNumber(uint64(r.Expires)) +
-		sizeNumber(r.Version) + sizeNumber(uint64(r.Revision)) + sizeTexts(r.Tags) + sizeTexts(r.Metadata) + sizeNumber(r.Size) +
+		wirebuf.SizeNumber(uint64(r.Checksum)) + wirebuf.SizeNumber(uint64(r.Created.UnixMilli())) +
+		wirebuf.SizeNumber(uint64(r.Revision.UnixMilli())) + wirebuf.SizeNumber(uint64(r.Expires)) +
+		wirebuf.SizeNumber(r.Version) + wirebuf.SizeNumber(uint64(r.Revision)) + sizeTexts(r.Tags) + sizeTexts(r.Metadata) + wirebuf.SizeNumber(r.Size) +
 		sizeCreated(uint64(r.Created)) + sizeLease(r.Lease)
 }
 
@@ -118,13 +119,6 @@ func sizeField(n int) int {
 	return 1 + protowire.SizeBytes(n)
 }
 
-func sizeNumber(v uint64) int {
-	if v == 0 {
-		return 0
-	}
-	return 1 + protowire.SizeVarint(v)
-}
-
 func sizeTexts(m map[string]string) (n int) {
 	for k, v := range m {
 		n += 1 + protowire.SizeBytes(sizeEntry(k, v))
@@ -141,13 +135,6 @@ func appendField[T string | []byte](dst []byte, number protowire.Number, v T) []
 	}
 	dst = append(dst, byte(number)<<3|byte(protowire.BytesType))
 	return append(protowire.AppendVarint(dst, uint64(len(v))), v...)
-}
-
-func appendNumber(dst []byte, number protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return dst
-	}
-	return protowire.AppendVarint(append(dst, byte(number)<<3|byte(protowire.VarintType)), v)
 }
 
 func appendTexts(dst []byte, number protowire.Number, m map[string]string) []byte {

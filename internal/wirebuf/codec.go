@@ -28,8 +28,7 @@ func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 	case Encoded:
 		return m.Buffers(), nil
 	case *api.GetResponse:
-		b := m.ProtoReflect().GetUnknown()
-		if len(b) > 0 && m.Record == nil && m.Consistency == 0 && m.ReadRevision == 0 && m.AgeMs == 0 {
+		if b := BytesOf(m); len(b) > 0 {
 			return mem.BufferSlice{mem.SliceBuffer(b)}, nil
 		}
 	}
