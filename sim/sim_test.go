@@ -231,7 +231,7 @@ const splitBugs = invariant.BugLeaveThawed | invariant.BugLastTailMissing | inva
 const txnBugs = invariant.BugLockForgotten | invariant.BugVolatileNo
 
 // foundLate are seeds with which the search for a bug begins that few find; it
-// goes on with all others.
+// goes on with those after it.
 var foundLate = map[invariant.Bug]uint64{
 	invariant.BugLagVotes: 4484, invariant.BugRefusalUnconfirmed: 402, invariant.BugRemovedVanishes: 46, invariant.BugCommitForgotten: 135,
 	invariant.BugTailFromView: 466, invariant.BugSweepBlind: 6, invariant.BugOneRound: 58,
@@ -274,11 +274,11 @@ func TestPlantedBugs(t *testing.T) {
 		{"refusals to prepare leave no record", invariant.BugVolatileNo},
 		{"what was fetched of a key stands though it was written since", invariant.BugUntouched},
 	}
-	const most = 5000
+	const most = 400
 	for _, b := range bugs {
 		t.Run(b.name, func(t *testing.T) {
 			for n := range uint64(most) {
-				seed := 1 + (max(foundLate[b.bug], 1)-1+n)%most
+				seed := max(foundLate[b.bug], 1) + n
 				cryptotest.SetGlobalRandom(t, seed)
 				cfg := configOf(seed)
 				cfg.Partitions, cfg.Keys, cfg.Clients, cfg.Probes = 6, 3, 16, true
