@@ -205,7 +205,9 @@ func (c *content) text(number protowire.Number, s string) {
 	c.b = protowire.AppendString(protowire.AppendTag(c.b, number, protowire.BytesType), s)
 }
 
-func (c *content) number(number protowire.Number, v uint64) { c.b = wirebuf.AppendNumber(c.b, number, v) }
+func (c *content) number(number protowire.Number, v uint64) {
+	c.b = wirebuf.AppendNumber(c.b, number, v)
+}
 
 func (c *content) flag(number protowire.Number, set bool) {
 	if set {
