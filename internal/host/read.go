@@ -26,6 +26,8 @@ type readWaiter struct {
 	atLeast keyspace.Revision
 }
 
+func (w *readWaiter) several() bool { return w.calls > 1 }
+
 // readBatch is one ReadIndex under way for all readers that waited.
 type readBatch struct {
 	waiters    []*readWaiter
@@ -50,8 +52,9 @@ type readState struct {
 	// doubled counts how often in a row confirmations did not come in time; each
 	// one doubles the patience with the next.
 	doubled int
-	// last is how many readers the last batch had, since when the oldest of
-	// waiting came; held: they wait for others, or for what is under way.
+	// last is how many readers the last batch had, 0 where one had several operations;
+	// since when the oldest of waiting came; held: they wait for others, or for what is
+	// under way.
 	last  int
 	since time.Duration
 	held  bool
@@ -100,9 +103,11 @@ func (s *readState) dueIn(mono time.Duration) time.Duration {
 // gather returns how long the readers that wait shall wait for others. Callers
 // that were answered together come back together: the first of them would start
 // a confirmation for itself alone, and the rest would wait for it to end. So as
-// many as last time are awaited, for a moment. Few readers wait for nobody.
+// many as last time are awaited, for a moment. Few readers wait for nobody, and
+// those with several operations neither: how many frames their callers come back
+// in differs each time.
 func (s *readState) gather(mono time.Duration) time.Duration {
-	if s.evaluation > 0 || s.last < gatherMany || len(s.waiting) >= s.last {
+	if s.evaluation > 0 || s.last < gatherMany || len(s.waiting) >= s.last || slices.ContainsFunc(s.waiting, (*readWaiter).several) {
 		return 0
 	}
 	return max(0, s.since+gatherFor-mono)
@@ -300,6 +305,9 @@ func (h *Host) newBatch(g *group, b *readBatch) uint64 {
 	b.at = h.opt.Clock.Mono()
 	for _, w := range b.waiters {
 		b.calls += max(1, w.calls)
+	}
+	if b.calls > len(b.waiters) {
+		g.reads.last = 0
 	}
 	if f := h.opt.Hooks.ReadBatch; f != nil {
 		f(len(b.waiters))

@@ -150,19 +150,20 @@ func TestReadersGather(t *testing.T) {
 	n := c.serving()
 	g := n.host.groups[testGroup]
 	answers, asked := 0, 0
-	read := func(many int) {
+	frames := func(many, calls int) {
 		for range many {
 			asked++
-			n.host.ReadIndex(t.Context(), testGroup, func(_ ReadPoint, err error) {
+			n.host.ReadIndexAll([]Read{{Group: testGroup, Calls: calls, Done: func(_ ReadPoint, err error) {
 				if answers++; fault.CodeOf(err) != "" {
 					t.Error(err)
 				}
-			})
+			}}})
 		}
 		if err := n.host.Step(); err != nil {
 			t.Fatal(err)
 		}
 	}
+	read := func(many int) { frames(many, 1) }
 	settle := func(want ...int) {
 		t.Helper()
 		if !slices.Equal(batches, want) {
@@ -195,4 +196,14 @@ func TestReadersGather(t *testing.T) {
 	if n.host.patience() != 0 {
 		t.Errorf("an idle loop waits for %v", n.host.patience())
 	}
+
+	// Frames of several operations wait for nobody, and nobody for as many.
+	read(9)
+	settle(9)
+	frames(1, 2)
+	settle(1)
+	frames(9, 2)
+	settle(9)
+	read(1)
+	settle(1)
 }
