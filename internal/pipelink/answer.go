@@ -1,6 +1,8 @@
 package pipelink
 
 import (
+	"fmt"
+
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -9,16 +11,18 @@ import (
 	"kvstore/internal/wirebuf"
 )
 
-// Answers are written by hand where they are many: those of gets, whose record is in
-// bytes already, and those of puts. TestAnswers holds this to the generated code,
+// Answers are written by hand where they are many: those of gets, whose records are in
+// bytes already, and those of puts, one or a batch. TestAnswers holds this to the generated code,
 // which writes the others.
 
 const (
 	fieldResults protowire.Number = 1 // of PipelineResponse
 
-	fieldResultID  protowire.Number = 1 // of PipelineResult
-	fieldResultPut protowire.Number = 3
-	fieldResultGet protowire.Number = 4
+	fieldResultID       protowire.Number = 1 // of PipelineResult
+	fieldResultPut      protowire.Number = 3
+	fieldResultGet      protowire.Number = 4
+	fieldResultBatchPut protowire.Number = 6
+	fieldResultBatchGet protowire.Number = 7
 )
 
 // answers is how one PipelineResponse is written; its memory is used again.
@@ -58,6 +62,10 @@ func handwritten(r *api.PipelineResult) int {
 		if p := o.Put; p != nil && len(p.ProtoReflect().GetUnknown()) == 0 {
 			return wirebuf.SizePut(p)
 		}
+	case *api.PipelineResult_BatchPut:
+		return wirebuf.SizeBatchPut(o.BatchPut)
+	case *api.PipelineResult_BatchGet:
+		return len(wirebuf.BytesOfBatch(o.BatchGet))
 	}
 	return 0
 }
@@ -73,17 +81,27 @@ func (a *answers) append(b []byte, q *api.PipelineResponse) (_ []byte, err error
 			}
 			continue
 		}
-		b = wirebuf.AppendNumber(b, fieldResultID, r.Id)
-		switch o := r.Result.(type) {
-		case *api.PipelineResult_Get:
-			b = protowire.AppendTag(b, fieldResultGet, protowire.BytesType)
-			b = protowire.AppendBytes(b, wirebuf.BytesOf(o.Get))
-		case *api.PipelineResult_Put:
-			b = protowire.AppendTag(b, fieldResultPut, protowire.BytesType)
-			b = wirebuf.AppendPut(protowire.AppendVarint(b, uint64(a.inner[i])), o.Put)
-		}
+		b = appendHandwritten(wirebuf.AppendNumber(b, fieldResultID, r.Id), r, a.inner[i])
 	}
 	return b, nil
+}
+
+// appendHandwritten writes the answer in r, which has size bytes.
+func appendHandwritten(b []byte, r *api.PipelineResult, size int) []byte {
+	head := func(field protowire.Number) []byte {
+		return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.BytesType), uint64(size))
+	}
+	switch o := r.Result.(type) {
+	case *api.PipelineResult_Get:
+		return append(head(fieldResultGet), wirebuf.BytesOf(o.Get)...)
+	case *api.PipelineResult_Put:
+		return wirebuf.AppendPut(head(fieldResultPut), o.Put)
+	case *api.PipelineResult_BatchPut:
+		return wirebuf.AppendBatchPut(head(fieldResultBatchPut), o.BatchPut)
+	case *api.PipelineResult_BatchGet:
+		return append(head(fieldResultBatchGet), wirebuf.BytesOfBatch(o.BatchGet)...)
+	}
+	panic(fmt.Sprintf("pipelink: an answer of type %T is not written by hand", r.Result))
 }
 
 // maxAnswers bounds the memory that is kept for measuring.

@@ -25,6 +25,7 @@ const (
 	tagOpGet         = 3<<3 | uint64(protowire.BytesType)
 	tagOpDelete      = 4<<3 | uint64(protowire.BytesType)
 	tagOpBatchPut    = 5<<3 | uint64(protowire.BytesType)
+	tagOpBatchGet    = 6<<3 | uint64(protowire.BytesType)
 	tagOpTimeout     = 8<<3 | uint64(protowire.VarintType)
 	tagOpTransaction = 9<<3 | uint64(protowire.BytesType)
 )
@@ -122,9 +123,19 @@ func readKind(m *message, op *api.PipelineOp) bool {
 		one.Delete, op.Op = &one.q, &one.PipelineOp_Delete
 		return readDelete(m.bytes, &one.q, new(memory), 2)
 	case tagOpBatchPut:
-		q := new(api.BatchPutRequest)
-		op.Op = &api.PipelineOp_BatchPut{BatchPut: q}
-		return readBatchPut(m.bytes, q)
+		one := &struct {
+			api.PipelineOp_BatchPut
+			q api.BatchPutRequest
+		}{}
+		one.BatchPut, op.Op = &one.q, &one.PipelineOp_BatchPut
+		return readBatchPut(m.bytes, &one.q)
+	case tagOpBatchGet:
+		one := &struct {
+			api.PipelineOp_BatchGet
+			q api.BatchGetRequest
+		}{}
+		one.BatchGet, op.Op = &one.q, &one.PipelineOp_BatchGet
+		return readBatchGet(m.bytes, &one.q)
 	case tagOpTransaction:
 		one := &struct {
 			api.PipelineOp_Transaction

@@ -190,3 +190,33 @@ func BenchmarkTransactions(b *testing.B) {
 		})
 	}
 }
+
+// Operations that are many are decoded with few pieces of memory, whatever they hold.
+func TestRequestAllocations(t *testing.T) {
+	gets, puts := new(api.BatchGetRequest), new(api.BatchPutRequest)
+	for range 10 {
+		gets.Keys = append(gets.Keys, "k000000000000001")
+		puts.Items = append(puts.Items, &api.PutRequest{Key: "k000000000000001", Value: make([]byte, 256)})
+	}
+	for _, c := range []struct {
+		op   *api.PipelineOp
+		most float64
+	}{
+		{&api.PipelineOp{Op: &api.PipelineOp_Get{Get: &api.GetRequest{Key: "k"}}}, 5},
+		{&api.PipelineOp{Op: &api.PipelineOp_Put{Put: puts.Items[0]}}, 6},
+		{&api.PipelineOp{Op: &api.PipelineOp_BatchGet{BatchGet: gets}}, 6},
+		{&api.PipelineOp{Op: &api.PipelineOp_BatchPut{BatchPut: puts}}, 8},
+	} {
+		body, err := proto.Marshal(&api.PipelineRequest{Ops: []*api.PipelineOp{c.op}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := testing.AllocsPerRun(100, func() {
+			if !readRequest(body, new(api.PipelineRequest)) {
+				t.Fatal("left to the generated code")
+			}
+		}); n > c.most {
+			t.Errorf("%T takes %v allocations, at most %v", c.op.Op, n, c.most)
+		}
+	}
+}

@@ -153,3 +153,41 @@ func readBatchPut(b []byte, q *api.BatchPutRequest) bool {
 	}
 	return !m.bad
 }
+
+// readBatchGet decodes a batch of gets; false when the generated code has to.
+func readBatchGet(b []byte, q *api.BatchGetRequest) bool {
+	n, ok := countRepeated(b, 2<<3|typeBytes)
+	if !ok {
+		return false
+	}
+	if n > 0 {
+		q.Keys = make([]string, 0, n)
+	}
+	o := memory{textRoom: min(len(b), textRoom(n))}
+	m := message{b: b}
+	for m.next() {
+		switch m.tag {
+		case 1<<3 | typeBytes:
+			ok = o.text(&q.Namespace, &m)
+		case 2<<3 | typeBytes:
+			q.Keys = append(q.Keys, "")
+			ok = o.text(&q.Keys[len(q.Keys)-1], &m)
+		case 3<<3 | typeVarint:
+			q.Consistency = api.Consistency(int32(m.num))
+		case 4<<3 | typeVarint:
+			q.MaxStalenessMs = int64(m.num)
+		case 5<<3 | typeVarint:
+			q.KeysOnly = m.num != 0
+		case 50<<3 | typeVarint:
+			q.AtRevision = m.num
+		case 51<<3 | typeVarint:
+			q.AtTimeMs = int64(m.num)
+		default:
+			return false
+		}
+		if !ok {
+			return false
+		}
+	}
+	return !m.bad
+}

@@ -41,6 +41,41 @@ func AppendPut(b []byte, p *api.PutResponse) []byte {
 	return AppendNumber(b, 6, uint64(p.Checksum))
 }
 
+// SizeBatchPut is the length of what AppendBatchPut writes, 0 of an answer that it does
+// not: one with an error, or with nothing in it.
+func SizeBatchPut(a *api.BatchPutResponse) (n int) {
+	for _, r := range a.GetResults() {
+		if r == nil || r.Status != nil || r.Put == nil || len(r.ProtoReflect().GetUnknown()) > 0 || len(r.Put.ProtoReflect().GetUnknown()) > 0 {
+			return 0
+		}
+		put := SizePut(r.Put)
+		n += 1 + protowire.SizeBytes(1+protowire.SizeBytes(put))
+	}
+	if len(a.ProtoReflect().GetUnknown()) > 0 {
+		return 0
+	}
+	return n
+}
+
+// AppendBatchPut appends the fields of the answer to a batch of puts.
+func AppendBatchPut(b []byte, a *api.BatchPutResponse) []byte {
+	const results, inPut = 1<<3 | byte(protowire.BytesType), 2<<3 | byte(protowire.BytesType)
+	for _, r := range a.Results {
+		put := SizePut(r.Put)
+		b = protowire.AppendVarint(append(b, results), uint64(1+protowire.SizeBytes(put)))
+		b = AppendPut(protowire.AppendVarint(append(b, inPut), uint64(put)), r.Put)
+	}
+	return b
+}
+
+// BytesOfBatch is BytesOf for a batch of gets.
+func BytesOfBatch(g *api.BatchGetResponse) []byte {
+	if g == nil || len(g.Results) > 0 || g.ReadRevision != 0 {
+		return nil
+	}
+	return g.ProtoReflect().GetUnknown()
+}
+
 // BytesOf returns what an answer to a get consists of that is nothing but bytes, nil of
 // others.
 func BytesOf(g *api.GetResponse) []byte {
