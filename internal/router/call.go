@@ -81,6 +81,9 @@ type callState struct {
 	deletes []deleteSlot
 	encoded [][]byte // the results of reads as they are sent, instead of gets
 	values  []byte   // the rest of the memory for values, or for encoded
+	// lent is memory of encoded that goes back when the call is answered.
+	lent    []*[]byte
+	lentOne [1]*[]byte
 }
 
 type putSlot struct {

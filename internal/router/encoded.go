@@ -50,7 +50,7 @@ func (st *callState) encode(i int, key string, rec *format.Record, keysOnly bool
 	result := 1 + protowire.SizeBytes(record)
 	size := 1 + protowire.SizeBytes(result)
 	if cap(st.values)-len(st.values) < size {
-		st.values = make([]byte, 0, max(size, min((len(st.encoded)-i)*size, 16*maxSharedValue)))
+		st.room(max(size, min((len(st.encoded)-i)*size, 16*maxSharedValue)))
 	}
 	from := len(st.values)
 	b := protowire.AppendTag(st.values, fieldResults, protowire.BytesType)
@@ -58,6 +58,21 @@ func (st *callState) encode(i int, key string, rec *format.Record, keysOnly bool
 	b = appendRecordBody(protowire.AppendVarint(b, uint64(record)), key, value, rec)
 	st.values = b
 	st.encoded[i] = b[from:len(b):len(b)]
+}
+
+// room takes n bytes for results: of a batch in parts it is lent, since assemble copies
+// what it holds.
+func (st *callState) room(n int) {
+	if len(st.parts) == 1 {
+		st.values = make([]byte, 0, n)
+		return
+	}
+	b := wirebuf.Pool.Get(n)
+	if st.lent == nil {
+		st.lent = st.lentOne[:0]
+	}
+	st.lent = append(st.lent, b)
+	st.values = (*b)[:0]
 }
 
 // encodedGet is the answer to a get around its bytes.
@@ -148,11 +163,15 @@ func (st *callState) assemble() {
 	}
 	all := st.values
 	// One part that wrote all of them into one piece has them together, in order.
-	if len(st.parts) > 1 || total != len(all) || &st.encoded[0][0] != &all[0] {
+	if len(st.parts) > 1 || len(st.lent) > 0 || total != len(all) || &st.encoded[0][0] != &all[0] {
 		all = make([]byte, 0, total)
 		for _, item := range st.encoded {
 			all = append(all, item...)
 		}
 	}
+	for _, b := range st.lent {
+		wirebuf.Pool.Put(b)
+	}
+	st.encoded, st.values, st.lent = nil, nil, nil
 	res.BatchGet.ProtoReflect().SetUnknown(all)
 }

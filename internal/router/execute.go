@@ -216,17 +216,27 @@ func (st *callState) split(m *Map) {
 		st.frame.answer(st)
 		return
 	}
-	if g, all := st.oneGroup(m, n); all {
-		st.whole(g, m.Epoch)
+	var few [fewSplit]keyspace.GroupID
+	groups, one := few[:0], true
+	if n > len(few) {
+		groups = make([]keyspace.GroupID, 0, n)
+	}
+	for i := range n {
+		g, _ := m.GroupOfKey(st.ns, keyOf(op, i))
+		groups = append(groups, g)
+		one = one && g == groups[0]
+	}
+	if one { // as the batches are that clients split
+		st.whole(groups[0], m.Epoch)
 		st.only.count = n
 		return
 	}
-	var few [fewSplit]int
-	of := few[:0]
-	if n > len(few) {
+	var fewOf [fewSplit]int
+	of := fewOf[:0]
+	if n > len(fewOf) {
 		of = make([]int, 0, n)
 	}
-	of, parts := st.group(m, of, n)
+	of, parts := st.group(m, groups, of)
 	items := make([]int, n)
 	for i := range parts {
 		size := parts[i].count
@@ -238,29 +248,16 @@ func (st *callState) split(m *Map) {
 	st.open.Store(int32(len(parts)))
 }
 
-// oneGroup reports whether all items of a batch are of one group, as those are that
-// clients split.
-func (st *callState) oneGroup(m *Map, n int) (first keyspace.GroupID, all bool) {
-	first, _ = m.GroupOfKey(st.ns, keyOf(st.call.Op, 0))
-	for i := 1; i < n; i++ {
-		if g, _ := m.GroupOfKey(st.ns, keyOf(st.call.Op, i)); g != first {
-			return first, false
-		}
-	}
-	return first, true
-}
-
 // scanParts is the number of parts up to which looking at each is cheaper than
 // a map.
 const scanParts = 32
 
-// group finds the groups of a batch's items: the part of each item, added to
-// of, and the parts with how many items each has.
-func (st *callState) group(m *Map, of []int, n int) (_ []int, parts []part) {
-	parts = make([]part, 0, min(n, m.Groups+1))
+// group makes a part of each group that items of a batch are of: the part of each
+// item, added to of, and the parts with how many items each has.
+func (st *callState) group(m *Map, groups []keyspace.GroupID, of []int) (_ []int, parts []part) {
+	parts = make([]part, 0, max(2, min(len(groups), m.Groups)))
 	var byGroup map[keyspace.GroupID]int
-	for i := range n {
-		g, _ := m.GroupOfKey(st.ns, keyOf(st.call.Op, i))
+	for _, g := range groups {
 		p := -1
 		if byGroup != nil {
 			if known, ok := byGroup[g]; ok {
@@ -276,7 +273,7 @@ func (st *callState) group(m *Map, of []int, n int) (_ []int, parts []part) {
 			case byGroup != nil:
 				byGroup[g] = p
 			case len(parts) > scanParts:
-				byGroup = make(map[keyspace.GroupID]int, n)
+				byGroup = make(map[keyspace.GroupID]int, len(groups))
 				for i := range parts {
 					byGroup[parts[i].group] = i
 				}
