@@ -206,3 +206,40 @@ func BenchmarkFlushFiles(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(keys*versions), "ns/version")
 }
+
+// BenchmarkFollow brings up to date what is remembered of 100,000 keys that were
+// overwritten.
+func BenchmarkFollow(b *testing.B) {
+	const keys = 100_000
+	s := New(mem.Open(), Options{RecordBytes: 256 << 20})
+	s.Flushed(1, 0)
+	rev := keyspace.Revision(0)
+	overwrite := func() {
+		for i := range keys {
+			rev++
+			s.Insert(1, benchKey(i*7919%keys), rev, make([]byte, 300), false)
+		}
+	}
+	overwrite()
+	s.Seal()
+	if _, _, err := s.FlushOldest(context.Background(), nil); err != nil {
+		b.Fatal(err)
+	}
+	v := s.View()
+	for i := range keys {
+		if _, _, ok, err := v.Get(1, benchKey(i), rev); !ok || err != nil {
+			b.Fatal(ok, err)
+		}
+	}
+	v.Close()
+	for range b.N {
+		b.StopTimer()
+		overwrite()
+		s.Seal()
+		b.StartTimer()
+		s.records.follow(s.layers().oldest())
+		b.StopTimer()
+		s.drop(s.layers().oldest())
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/keys, "ns/key")
+}

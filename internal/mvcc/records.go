@@ -3,6 +3,8 @@ package mvcc
 import (
 	"bytes"
 	"maps"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -69,8 +71,11 @@ type cached struct {
 	value    []byte
 	rev      keyspace.Revision
 	used     bool
-	at       int // in the ring
+	at       int // in the ring, or gone
 }
+
+// gone is at of what is not remembered any more.
+const gone = -1
 
 func (c *cached) size() int64 { return int64(recordBytes + len(c.key) + len(c.value)) }
 
@@ -168,6 +173,7 @@ func (s *recordShard) remove(c *cached) {
 	s.ring = s.ring[:last]
 	s.bytes -= c.size()
 	delete(s.byKey, c.hash)
+	c.at = gone
 }
 
 // follow brings what is remembered of a delta's keys up to date; the delta is
@@ -178,19 +184,82 @@ func (r *records) follow(d *delta) {
 	}
 	r.raise(d)
 	r.least.Store(uint64(d.id) + 1)
-	d.index.each(func(hash uint64, it *item) {
-		s := r.shard(hash)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		c := s.byKey[hash]
-		if c == nil {
-			return
+	f := followers{records: r}
+	d.index.each(f.add)
+	f.drain()
+}
+
+// followers are items on their way into records, by shard: a shard is locked for some
+// of them at a time, and what they look at is brought into the processor's caches
+// together, as Prefetch does.
+type followers struct {
+	records *records
+	shards  [recordShards][]follower
+	waiting int
+	seen    uint64
+}
+
+type follower struct {
+	hash uint64
+	item *item
+}
+
+// maxFollowers is how many items are collected before the shards get them.
+const maxFollowers = 64 * recordShards
+
+func (f *followers) add(hash uint64, it *item) {
+	some := &f.shards[hash%recordShards]
+	*some = append(*some, follower{hash, it})
+	if f.waiting++; f.waiting == maxFollowers {
+		f.drain()
+	}
+}
+
+func (f *followers) drain() {
+	for i := range f.shards {
+		for some := range slices.Chunk(f.shards[i], PrefetchKeys) {
+			f.seen += f.records.shards[i].renewAll(some, f.records.limit)
 		}
-		s.renew(c, it, it.newest.Load())
-		for s.bytes > r.limit {
-			s.evict()
+		f.shards[i] = f.shards[i][:0]
+	}
+	f.waiting = 0
+	runtime.KeepAlive(f.seen)
+}
+
+// renewAll renews what is remembered of at most PrefetchKeys items.
+func (s *recordShard) renewAll(some []follower, limit int64) (seen uint64) {
+	var known [PrefetchKeys]*cached
+	var newest [PrefetchKeys]*version
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, f := range some {
+		known[i] = s.byKey[f.hash]
+	}
+	for i, f := range some {
+		if c := known[i]; c != nil {
+			newest[i] = f.item.newest.Load()
+			seen += uint64(c.rev) + uint64(len(f.item.key))
 		}
-	})
+	}
+	for i, f := range some {
+		if c := known[i]; c != nil && len(c.key) > 0 && len(f.item.key) > 0 {
+			seen += uint64(newest[i].depth) + uint64(c.key[0]) + uint64(f.item.key[0])
+		}
+	}
+	for _, v := range newest {
+		if v != nil {
+			seen += v.touch(prefetchBytes)
+		}
+	}
+	for i, f := range some {
+		if c := known[i]; c != nil && c.at != gone { // it makes room for one before it, maybe
+			s.renew(c, f.item, newest[i])
+			for s.bytes > limit {
+				s.evict()
+			}
+		}
+	}
+	return seen
 }
 
 // renew gives what is remembered of a key the newest version that was flushed, or

@@ -217,3 +217,57 @@ func TestRecordsOfARestartHoldNewestVersionsOnly(t *testing.T) {
 		mustRead(t, s, "a", 3, 3)
 	}
 }
+
+// Many keys are followed in pieces, each once, also where some have to go for others.
+func TestRecordsFollowManyKeys(t *testing.T) {
+	const keys = 2*maxFollowers + 100
+	for _, limit := range []int64{64 << 20, 1 << 20} {
+		eng := &counting{Mem: mem.Open()}
+		s := New(eng, Options{RecordBytes: limit})
+		s.Flushed(1, 0)
+		name := func(i int) string { return fmt.Sprint("key", i) }
+		for i := range keys {
+			put(s, name(i), 10)
+		}
+		mustFlush(t, s)
+		for i := range keys {
+			mustRead(t, s, name(i), 10, 10)
+		}
+		long := make([]byte, 500)
+		for i := range keys {
+			switch i % 4 {
+			case 0:
+				put(s, name(i), 20)
+			case 1:
+				s.Insert(1, []byte(name(i)), 20, nil, true)
+			case 2:
+				s.Insert(1, []byte(name(i)), 20, long, false)
+			}
+		}
+		mustFlush(t, s)
+		before := eng.gets
+		view := s.View()
+		for i := range keys {
+			switch i % 4 {
+			case 0:
+				mustRead(t, s, name(i), 20, 20)
+			case 3:
+				mustRead(t, s, name(i), 20, 10)
+			default:
+				value, _, ok, err := view.Get(1, []byte(name(i)), 20)
+				if err != nil || ok != (i%4 == 2) || ok && len(value) != len(long) {
+					t.Fatalf("key %d: %d bytes, %t, %v", i, len(value), ok, err)
+				}
+			}
+		}
+		view.Close()
+		if deleted := (keys + 2) / 4; limit > 32<<20 && eng.gets-before != deleted {
+			t.Errorf("%d gets from the engine, want the %d of deleted keys", eng.gets-before, deleted)
+		}
+		for i := range s.records.shards {
+			if b := s.records.shards[i].bytes; b > limit/recordShards {
+				t.Errorf("shard %d has %d bytes, at most %d", i, b, limit/recordShards)
+			}
+		}
+	}
+}
