@@ -59,7 +59,7 @@ const headroom = 6
 const deltaPart = 6
 
 // deltaSealed is how many sealed deltas may wait for their flush.
-const deltaSealed = 3
+const deltaSealed = 2
 
 // leastRequests holds two requests of the largest size with their overhead.
 const leastRequests = 40 * MB

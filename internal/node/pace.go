@@ -18,7 +18,7 @@ const (
 	// flushBehind is how many deltas may wait behind the one that is flushed
 	// before it is hurried; flushLead the part of that room at whose filling the
 	// flush is to be over.
-	flushBehind = 2
+	flushBehind = 1.5
 	flushLead   = 0.4
 
 	flushPoll = 5 * time.Millisecond
@@ -28,7 +28,7 @@ const (
 // flush costs as much as the writes it takes over, and in one piece it would
 // halve the throughput for seconds and put a hundred megabytes in front of the
 // raft log's in the disk's queue. It uses half of its time at most, and no
-// pauses at all once two whole deltas wait.
+// pauses at all once more than a delta and a half waits.
 type flushPace struct {
 	store  *mvcc.Store
 	engine interface{ Sync() error }
@@ -56,7 +56,7 @@ func (p *flushPace) between(ctx context.Context, at mvcc.FlushProgress) error {
 	}
 	done := float64(at.Written) / float64(max(1, at.Total))
 	rest := min(time.Since(p.worked), 4*flushPoll)
-	for p.later(at) < flushBehind*p.seal {
+	for float64(p.later(at)) < p.most() {
 		if err := system.Pause(ctx, rest); err != nil {
 			return err
 		}
@@ -69,12 +69,15 @@ func (p *flushPace) between(ctx context.Context, at mvcc.FlushProgress) error {
 	return ctx.Err()
 }
 
+// most is the size of what may wait before the flush is hurried.
+func (p *flushPace) most() float64 { return flushBehind * float64(p.seal) }
+
 // later is the size of what came after the delta that is being flushed.
 func (p *flushPace) later(at mvcc.FlushProgress) int64 { return p.store.Bytes() - at.Total }
 
 // due is the part of the flush that should be over, from 0 on.
 func (p *flushPace) due(at mvcc.FlushProgress, now time.Time) float64 {
 	byTime := float64(now.Sub(p.began)) / float64(flushTime)
-	room := flushLead * float64(max(1, flushBehind*p.seal-p.behind))
+	room := flushLead * max(1, p.most()-float64(p.behind))
 	return max(byTime, float64(p.later(at)-p.behind)/room)
 }
