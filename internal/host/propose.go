@@ -23,13 +23,17 @@ func (h *Host) Submit(ctx context.Context, r *replica.Request) {
 // SubmitAll submits independent requests together.
 func (h *Host) SubmitAll(ctx context.Context, requests []*replica.Request) {
 	ready := make([]*replica.Request, 0, len(requests))
-	for _, r := range requests {
+	warmed := 0 // how many of the requests are, or were
+	for i, r := range requests {
 		g := h.lookup(r.Group)
 		if err := h.admissible(g, r.Group); err != nil {
 			r.Fail(err)
 			continue
 		}
-		if err := h.prefetch(ctx, g, r); err != nil {
+		if i >= warmed {
+			warmed = i + h.warm(g, requests[i:])
+		}
+		if err := h.prefetch(ctx, g, r, i < warmed); err != nil {
 			r.Fail(err)
 			continue
 		}
@@ -71,8 +75,8 @@ func wrongLeader(id keyspace.GroupID, p *published) error {
 
 // prefetch reads the newest stored header of every key, of a transaction those
 // of both its lists, and compares values where a condition asks for it; and what is
-// recorded of the transaction.
-func (h *Host) prefetch(ctx context.Context, g *group, r *replica.Request) error {
+// recorded of the transaction. warm says that the processor's caches have been seen to.
+func (h *Host) prefetch(ctx context.Context, g *group, r *replica.Request, warm bool) error {
 	if len(r.Ops) == 0 && r.Txn == nil && r.Order == nil && r.Forget == nil && r.Sweep == nil && (r.Slots == nil || len(r.Slots.Keys) == 0) {
 		return nil
 	}
@@ -84,7 +88,7 @@ func (h *Host) prefetch(ctx context.Context, g *group, r *replica.Request) error
 	view := h.opt.Store.View()
 	defer view.Close()
 	for _, ops := range r.Sets() {
-		if err := h.prefetchOps(ctx, view, p, ops); err != nil {
+		if err := h.prefetchOps(ctx, view, p, ops, warm); err != nil {
 			return err
 		}
 	}
@@ -134,13 +138,13 @@ func prefetchRecord(view *mvcc.View, p *published, op *replica.Op) error {
 // fetchedKey takes what a prefetch found.
 type fetchedKey interface{ SetFetched(replica.Fetched) }
 
-func (h *Host) prefetchOps(ctx context.Context, view *mvcc.View, p *published, ops []replica.Op) error {
+func (h *Host) prefetchOps(ctx context.Context, view *mvcc.View, p *published, ops []replica.Op, warm bool) error {
 	var keys [mvcc.PrefetchKeys][]byte
 	if len(ops) > 1 {
 		replica.BuildDiskKeys(ops)
 	}
 	for i := range ops {
-		if some := ops[i:]; i%len(keys) == 0 && len(some) > 1 {
+		if some := ops[i:]; !warm && i%len(keys) == 0 && len(some) > 1 {
 			some = some[:min(len(some), len(keys))]
 			for n := range some {
 				keys[n] = some[n].DiskKey()
@@ -225,7 +229,7 @@ func (h *Host) sameValue(view *mvcc.View, inst keyspace.InstanceID, value []byte
 func (h *Host) refetch(g *group, requests []*replica.Request) {
 	h.opt.Go(func(ctx context.Context) {
 		for _, r := range requests {
-			r.Err = h.prefetch(ctx, g, r) // admit ends it: its uploads belong to the loop
+			r.Err = h.prefetch(ctx, g, r, false) // admit ends it: its uploads belong to the loop
 		}
 		if h.inbox.put(func(m *mail) { m.requests = append(m.requests, requests...) }) {
 			return

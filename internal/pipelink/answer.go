@@ -12,8 +12,8 @@ import (
 )
 
 // Answers are written by hand where they are many: those of gets, whose records are in
-// bytes already, and those of puts, one or a batch. TestAnswers holds this to the generated code,
-// which writes the others.
+// bytes already, and those of puts, each of one or of a batch. TestAnswers holds this to
+// the generated code, which writes the others.
 
 const (
 	fieldResults protowire.Number = 1 // of PipelineResponse
